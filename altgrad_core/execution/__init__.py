@@ -1,0 +1,1 @@
+"""Execution: one run, one process, one run directory. Import the modules, not this package."""

@@ -1,0 +1,121 @@
+"""What a monitor must be: an observer of the step loop that returns metrics.
+
+Metric names have the form ``family/layer/metric``; ``layer`` is a parameter or module name, or ``all``
+for the whole model. Values are floats or 0-d tensors on any device: tensors are moved to the host
+together, once, when they are logged, so a monitor never has to synchronise the device itself.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from altgrad_core.interfaces.geometry import WeightGeometry
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened once and that a reader should see, e.g. ``("rank_collapse", "layer.0…", "…")``."""
+
+    kind: str
+    layer: str
+    message: str
+    alert: bool = False
+    """Whether trackers should alert their users."""
+
+
+@dataclass
+class Observation:
+    """What a monitor saw: metrics, events, and, if the run should end, the reason."""
+
+    metrics: dict[str, float | Tensor] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    stop: str | None = None
+
+
+class Clock(Protocol):
+    """Work done and time spent in training steps; evaluation, checkpoints and logging are left out."""
+
+    steps: int
+    samples: int
+    tokens: int
+
+    def seconds(self) -> float:
+        """Seconds spent in training steps so far. Waits for the device, so call it only when due."""
+
+
+class RunView(Protocol):
+    """What a monitor sees of the run."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    weights: Mapping[str, WeightGeometry]
+    """The quantised weights, by parameter name, in model order."""
+    device: torch.device
+    step: int
+    """The step being taken, from 1."""
+    max_steps: int
+    clock: Clock
+
+
+class StepView(RunView, Protocol):
+    """The run around one update. Copies are made on first ask and shared by all monitors of the step."""
+
+    loss: Tensor
+    """Detached loss of the step, 0-d, on the device."""
+
+    def weight_before(self, name: str) -> Tensor:
+        """The parameter as it was before the update (float32). Must be asked for in ``before_update`` first."""
+
+    def rung_before(self, name: str) -> Tensor:
+        """Rungs before the update, under the scale of this step. Must be asked for in ``before_update`` first."""
+
+    def rung_after(self, name: str) -> Tensor:
+        """Rungs after the update, under the same scale as :meth:`rung_before`. Only in ``after_update``."""
+
+
+class Monitor(ABC):
+    """Base of monitors: every hook does nothing until overridden.
+
+    ``before_update`` and ``after_update`` are called only in steps where :meth:`due` is true. An
+    exception from any hook is recorded as an event and switches the monitor off; the run goes on.
+    """
+
+    interval: int = 1
+    """Steps between measurements."""
+
+    def due(self, step: int) -> bool:
+        """Whether this monitor measures at ``step`` (counted from 1)."""
+        return step == 1 or step % self.interval == 0
+
+    def start(self, run: RunView) -> Observation | None:
+        """Called once, before the first step (and again after a restart, before the state is loaded)."""
+        return None
+
+    def before_update(self, step: StepView) -> Observation | None:
+        """Called after the backward pass, before the optimizer's step: gradients and old weights are there."""
+        return None
+
+    def after_update(self, step: StepView) -> Observation | None:
+        """Called after the optimizer's step; gradients are still there."""
+        return None
+
+    def evaluation(self, run: RunView, metrics: Mapping[str, float]) -> Observation | None:
+        """Called after every evaluation with its metrics."""
+        return None
+
+    def end(self, run: RunView) -> Observation | None:
+        """Called once when the run has ended by itself (finished or diverged)."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for checkpoints: tensors, numbers, strings, lists and dicts of those."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the state of :meth:`state_dict`."""

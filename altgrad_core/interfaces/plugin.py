@@ -1,0 +1,84 @@
+"""How a plugin announces what it has: an :class:`Offer` per name, returned from a hook.
+
+A plugin module is named by an entry point of the group ``altgrad`` and holds functions marked with
+``hookimpl``. It must not import torch: listing, planning and ``--help`` read offers and nothing else.
+What an offer points at (``target``) is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pluggy
+from pydantic import BaseModel, ConfigDict
+
+PROJECT = "altgrad"
+"""The pluggy project name, which is also the entry-point group."""
+
+Kind = Literal["format", "optimizer", "monitor", "task", "executor", "tracker"]
+
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Settings(BaseModel):
+    """Base of every settings model: unknown keys are errors, values never change after validation.
+
+    A field declared with ``json_schema_extra={"identity": False}`` (a path, a cache folder, a
+    host name) is left out of a run's content id.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class NoSettings(Settings):
+    """For a plugin that has nothing to set."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something an offer needs on the machine.
+
+    ``kind`` is ``"module"`` (an importable module) or ``"cuda"`` (a CUDA device). ``hint`` says how to
+    get it, e.g. ``pip install 'altgrad-bench[demo]'``.
+    """
+
+    kind: Literal["module", "cuda"]
+    name: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One plugin by name.
+
+    name:
+        what users write in a suite; lower case, digits, ``_`` and ``-``.
+    summary:
+        one line for ``altgrad-bench list``.
+    target:
+        ``"module:attr"``, imported when used and then called. What it is called with depends on the
+        kind: formats ``target(name, settings)``; all others ``target(settings)``.
+    settings:
+        the pydantic model of the plugin's settings (a subclass of :class:`Settings`).
+    needs:
+        what must be on the machine.
+    fingerprint:
+        tasks only: ``"module:attr"`` of a function ``(settings) -> dict[str, str]`` in a module
+        that does not import torch. It identifies the data (a hash, a pinned revision) and any other
+        input that the settings name by path.
+    label:
+        the short form of the name in condition labels (``e5m2_manifold``); the name itself if empty.
+    details:
+        facts for ``altgrad-bench show``, in order.
+    """
+
+    name: str
+    summary: str
+    target: str
+    settings: type[BaseModel] = NoSettings
+    needs: tuple[Need, ...] = ()
+    fingerprint: str | None = None
+    label: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)

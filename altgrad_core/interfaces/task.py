@@ -1,0 +1,92 @@
+"""What a task must be: data, a model, a loss and an evaluation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Split = Literal["validation", "test"]
+
+
+@dataclass
+class Batch:
+    """One batch: tensors to move to the device, and its size counted on the host."""
+
+    tensors: dict[str, Tensor]
+    samples: int
+    tokens: int
+    """Real (not padding) tokens."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``."""
+        moved = {k: v.to(device, non_blocking=True) for k, v in self.tensors.items()}
+        return Batch(moved, self.samples, self.tokens)
+
+
+@dataclass
+class Evaluation:
+    """Metrics of one split, with what is needed to recompute them.
+
+    calibration:
+        what was tuned on this split and may be applied to another, e.g. ``{"threshold": 0.31}``.
+    predictions:
+        arrays with one row per example, saved as ``predictions.npz``.
+    """
+
+    metrics: dict[str, float]
+    calibration: dict[str, float] = field(default_factory=dict)
+    predictions: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+
+class Task(ABC):
+    """Data, model, loss and evaluation of one training job.
+
+    The settings model of a task's offer has two fields, ``data`` and ``model``: the suite sections of
+    the same name (``data.dataset``, the task's name, is taken off before).
+    """
+
+    head: tuple[str, ...] = ()
+    """``fnmatch`` patterns of the module names that are the classifier head."""
+
+    @abstractmethod
+    def prepare(self, cache_dir: Path, log: Callable[[str], None]) -> None:
+        """Load and tokenise the data. Deterministic: no seed enters. Raises ``UserError``."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Facts about the prepared data for the record: sizes, labels, unseen labels, source. JSON values."""
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """A model on the CPU, float32; initial weights are drawn from torch's global generator, which the caller has seeded."""
+
+    @abstractmethod
+    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        """The training batch of ``step`` (from 1), on the CPU. A pure function of its arguments."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The mean loss of the batch, 0-d."""
+
+    @abstractmethod
+    def evaluate(
+        self,
+        model: nn.Module,
+        split: Split,
+        *,
+        batch_size: int,
+        device: torch.device,
+        calibration: Mapping[str, float] | None = None,
+    ) -> Evaluation:
+        """Evaluate the model (already in eval mode, under ``no_grad``).
+
+        With ``calibration`` (from the validation split) its values are used; without, they are tuned on
+        this split. Metric names are plain, e.g. ``f1_micro``; ``loss`` is among them.
+        """

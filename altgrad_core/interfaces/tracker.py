@@ -1,0 +1,39 @@
+"""What a tracker must be: a receiver of copies of a run's metrics."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from altgrad_core.interfaces.monitor import Event
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """Which run a tracker is told about. ``settings`` is the whole resolved spec as plain data."""
+
+    id: str
+    suite: str
+    condition: str
+    seed: int
+    directory: Path
+    settings: Mapping[str, Any]
+
+
+class Tracker(ABC):
+    """Receives metrics. Runs in a thread of its own: what it raises is recorded once, what hangs is left behind."""
+
+    def start(self, run: RunInfo) -> None:
+        """Called first. An exception here switches the tracker off for the run."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Metrics of one step, as in ``metrics.jsonl``."""
+
+    def event(self, step: int, event: Event) -> None:
+        """Something happened; ``event.alert`` asks for the reader's attention."""
+
+    def finish(self, status: str, summary: Mapping[str, float]) -> None:
+        """The run has ended with ``status``; ``summary`` holds its final metrics."""

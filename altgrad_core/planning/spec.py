@@ -1,0 +1,52 @@
+"""The frozen, self-contained description of one run, and its content id."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from altgrad_core.interfaces.plugin import Settings
+from altgrad_core.quantization.settings import QuantizationSettings
+from altgrad_core.training.settings import TrainingSettings
+
+LAYOUT = 1
+"""Version of the run directory's layout; another version's directories are refused with a message."""
+
+
+class PluginChoice(Settings):
+    """A plugin by name with its fully resolved settings (every default written out)."""
+
+    name: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunSpec(Settings):
+    """One run. Whoever has this file, the data and the same versions can repeat it.
+
+    ``id`` is the first 12 hex digits of the SHA-256 of the canonical JSON of everything that
+    determines the result: ``task``, ``quantization``, ``optimizer``, ``training``, ``monitors``,
+    ``seed``, ``distributions`` and ``fingerprint``, less the settings that their models mark with
+    ``identity: False``. Suite and condition names, trackers, executor, device and paths never enter.
+    """
+
+    layout: int = LAYOUT
+    id: str
+    suite: str
+    condition: str = Field(description="label of everything but the seed, e.g. e5m2_manifold_adamw")
+    axes: dict[str, Any] = Field(
+        default_factory=dict, description="the matrix axes of this cell: dotted key -> value"
+    )
+    seed: int
+    task: PluginChoice
+    quantization: QuantizationSettings
+    optimizer: PluginChoice
+    training: TrainingSettings
+    monitors: tuple[PluginChoice, ...] = ()
+    trackers: tuple[PluginChoice, ...] = ()
+    distributions: dict[str, str] = Field(
+        default_factory=dict, description="distribution -> version, of those that provide plugins"
+    )
+    fingerprint: dict[str, str] = Field(
+        default_factory=dict, description="identity of the data and other inputs"
+    )

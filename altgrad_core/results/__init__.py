@@ -1,0 +1,1 @@
+"""Run directories, statuses and the collected table. Import the modules, not this package."""

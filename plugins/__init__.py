@@ -1,0 +1,1 @@
+"""The built-in plugins. Each is found through the entry-point group ``altgrad``, like anyone else's."""

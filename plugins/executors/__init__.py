@@ -1,0 +1,1 @@
+"""Built-in executors: the offers. Free of torch."""

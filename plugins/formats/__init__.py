@@ -1,0 +1,1 @@
+"""Built-in formats: the offers. Free of torch."""

@@ -1,0 +1,1 @@
+"""Built-in monitors: the offers. Free of torch."""

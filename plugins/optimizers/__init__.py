@@ -1,0 +1,1 @@
+"""Built-in optimizers: the offers. Free of torch."""

@@ -1,0 +1,1 @@
+"""Built-in trackers: the offers. Free of torch."""

@@ -1,0 +1,1 @@
+"""The shipped suites, found by name with ``importlib.resources``."""
