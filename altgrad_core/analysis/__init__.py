@@ -1,1 +1,1 @@
-"""From run directories to statistics, plots and the report. Import the modules, not this package."""
+"""From results to statistics, plots and the report. Import the modules, not this package."""

@@ -7,10 +7,13 @@ be overridden with something faster; ``altgrad_core.testing`` checks an override
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from altgrad_core.interfaces.grid import Grid, compute_dtype
 
 Rounding = Literal["nearest", "stochastic"]
 Overflow = Literal["saturate", "special"]
@@ -23,6 +26,16 @@ class Format(ABC):
     signed position: 0 at zero, +1 the next larger value. The *ULP* at ``x`` is the gap from the grid
     value at or below ``|x|`` to the next one away from zero. All three ignore any scale: a format knows
     only its own values.
+
+    A subclass sets :attr:`name` and :attr:`bits` as it likes (class attributes, ``__init__``, dataclass
+    fields) and writes :meth:`code_values`, whose answer must never change. The derivation needs memory
+    for ``2**bits`` values; a format too wide to list them (``fp32``) overrides every method and raises
+    ``NotImplementedError`` in :meth:`code_values`.
+
+    Inputs are float64, float32, bfloat16 or float16 tensors of any shape, on any device; another dtype
+    raises ``TypeError``. Bfloat16 and float16 are rounded in float32, float64 in float64: no input is
+    rounded twice. Results carry no gradient. Tables are copied to a device when it is first used; after
+    that, :meth:`round`, :meth:`ulp`, :meth:`to_rung` and :meth:`from_rung` never wait for it.
     """
 
     name: str
@@ -34,45 +47,163 @@ class Format(ABC):
 
     @abstractmethod
     def code_values(self) -> Tensor:
-        """The value of each code: float32, shape ``(2**bits,)``, on the CPU. NaN and inf where the code says so."""
+        """The value of each code: float32, shape ``(2**bits,)``, on the CPU. NaN and inf where the code says so.
+
+        At least two distinct values must be finite, and one positive. Several codes may share a value:
+        the lowest stands for it.
+        """
 
     def round(
         self, x: Tensor, rounding: Rounding = "nearest", generator: torch.Generator | None = None
     ) -> Tensor:
         """The grid value for each element of ``x``; same shape, dtype and device.
 
-        ``nearest`` breaks ties to the even code. ``stochastic`` picks one of the two neighbours with a
-        probability that makes the mean exact; it draws from ``generator`` and never moves a grid
-        value. NaN stays NaN, the sign of zero is kept.
+        ``nearest`` breaks ties to the even code (to the even rung if both codes are even or both odd).
+        ``stochastic`` picks one of the two neighbours with a probability that makes the mean exact; it
+        draws from ``generator`` and never moves a grid value. NaN stays NaN, the sign of zero is kept,
+        and what lies beyond the ends of the grid (inf too) becomes the end.
+
+        Raises ``TypeError`` if the dtype of ``x`` cannot hold every grid value, ``ValueError`` for another
+        ``rounding``, or for ``stochastic`` without a generator.
         """
-        raise NotImplementedError
+        self.check_dtype(x)
+        work = x.detach().to(compute_dtype(x))
+        if check_rounding(rounding, generator) == "nearest":
+            tables = self._grid.tables(work.device, work.dtype)
+            found = tables.values[self._position(work)]
+        else:
+            found = self._stochastic(work, generator)
+        found = torch.where(found == 0, torch.copysign(found, work), found)
+        return torch.where(work.isnan(), work, found).to(x.dtype)
 
     def encode(self, x: Tensor) -> Tensor:
-        """The code (int32) of the grid value nearest to ``x``."""
-        raise NotImplementedError
+        """The code (int32) of the grid value nearest to ``x``; shape of ``x``.
+
+        Codes are those of ``round(x)``: -0 has its own code if the format has one, and NaN (or inf,
+        where ``round`` lets inf through) the lowest code that means it. Raises ``ValueError`` if there
+        is no such code. Looks at the data, so it waits for the device.
+        """
+        grid = self._grid
+        rounded = self.round(x.detach().to(compute_dtype(x)))
+        codes = grid.codes(x.device)[self.to_rung(rounded) + grid.zero]
+        if grid.negative_zero is not None:
+            negative_zero = (rounded == 0) & rounded.signbit()
+            codes = codes.masked_fill(negative_zero, grid.negative_zero)
+        for special, mask, code in (
+            ("NaN", rounded.isnan(), grid.nan),
+            ("+inf", rounded == torch.inf, grid.inf[1]),
+            ("-inf", rounded == -torch.inf, grid.inf[-1]),
+        ):
+            if code is not None:
+                codes = codes.masked_fill(mask, code)
+            elif bool(mask.any()):
+                raise ValueError(f"{self.name} has no code for {special}, and the tensor holds it.")
+        return codes
 
     def decode(self, codes: Tensor) -> Tensor:
-        """The value (float32) of each code."""
-        raise NotImplementedError
+        """The value (float32) of each code; ``codes`` are integers of any dtype and shape.
+
+        Raises ``ValueError`` for a code outside ``[0, 2**bits)``, so it waits for the device.
+        """
+        self.check_codes(codes)
+        return self._grid.by_code(codes.device)[codes.long()]
 
     def to_rung(self, x: Tensor) -> Tensor:
-        """The rung (int32) of the grid value nearest to ``x``."""
-        raise NotImplementedError
+        """The rung (int32) of the grid value nearest to ``x``; shape of ``x``.
+
+        Beyond the ends of the grid (inf too) it is the end's rung. NaN has no rung and gives 0: ask
+        ``x.isnan()`` where that matters.
+        """
+        work = x.detach().to(compute_dtype(x))
+        rungs = self._position(work) - self._grid.zero
+        return rungs.masked_fill_(work.isnan(), 0)
 
     def from_rung(self, rungs: Tensor) -> Tensor:
-        """The value (float32) on each rung. Rungs beyond the ends of the ladder give the end's value."""
-        raise NotImplementedError
+        """The value (float32) on each rung; ``rungs`` are integers of any dtype and shape.
+
+        Rungs beyond the ends of the ladder give the end's value; rung 0 is +0.
+        """
+        grid = self._grid
+        inside = rungs.long().clamp(-grid.zero, len(grid) - 1 - grid.zero)
+        return grid.values(rungs.device)[inside + grid.zero]
 
     def ulp(self, x: Tensor) -> Tensor:
-        """The gap to the neighbouring grid value at ``x``; same shape, dtype and device as ``x``."""
-        raise NotImplementedError
+        """The gap to the neighbouring grid value at ``x``; same shape, dtype and device as ``x``.
+
+        That is the gap between the grid value at or below ``|x|`` and the next one away from zero, on
+        the side of zero where ``x`` is. At and beyond the last value it is the last gap. NaN gives NaN.
+
+        Raises ``TypeError`` like :meth:`round`.
+        """
+        self.check_dtype(x)
+        work = x.detach().to(compute_dtype(x)).contiguous()
+        tables = self._grid.tables(work.device, work.dtype)
+        # gaps[i] lies between values[i] and values[i + 1], and i is the last value <= x ...
+        gap = torch.bucketize(work, tables.values, right=True).sub_(1).clamp_(min=0)
+        # ... but for a negative grid value the gap away from zero is the one before it.
+        gap = gap.sub_(((work < 0) & (tables.values[gap] == work)).to(gap.dtype))
+        gap.clamp_(0, len(self._grid) - 2)
+        return torch.where(work.isnan(), work, tables.gaps[gap]).to(x.dtype)
 
     @property
     def max_finite(self) -> float:
         """The largest finite grid value."""
-        raise NotImplementedError
+        return self._grid.largest
 
     @property
     def min_positive(self) -> float:
         """The smallest positive grid value."""
-        raise NotImplementedError
+        return self._grid.min_positive
+
+    def exact_in(self, dtype: torch.dtype) -> bool:
+        """Whether ``dtype`` holds every finite grid value exactly."""
+        return self._grid.exact_in(dtype)
+
+    def check_dtype(self, x: Tensor) -> None:
+        """Raise ``TypeError`` unless ``x`` has a dtype that can hold what :meth:`round` returns."""
+        if compute_dtype(x) != x.dtype and not self.exact_in(x.dtype):
+            raise TypeError(
+                f"{self.name} has values that {x.dtype} cannot hold, so a {x.dtype} tensor cannot be "
+                "rounded in place of its own dtype. Convert it first, e.g. with x.float()."
+            )
+
+    def check_codes(self, codes: Tensor) -> None:
+        """Raise ``ValueError`` unless every code lies in ``[0, 2**bits)``. Waits for the device."""
+        if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= 2**self.bits):
+            raise ValueError(
+                f"{self.name} has codes from 0 to {2**self.bits - 1}, but the tensor holds codes from "
+                f"{int(codes.min())} to {int(codes.max())}."
+            )
+
+    @cached_property
+    def _grid(self) -> Grid:
+        return Grid(self.code_values(), self.bits, self.name)
+
+    def _position(self, work: Tensor) -> Tensor:
+        """Position (int32) of the nearest value; ``work`` in a compute dtype. NaN lands on the last."""
+        switches = self._grid.tables(work.device, work.dtype).switches
+        return torch.bucketize(work.contiguous(), switches, right=True, out_int32=True)
+
+    def _stochastic(self, work: Tensor, generator: torch.Generator | None) -> Tensor:
+        grid = self._grid
+        values = grid.tables(work.device, torch.float64).values
+        # In float64, where neither the gap nor the distance can overflow.
+        inside = work.double().clamp(grid.smallest, grid.largest)
+        lower = torch.bucketize(inside.contiguous(), values, right=True).sub_(1)
+        lower.clamp_(0, len(grid) - 2)
+        low, high = values[lower], values[lower + 1]
+        share = (inside - low) / (high - low)
+        draw = torch.rand(share.shape, dtype=share.dtype, device=share.device, generator=generator)
+        return torch.where(draw < share, high, low).to(work.dtype)
+
+
+def check_rounding(rounding: Rounding, generator: torch.Generator | None) -> Rounding:
+    """Return ``rounding``. Raises ``ValueError`` if it is unknown, or stochastic without a generator."""
+    if rounding not in ("nearest", "stochastic"):
+        raise ValueError(f"rounding is 'nearest' or 'stochastic', not {rounding!r}.")
+    if rounding == "stochastic" and generator is None:
+        raise ValueError(
+            "Stochastic rounding draws from an explicit generator, so that runs can be repeated: pass "
+            "generator=torch.Generator(device).manual_seed(...)."
+        )
+    return rounding

@@ -70,6 +70,7 @@ class Offer:
         input that the settings name by path.
     label:
         the short form of the name in condition labels (``e5m2_manifold``); the name itself if empty.
+        It may name settings in braces: ``e{exponent_bits}m{mantissa_bits}``.
     details:
         facts for ``altgrad-bench show``, in order.
     """

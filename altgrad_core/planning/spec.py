@@ -8,10 +8,8 @@ from pydantic import Field
 
 from altgrad_core.interfaces.plugin import Settings
 from altgrad_core.quantization.settings import QuantizationSettings
+from altgrad_core.results.run_directory import LAYOUT as LAYOUT
 from altgrad_core.training.settings import TrainingSettings
-
-LAYOUT = 1
-"""Version of the run directory's layout; another version's directories are refused with a message."""
 
 
 class PluginChoice(Settings):

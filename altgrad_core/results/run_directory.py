@@ -2,30 +2,38 @@
 
 =====================  ===========================================================================
 ``spec.yaml``          the :class:`~altgrad_core.planning.spec.RunSpec`
-``environment.json``   versions, git commit, hardware, device
+``environment.json``   versions, git commit, hardware, device, threads
 ``status.json``        :class:`Status`
-``metrics.jsonl``      one :class:`Record` per line, written as it happens
-``checkpoint/``        ``state.pt`` (while the run is not finished) and ``model.safetensors`` (after)
-``predictions.npz``    per-example predictions of the final evaluation, keys ``<split>_<array>``
 ``facts.json``         facts about the task's data, and what was quantised
+``metrics.jsonl``      one :class:`Record` per line, written as it happens
+``checkpoint/``        ``state.pt`` while the run is not finished; ``model.safetensors`` if asked for
+``predictions.npz``    per-example predictions of the final evaluation, keys ``<split>_<array>``
 ``log.txt``            what the run printed
+``lock``               held by the process that is running the run
 =====================  ===========================================================================
 
-Every whole file is written to a temporary file beside it and renamed. Reading this module needs no torch.
+Every whole file is written to a temporary file beside it and renamed. Reading needs no torch.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import Settings
+
+LAYOUT = 1
+"""Version of the run directory's layout; another version's directories are refused with a message."""
 
 StatusName = Literal[
     "pending", "running", "ok", "diverged", "oom", "timeout", "killed", "error", "skipped"
@@ -35,6 +43,8 @@ FINISHED: frozenset[str] = frozenset({"ok", "diverged"})
 
 RecordKind = Literal["train", "monitor", "evaluation", "final", "event"]
 
+_NOT_IN_JSON = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
 
 class Status(Settings):
     """Contents of ``status.json``."""
@@ -43,7 +53,7 @@ class Status(Settings):
     step: int = 0
     max_steps: int = 0
     message: str = Field("", description="why, when the status is not ok")
-    started: float | None = Field(None, description="Unix time")
+    started: float | None = Field(None, description="Unix time of the first start")
     updated: float | None = Field(None, description="Unix time of the last sign of life")
     seconds: float = Field(0.0, description="wall time of the worker, all restarts together")
 
@@ -55,12 +65,165 @@ class Record(Settings):
     ``validation/all/<metric>`` (kind ``evaluation``); ``final/validation/<metric>`` and
     ``final/test/<metric>`` (kind ``final``, one line at the end). Monitors write
     ``family/layer/metric`` (kind ``monitor``). An ``event`` line has ``event`` instead of metrics:
-    ``{"kind": ..., "layer": ..., "message": ...}``.
+    ``{"kind": ..., "layer": ..., "message": ...}``. NaN and the infinities, which JSON lacks, are the
+    strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
     """
 
     step: int
     kind: RecordKind
-    metrics: dict[str, float | None] = Field(
-        default_factory=dict, description="NaN and inf are written as the strings JSON lacks"
-    )
+    metrics: dict[str, float] = Field(default_factory=dict)
     event: dict[str, str] | None = None
+
+    def to_json(self) -> str:
+        """The line, without its newline: strict JSON, floats to full precision."""
+        body: dict[str, Any] = {"step": self.step, "kind": self.kind}
+        if self.event is None:
+            body["metrics"] = {name: _json_number(value) for name, value in self.metrics.items()}
+        else:
+            body["event"] = self.event
+        return json.dumps(body, allow_nan=False)
+
+
+def _json_number(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+
+
+def json_to_number(value: float | str) -> float:
+    """The number of a metric in ``metrics.jsonl``."""
+    return _NOT_IN_JSON[value] if isinstance(value, str) else float(value)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that replaces ``path`` when the block ends, and leaves it alone if it raises."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` atomically."""
+    with atomic_file(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write ``value`` to ``path`` atomically, indented."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+class RunDirectory:
+    """The files of one run, by name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.spec = self.path / "spec.yaml"
+        self.environment = self.path / "environment.json"
+        self.status_file = self.path / "status.json"
+        self.facts = self.path / "facts.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoint = self.path / "checkpoint" / "state.pt"
+        self.model = self.path / "checkpoint" / "model.safetensors"
+        self.predictions = self.path / "predictions.npz"
+        self.log = self.path / "log.txt"
+        self.lock = self.path / "lock"
+
+    def create(self, spec_text: str) -> None:
+        """Make the directory with its spec, unless it is there already."""
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        if not self.spec.exists():
+            write_text(self.spec, spec_text)
+        if not self.status_file.exists():
+            self.write_status(Status())
+
+    def status(self) -> Status:
+        """The status; ``pending`` where there is none yet. Raises ``UserError`` if it cannot be read."""
+        if not self.status_file.exists():
+            return Status()
+        try:
+            return Status.model_validate_json(self.status_file.read_bytes())
+        except ValidationError as error:
+            raise UserError(
+                f"{self.status_file} is not a status file of this version "
+                f"({error.errors()[0]['msg']}). Move the directory away to run this cell again."
+            ) from error
+
+    def write_status(self, status: Status) -> None:
+        """Replace the status."""
+        write_text(self.status_file, status.model_dump_json(indent=2) + "\n")
+
+    def records(self) -> Iterator[Record]:
+        """Records in order. A half-written last line is passed over; a damaged line elsewhere is an error."""
+        if not self.metrics.exists():
+            return
+        lines = self.metrics.read_bytes().split(b"\n")
+        for number, line in enumerate(lines, 1):
+            if not line:
+                continue
+            try:
+                yield Record.model_validate_json(line)
+            except ValidationError as error:
+                if number == len(lines):  # no newline after it: the writer was cut off
+                    return
+                raise UserError(
+                    f"{self.metrics}, line {number}: not a metrics record "
+                    f"({error.errors()[0]['msg']}). Move the directory away to run this cell again."
+                ) from error
+
+
+class MetricsWriter:
+    """Appends records to ``metrics.jsonl``, each in one write, so that a killed run loses none."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self._file = directory.metrics.open("ab", buffering=0)
+
+    def write(self, record: Record) -> None:
+        """Append one line."""
+        self._file.write(record.to_json().encode() + b"\n")
+
+    def sync(self) -> int:
+        """Wait until the lines are on the disk, and return the length of the file in bytes."""
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
+
+    def rewind(self, position: int) -> None:
+        """Cut the file to its first ``position`` bytes."""
+        self._file.truncate(position)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+@contextlib.contextmanager
+def run_lock(directory: RunDirectory) -> Iterator[None]:
+    """Hold the run's lock, which dies with its holder. Raises ``UserError`` if another process has it."""
+    with directory.lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{directory.path} is being run by another process. Wait for it, or stop it."
+            ) from error
+        yield
+
+
+def is_running(directory: RunDirectory) -> bool:
+    """Whether a living process holds the run's lock."""
+    if not directory.lock.exists():
+        return False
+    try:
+        with run_lock(directory):
+            return False
+    except UserError:
+        return True

@@ -1,0 +1,39 @@
+# Two commands do all the set-up: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test lint throughput clean
+
+quickstart: $(VENV)/.demo  ## install, run the 12-condition quickstart suite, write its report
+	$(BIN)/altgrad-bench run suites/quickstart.yaml
+
+test: $(VENV)/.test  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+throughput: $(VENV)/.test  ## pytest-benchmark: samples/s per format, kept for comparison in .benchmarks/
+	$(BIN)/python -m pytest tests/throughput --benchmark-only --benchmark-autosave \
+	    --benchmark-columns=median,iqr,ops,rounds --benchmark-sort=median
+
+# torch first, at the version of constraints.txt, so that pip does not weigh others.
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13), "altgrad-bench needs Python 3.11 to 3.13; try make PYTHON=python3.12 " + " ".join(sys.argv[1:])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,test,dev]'
+	touch $@ $(VENV)/.demo
+
+clean:  ## remove the virtual environment and caches (never runs/)
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,112 @@
+"""A report's content, free of any markup: the renderers for Markdown and HTML share it.
+
+Every string is plain text; a renderer escapes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Tone = Literal["plain", "bad", "quiet"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table. ``href`` is a relative address."""
+
+    text: str
+    href: str | None = None
+    tone: Tone = "plain"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table column; numbers are aligned right, and never broken over lines."""
+
+    title: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with as many cells in each row as there are columns."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        wrong = [row for row in self.rows if len(row) != len(self.columns)]
+        if wrong:
+            raise ValueError(f"{len(self.columns)} columns, but a row of {len(wrong[0])} cells")
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Running text; ``lead`` is the one that a hurried reader reads."""
+
+    text: str
+    lead: bool = False
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of sentences."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """A command to type."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture in two shapes: ``panels`` flow with the page's width, ``whole`` is one image of all.
+
+    Both are SVG; ``name`` is the stem of the image's file.
+    """
+
+    name: str
+    caption: str
+    panels: tuple[str, ...]
+    whole: str
+
+
+Block = Table | Paragraph | Bullets | Code | Figure
+
+
+@dataclass
+class Section:
+    """A headed part of the report."""
+
+    title: str
+    blocks: list[Block] = field(default_factory=list)
+
+    @property
+    def anchor(self) -> str:
+        """The title as a fragment: lower case, hyphens for spaces."""
+        return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
+
+
+@dataclass
+class Document:
+    """A report: its title, what stands under it, and its sections."""
+
+    title: str
+    opening: list[Block]
+    sections: list[Section]
+
+
+def cells(*texts: str) -> tuple[Cell, ...]:
+    """A row of plain cells."""
+    return tuple(Cell(text) for text in texts)
+
+
+def columns(*titles: str, numeric_from: int = 1) -> tuple[Column, ...]:
+    """Columns by title, the first ``numeric_from`` of them text and the rest numbers."""
+    return tuple(Column(title, index >= numeric_from) for index, title in enumerate(titles))

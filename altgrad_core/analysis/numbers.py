@@ -1,0 +1,80 @@
+"""Numbers as readers meet them: 3 or 4 significant digits, a real minus sign, ``–`` for none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+NONE = "–"
+MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (divisor n − 1) of ``n`` values; NaN where undefined."""
+
+    mean: float
+    std: float
+    n: int
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """The spread of the values that are not NaN: no mean of none, no std from a single one."""
+    known = [float(value) for value in values if not math.isnan(value)]
+    n = len(known)
+    if n == 0:
+        return Spread(math.nan, math.nan, 0)
+    mean = math.fsum(known) / n
+    if n == 1 or math.isinf(mean):
+        return Spread(mean, math.nan, n)
+    return Spread(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in known) / (n - 1)), n)
+
+
+def score(value: float, *, signed: bool = False) -> str:
+    """A score between 0 and 1, or a difference of two: four decimals."""
+    if math.isnan(value):
+        return NONE
+    text = f"{value:+.4f}" if signed and round(value, 4) != 0 else f"{abs(value):.4f}"
+    if value < 0 and not signed and round(value, 4) != 0:
+        text = f"-{text}"
+    return text.replace("-", MINUS)
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """``digits`` significant digits, without an exponent between 0.001 and a million."""
+    if math.isnan(value):
+        return NONE
+    if math.isinf(value):
+        return "∞" if value > 0 else f"{MINUS}∞"
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
+    if -3 <= exponent < 6:
+        text = f"{value:.{max(0, digits - 1 - exponent)}f}"
+    else:
+        mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+        text = f"{mantissa}e{int(power)}"
+    return text.replace("-", MINUS)
+
+
+def percent(value: float) -> str:
+    """A ratio as a percentage, without the sign (the header has it): 3 significant digits."""
+    return significant(100 * value)
+
+
+def with_spread(values: Spread, *, signed: bool = False) -> str:
+    """A score's mean ± std; the mean alone where there is no std."""
+    text = score(values.mean, signed=signed)
+    return text if math.isnan(values.std) else f"{text} ± {score(values.std)}"
+
+
+def counted(n: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def listed(words: Iterable[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    *head, last = list(words)
+    return f"{', '.join(head)} and {last}" if head else last

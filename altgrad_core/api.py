@@ -1,0 +1,77 @@
+"""The library: what ``import altgrad_core`` offers, as plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from altgrad_core.execution.runner import Observer, RunOptions, SuiteResult
+from altgrad_core.execution.runner import run_suite as _run_suite
+from altgrad_core.interfaces.format import Format
+from altgrad_core.planning.plan import Plan, plan_suite
+from altgrad_core.planning.suite import Suite, load_suite
+from altgrad_core.quantization.settings import ScalingSettings
+from altgrad_core.quantization.surgery import QuantizationReport, dequantize_model
+from altgrad_core.quantization.surgery import quantize_model as _quantize_model
+from altgrad_core.registry.build import load_format
+from altgrad_core.results.collect import load_results
+
+__all__ = [
+    "dequantize_model",
+    "load_format",
+    "load_results",
+    "load_suite",
+    "plan_suite",
+    "quantize_model",
+    "run_suite",
+]
+
+
+def quantize_model(
+    model: nn.Module,
+    format: str | Format,
+    *,
+    filter: Callable[[nn.Module, str], bool] | None = None,
+    overrides: Sequence[tuple[str, str | Format | None]] = (),
+    activation_format: str | Format | None = None,
+    scaling: ScalingSettings | None = None,
+) -> QuantizationReport:
+    """Quantise the linear layers of any model in place; see :mod:`altgrad_core.quantization.surgery`.
+
+    Formats may be given by name. Parameters and their state-dict keys stay the same objects and names.
+    """
+    activations = _resolve(activation_format) if activation_format is not None else None
+    return _quantize_model(
+        model,
+        _resolve(format),
+        filter=filter,
+        overrides=[(p, None if f is None else _resolve(f)) for p, f in overrides],
+        activation_format=activations,
+        scaling=scaling or ScalingSettings(),
+    )
+
+
+def run_suite(plan: Plan, observer: Observer | None = None, **options: Any) -> SuiteResult:
+    """Run what is missing of a plan; keywords are those of ``RunOptions`` (``runs``, ``device``, …)."""
+    return _run_suite(plan, RunOptions(**_paths(options)), observer or _Silent())
+
+
+def _paths(options: dict[str, Any]) -> dict[str, Any]:
+    return {k: Path(v) if k in ("runs", "cache") else v for k, v in options.items()}
+
+
+def _resolve(format: str | Format) -> Format:
+    return load_format(format) if isinstance(format, str) else format
+
+
+class _Silent:
+    """Sees, says nothing."""
+
+    def message(self, text: str) -> None: ...
+    def begin(self, total: int, done: int) -> None: ...
+    def started(self, job: Any, max_steps: int) -> None: ...
+    def progress(self, job: Any, status: Any) -> None: ...
+    def finished(self, job: Any, status: Any) -> None: ...

@@ -1,0 +1,212 @@
+"""The command line: parse, call, print. Nothing here imports torch; ``--help`` and ``plan`` stay quick."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from altgrad_core.errors import UserError
+
+app = typer.Typer(
+    name="altgrad-bench",
+    help="Which 8-bit format gains most from manifold-aware weight updates? Runs the suites that answer it.",
+    epilog="--traceback, anywhere, shows where an error came from.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SuiteArgument = Annotated[
+    str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a shipped suite.")
+]
+SetOption = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: training.max_steps=50."),
+]
+RunsOption = Annotated[
+    Path, typer.Option("--runs", metavar="DIR", help="Where run directories are.")
+]
+
+
+def main() -> None:
+    """Entry point: users' mistakes are one paragraph and exit code 2, without a traceback."""
+    show_traceback = "--traceback" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--traceback"]
+    try:
+        app()
+    except UserError as error:
+        if show_traceback:
+            raise
+        _fail(str(error))
+    except OSError as error:
+        if show_traceback or error.errno != errno.ENOSPC:
+            raise
+        _fail(f"no disk space left while writing {error.filename or ''}: free some and run again.")
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
+    raise SystemExit(2)
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def run(
+    suite: SuiteArgument,
+    set_: SetOption = None,
+    runs: RunsOption = Path("runs"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    workers: Annotated[
+        Optional[int], typer.Option(min=1, help="Runs at once [default: 1 on a GPU, else per core].")
+    ] = None,
+    threads: Annotated[
+        Optional[int], typer.Option(min=1, help="CPU threads of each run [default: cores / workers].")
+    ] = None,
+    timeout: Annotated[
+        Optional[float], typer.Option(min=0.0, metavar="MINUTES", help="Limit for each run.")
+    ] = None,
+    executor: Annotated[str, typer.Option(help="The executor plugin.")] = "local",
+    report: Annotated[bool, typer.Option(help="Write the report at the end.")] = True,
+) -> None:
+    """Run what is missing of a suite, then write its report."""
+    from altgrad_core.execution.progress import progress_display
+    from altgrad_core.execution.runner import RunOptions, command_line, run_suite
+    from altgrad_core.planning.plan import plan_suite
+    from altgrad_core.planning.suite import load_suite
+
+    console = Console()
+    plan_ = plan_suite(load_suite(suite, set_ or ()))
+    for note in plan_.notes:
+        _print(console, f"note: {note}")
+    options = RunOptions(
+        runs=runs,
+        device=device,
+        workers=workers,
+        threads=threads,
+        timeout=timeout * 60 if timeout is not None else None,
+        executor=executor,
+        command=command_line(),
+    )
+    with progress_display(console) as display:
+        result = run_suite(plan_, options, display)
+    if report:
+        _report(result.directory, None, console)
+    if result.user_errors:
+        raise UserError("; ".join(result.user_errors))
+    if not result.ok:
+        _print(console, f"some runs have no result; run the suite again, or see {result.directory}")
+        raise SystemExit(1)
+
+
+@app.command()
+def plan(
+    suite: SuiteArgument,
+    set_: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    export: Annotated[
+        Optional[Path],
+        typer.Option(metavar="DIR", help="Write each cell as a suite file that runs alone."),
+    ] = None,
+) -> None:
+    """Show the cells of a suite without running anything."""
+    from altgrad_core.planning.plan import plan_suite
+    from altgrad_core.planning.suite import load_suite
+
+    plan_ = plan_suite(load_suite(suite, set_ or ()))
+    if as_json:
+        print(json.dumps(plan_.to_json(), indent=2))
+    else:
+        from altgrad_core.planning.present import print_plan
+
+        print_plan(plan_, Console())
+    if export is not None:
+        from altgrad_core.planning.export import export_plan
+
+        for path in export_plan(plan_, export):
+            print(path, file=sys.stderr if as_json else sys.stdout)
+
+
+@app.command(name="list")
+def list_(
+    kind: Annotated[
+        Optional[str],
+        typer.Argument(help="formats, optimizers, monitors, tasks, executors, trackers or suites."),
+    ] = None,
+) -> None:
+    """List the plugins and suites that are installed."""
+    from altgrad_core.registry.present import print_offers
+
+    print_offers(kind, Console())
+
+
+@app.command()
+def show(
+    kind: Annotated[str, typer.Argument(help="format, optimizer, monitor, task, …")],
+    name: Annotated[str, typer.Argument(help="Its name, e.g. e3m4.")],
+    set_: SetOption = None,
+) -> None:
+    """Show one plugin: its settings and facts; for a format, its grid as a picture."""
+    from altgrad_core.registry.present import print_offer
+
+    print_offer(kind, name, set_ or (), Console())
+
+
+@app.command()
+def status(
+    suite: Annotated[str, typer.Argument(help="A suite's name, or its folder of runs.")],
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Show how far the runs of a suite are."""
+    from altgrad_core.results.overview import print_status
+
+    print_status(_runs_folder(suite, runs), Console())
+
+
+@app.command()
+def report(
+    suite: Annotated[str, typer.Argument(help="A suite's name, or its folder of runs.")],
+    runs: RunsOption = Path("runs"),
+    out: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Where to write [default: its runs folder].")
+    ] = None,
+) -> None:
+    """Write the report of a suite from its run directories."""
+    _report(_runs_folder(suite, runs), out, Console())
+
+
+def _runs_folder(suite: str, runs: Path) -> Path:
+    """The folder that holds a suite's runs: given as such, or by the suite's name or file."""
+    candidates = [Path(suite), runs / suite, runs / Path(suite).stem]
+    for folder in candidates:
+        if (folder / "plan.json").is_file():
+            return folder
+    tried = ", ".join(str(folder) for folder in candidates)
+    raise UserError(
+        f"no runs of {suite!r} found: none of {tried} holds a plan.json. Run the suite first, or give "
+        f"its folder (--runs says where the suites' folders are)."
+    )
+
+
+def _report(folder: Path, out: Path | None, console: Console) -> None:
+    from altgrad_core.analysis.grids import equal_grids
+    from altgrad_core.analysis.report import write_report
+    from altgrad_core.analysis.terminal import summary_table
+    from altgrad_core.results.collect import load_results
+
+    console.print(summary_table(load_results(folder)))
+    files = write_report(folder, out, same_grid=equal_grids(folder))
+    _print(console, f"report: {files.html}")
+    _print(console, f"        {files.markdown}")
+
+
+if __name__ == "__main__":
+    main()

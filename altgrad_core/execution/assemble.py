@@ -1,0 +1,100 @@
+"""From a RunSpec to the parts of a run, built through the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from altgrad_core.errors import UserError
+from altgrad_core.interfaces.format import Format
+from altgrad_core.interfaces.monitor import Monitor
+from altgrad_core.interfaces.optimizer import OptimizerPlugin
+from altgrad_core.interfaces.task import Task
+from altgrad_core.interfaces.tracker import Tracker
+from altgrad_core.planning.spec import PluginChoice, RunSpec
+from altgrad_core.quantization.geometry import weight_geometry
+from altgrad_core.quantization.settings import FormatChoice
+from altgrad_core.quantization.surgery import QuantizationReport, quantize_from_settings
+from altgrad_core.registry.catalog import catalog
+from altgrad_core.training.loop import Parts
+from altgrad_core.training.monitoring import MonitorPanel
+from altgrad_core.training.seeds import derive_seed
+
+
+def resolve_device(wanted: str) -> torch.device:
+    """``auto`` is the first CUDA device, or the CPU where there is none. A named device must be there."""
+    if wanted == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise UserError(f"unknown device {wanted!r}: use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {wanted!r} is not supported: use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise UserError(
+                f"device {wanted!r} was asked for, but torch {torch.__version__} sees {count} CUDA "
+                f"device(s) here. Use --device cpu (or auto), or install a CUDA build of torch."
+            )
+        return torch.device("cuda", device.index or 0)
+    return device
+
+
+def prepare_task(choice: PluginChoice, cache: Path, log: Callable[[str], None]) -> Task:
+    """Build the task and load its data. Raises ``UserError``."""
+    task: Task = catalog().build("task", choice.name, choice.settings)
+    task.prepare(cache, log)
+    return task
+
+
+def build_format(choice: FormatChoice) -> Format:
+    """The format of a ``quantization`` setting."""
+    built: Format = catalog().build("format", choice.name, choice.settings)
+    return built
+
+
+def assemble(spec: RunSpec, task: Task, device: torch.device) -> tuple[Parts, QuantizationReport]:
+    """Model, quantisation, optimizer and monitors. Cells with one seed start from the same weights."""
+    torch.manual_seed(derive_seed(spec.seed, "model"))
+    model = task.build_model()
+    report = quantize_from_settings(model, spec.quantization, task.head, build_format)
+    model.to(device)
+    weights = weight_geometry(model)
+    generator = torch.Generator(device=device)
+    plugin: OptimizerPlugin = catalog().build(
+        "optimizer", spec.optimizer.name, spec.optimizer.settings
+    )
+    optimizer = plugin.build(
+        parameter_groups(model),
+        {geometry.parameter: geometry for geometry in weights.values()},
+        learning_rate=spec.training.learning_rate,
+        generator=generator,
+    )
+    panel = MonitorPanel(build_monitors(spec.monitors))
+    return Parts(task, model, optimizer, weights, panel, device, generator), report
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Matrices decay; biases, norms and other vectors do not."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2]},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def build_monitors(choices: Sequence[PluginChoice]) -> list[tuple[str, Monitor]]:
+    """The monitors of a spec, by name."""
+    return [(c.name, catalog().build("monitor", c.name, c.settings)) for c in choices]
+
+
+def build_trackers(choices: Sequence[PluginChoice]) -> list[tuple[str, Tracker]]:
+    """The trackers of a spec, by name."""
+    return [(c.name, catalog().build("tracker", c.name, c.settings)) for c in choices]

@@ -1,0 +1,140 @@
+"""What a person sees while a suite runs: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from altgrad_core.execution.runner import Observer
+from altgrad_core.interfaces.executor import Job
+from altgrad_core.results.run_directory import Status
+
+_PLAIN_SECONDS = 15.0
+_COLOURS = {"ok": "green", "diverged": "yellow"}
+
+
+class Display(Observer, Protocol):
+    """An observer that is opened and closed."""
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop drawing."""
+
+
+def progress_display(console: Console) -> Display:
+    """Bars if the console is a terminal, lines if not."""
+    return BarDisplay(console) if console.is_terminal else LineDisplay(console)
+
+
+class LineDisplay:
+    """One line per event, and one per run now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._total = self._done = 0
+        self._said: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def message(self, text: str) -> None:
+        """Print it."""
+        self._print(text)
+
+    def begin(self, total: int, done: int) -> None:
+        """Say how much there is to do."""
+        self._total, self._done = total, done
+        self._print(f"{total} runs, {done} finished earlier, {total - done} to go")
+
+    def started(self, job: Job, max_steps: int) -> None:
+        """Say that it started."""
+        self._said[job.run_id] = time.monotonic()
+        self._print(f"start  {job.label}  ({job.run_id}, {max_steps} steps)")
+
+    def progress(self, job: Job, status: Status) -> None:
+        """Say how far it is, at most every fifteen seconds."""
+        if time.monotonic() - self._said[job.run_id] >= _PLAIN_SECONDS:
+            self._said[job.run_id] = time.monotonic()
+            self._print(f"       {job.label}  step {status.step}/{status.max_steps}")
+
+    def finished(self, job: Job, status: Status) -> None:
+        """Say how it ended."""
+        self._done += 1
+        why = f": {status.message}" if status.message else ""
+        counted = f"[{self._done}/{self._total}]"
+        self._print(f"{status.status:<6} {job.label}  {counted} {status.seconds:.0f} s{why}")
+
+
+class BarDisplay:
+    """A bar for the suite and one for each run in progress."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._suite: TaskID | None = None
+        self._runs: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def message(self, text: str) -> None:
+        """Print it above the bars."""
+        self._bars.console.print(text, markup=False, highlight=False)
+
+    def begin(self, total: int, done: int) -> None:
+        """Draw the suite's bar."""
+        self._suite = self._bars.add_task("suite", total=total, completed=done)
+
+    def started(self, job: Job, max_steps: int) -> None:
+        """Draw the run's bar."""
+        self._runs[job.run_id] = self._bars.add_task(f"  {job.label}", total=max_steps)
+
+    def progress(self, job: Job, status: Status) -> None:
+        """Move the run's bar."""
+        self._bars.update(self._runs[job.run_id], completed=status.step)
+
+    def finished(self, job: Job, status: Status) -> None:
+        """Take the run's bar away and say how it ended."""
+        self._bars.remove_task(self._runs.pop(job.run_id))
+        if self._suite is not None:
+            self._bars.advance(self._suite)
+        self._bars.console.print(
+            f"{status.status:<8}", style=_COLOURS.get(status.status, "red"), end=""
+        )
+        why = f": {status.message}" if status.message else ""
+        self.message(f" {job.label}  {status.seconds:.0f} s{why}")

@@ -1,0 +1,148 @@
+"""Trackers beside the run: each in a thread of its own, so that none can harm it.
+
+A tracker that raises is switched off with one notice. A tracker that hangs lets its queue fill up; what
+does not fit is dropped with one notice, and at the end it is waited for only so long and then left
+behind in its daemon thread.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from altgrad_core.interfaces.monitor import Event
+from altgrad_core.interfaces.tracker import RunInfo, Tracker
+
+_CAPACITY = 10_000
+"""Calls that may wait for one tracker. At a few kilobytes each, tens of megabytes."""
+
+_Call = tuple[str, Callable[[], None]]
+
+
+class TrackerPanel:
+    """Passes what happens in a run on to its trackers.
+
+    No method raises because of a tracker, and only :meth:`finish` waits. ``log`` receives notices for
+    the reader; it is called from the threads that call the panel, never from a tracker's.
+
+    trackers:
+        pairs of name and tracker.
+    timeout:
+        seconds that :meth:`finish` waits for all trackers together.
+    capacity:
+        calls that may wait for each tracker.
+    """
+
+    def __init__(
+        self,
+        trackers: Sequence[tuple[str, Tracker]],
+        info: RunInfo,
+        log: Callable[[str], None],
+        timeout: float = 30.0,
+        *,
+        capacity: int = _CAPACITY,
+    ) -> None:
+        self._info, self._log, self._timeout = info, log, timeout
+        self._lanes = [_Lane(name, tracker, capacity) for name, tracker in trackers]
+        self._started = False
+
+    def start(self) -> None:
+        """Start a thread for each tracker, and each tracker in it."""
+        self._started = True
+        for lane in self._lanes:
+            lane.put("start", partial(lane.tracker.start, self._info))
+            lane.thread.start()
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Pass on a copy of the metrics of ``step``."""
+        for lane in self._lanes:
+            lane.put("log", partial(lane.tracker.log, step, dict(metrics)))
+        self._pass_notices_on()
+
+    def event(self, step: int, event: Event) -> None:
+        """Pass on an event of ``step``."""
+        for lane in self._lanes:
+            lane.put("event", partial(lane.tracker.event, step, event))
+        self._pass_notices_on()
+
+    def finish(self, status: str, summary: Mapping[str, float]) -> list[str]:
+        """Let the trackers finish; the names of those that are still at work after the timeout.
+
+        Their threads are daemons, but a caller that must be sure to exit ends with ``os._exit``.
+        """
+        if not self._started:
+            return []
+        deadline = time.monotonic() + self._timeout
+        for lane in self._lanes:
+            lane.close(partial(lane.tracker.finish, status, dict(summary)), deadline)
+        left_behind = []
+        for lane in self._lanes:
+            lane.thread.join(max(0.0, deadline - time.monotonic()))
+            if lane.thread.is_alive():
+                left_behind.append(lane.name)
+                lane.notices.append(
+                    f"the tracker {lane.name!r} was still busy {self._timeout:g} s after the end of "
+                    f"the run and was left behind; its copy of the metrics may be incomplete"
+                )
+        self._pass_notices_on()
+        return left_behind
+
+    def _pass_notices_on(self) -> None:
+        for lane in self._lanes:
+            while lane.notices:
+                self._log(lane.notices.pop(0))
+
+
+class _Lane:
+    """One tracker with its queue and its thread.
+
+    ``notices`` is appended to by both sides and read by the panel; a list's append and pop are atomic.
+    """
+
+    def __init__(self, name: str, tracker: Tracker, capacity: int) -> None:
+        self.name, self.tracker = name, tracker
+        self.notices: list[str] = []
+        self.thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
+        self._queue: queue.Queue[_Call | None] = queue.Queue(capacity)
+        self._off = False
+        self._dropped = 0
+
+    def put(self, hook: str, call: Callable[[], None]) -> None:
+        """Queue a call, or drop it when the tracker is off or its queue is full."""
+        if self._off:
+            return
+        try:
+            self._queue.put_nowait((hook, call))
+        except queue.Full:
+            if not self._dropped:
+                self.notices.append(
+                    f"the tracker {self.name!r} does not keep up: {self._queue.maxsize} calls wait "
+                    f"for it, and it will miss what comes until it catches up"
+                )
+            self._dropped += 1
+
+    def close(self, finish: Callable[[], None], deadline: float) -> None:
+        """Queue the last call, waiting for room until ``deadline`` (of ``time.monotonic``)."""
+        if self._dropped and not self._off:
+            self.notices.append(f"the tracker {self.name!r} missed {self._dropped} calls")
+        for call in (("finish", finish), None):
+            try:
+                self._queue.put(call, timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Full:  # it hangs; the panel reports it
+                return
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            hook, call = item
+            try:
+                call()
+            except BaseException as error:  # SystemExit too: it would end this thread in silence
+                self._off = True
+                self.notices.append(
+                    f"the tracker {self.name!r} failed in {hook} and is switched off: "
+                    f"{type(error).__name__}: {error}"
+                )
+                return

@@ -1,0 +1,221 @@
+"""The worker: one run, one process, one run directory. ``python -m altgrad_core.execution.worker DIR``.
+
+Whatever happens ends as a status in ``status.json``; what a process cannot write itself (it was killed) is
+written by the parent from its exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from altgrad_core.errors import UserError
+from altgrad_core.execution.assemble import assemble, build_trackers, prepare_task, resolve_device
+from altgrad_core.execution.environment import describe_environment
+from altgrad_core.execution.tracking import TrackerPanel
+from altgrad_core.interfaces.monitor import Event
+from altgrad_core.interfaces.tracker import RunInfo
+from altgrad_core.planning.spec import RunSpec
+from altgrad_core.planning.spec_file import load_spec
+from altgrad_core.results.run_directory import (
+    MetricsWriter,
+    Record,
+    RecordKind,
+    RunDirectory,
+    Status,
+    StatusName,
+    atomic_file,
+    run_lock,
+    write_json,
+)
+from altgrad_core.training.divergence import Diverged
+from altgrad_core.training.loop import Result, Trainer
+
+_HEARTBEAT_SECONDS = 1.0
+
+
+class RunRecorder:
+    """The loop's sink: the run directory is the record, trackers get copies."""
+
+    def __init__(self, directory: RunDirectory, trackers: TrackerPanel, status: Status) -> None:
+        self.directory, self.trackers, self.status = directory, trackers, status
+        self.started = time.time()
+        self._seconds_before = status.seconds
+        self._writer = MetricsWriter(directory)
+        self.final: dict[str, float] = {}
+
+    def record(self, step: int, kind: RecordKind, metrics: Mapping[str, float]) -> None:
+        """Append a line and pass it on."""
+        self._writer.write(Record(step=step, kind=kind, metrics=dict(metrics)))
+        self.trackers.log(step, metrics)
+        if kind == "final":
+            self.final = dict(metrics)
+
+    def event(self, step: int, event: Event) -> None:
+        """Append an event and pass it on."""
+        body = {"kind": event.kind, "layer": event.layer, "message": event.message}
+        self._writer.write(Record(step=step, kind="event", event=body))
+        self.trackers.event(step, event)
+        print(f"step {step}: {event.kind} ({event.layer}): {event.message}", flush=True)
+
+    def progress(self, step: int) -> None:
+        """Write the heartbeat, at most once a second."""
+        if time.time() - (self.status.updated or 0.0) >= _HEARTBEAT_SECONDS:
+            self.write_status("running", step)
+
+    def write_status(self, status: StatusName, step: int, message: str = "") -> None:
+        """Replace ``status.json``."""
+        now = time.time()
+        self.status = self.status.model_copy(
+            update={
+                "status": status,
+                "step": step,
+                "message": message,
+                "started": self.status.started or self.started,
+                "updated": now,
+                "seconds": self._seconds_before + now - self.started,
+            }
+        )
+        self.directory.write_status(self.status)
+
+    def sync(self) -> int:
+        """Make the metrics durable."""
+        return self._writer.sync()
+
+    def rewind(self, position: int) -> None:
+        """Forget what comes after the checkpoint."""
+        self._writer.rewind(position)
+
+
+def run_worker(path: Path, device_name: str, cache: Path) -> int:
+    """Run the cell in ``path`` and return the exit code."""
+    directory = RunDirectory(path)
+    spec = load_spec(directory.spec)
+    with run_lock(directory):
+        info = RunInfo(
+            spec.id, spec.suite, spec.condition, spec.seed, path, spec.model_dump(mode="json")
+        )
+        trackers = TrackerPanel(build_trackers(spec.trackers), info, _log)
+        status = directory.status().model_copy(update={"max_steps": spec.training.max_steps})
+        recorder = RunRecorder(directory, trackers, status)
+        recorder.write_status("running", recorder.status.step)
+        name, message, code = _guarded(spec, directory, recorder, device_name, cache)
+        recorder.write_status(name, recorder.status.step, message)
+        if name in ("ok", "diverged"):
+            directory.checkpoint.unlink(missing_ok=True)
+        hung = trackers.finish(name, recorder.final)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if hung:  # a thread that never returns must not keep the process
+        os._exit(code)
+    return code
+
+
+def _guarded(
+    spec: RunSpec, directory: RunDirectory, recorder: RunRecorder, device_name: str, cache: Path
+) -> tuple[StatusName, str, int]:
+    """Run, and turn every way of ending into a status, a message and an exit code."""
+    try:
+        result = _train(spec, directory, recorder, device_name, cache)
+    except Diverged as end:
+        recorder.event(end.step, Event("diverged", end.where, str(end)))
+        recorder.status = recorder.status.model_copy(update={"step": end.step})
+        return "diverged", str(end), 0
+    except UserError as error:
+        _log(f"error: {error}")
+        return "error", str(error), 2
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        traceback.print_exc()
+        return "oom", str(error).splitlines()[0] if str(error) else "out of memory", 1
+    except OSError as error:
+        traceback.print_exc()
+        if error.errno == errno.ENOSPC:
+            full = f"no disk space left while writing to {path_of(error, directory)}; free some and run again"
+            return "error", full, 2
+        return "error", f"{type(error).__name__}: {error}", 1
+    except Exception as error:  # the boundary of the process: everything becomes a status
+        traceback.print_exc()
+        if "DefaultCPUAllocator: can't allocate memory" in str(error):
+            return "oom", "out of memory", 1
+        return "error", f"{type(error).__name__}: {error}", 1
+    recorder.status = recorder.status.model_copy(update={"step": result.step})
+    return "ok", result.stopped or "", 0
+
+
+def path_of(error: OSError, directory: RunDirectory) -> str:
+    """The path that an OSError is about."""
+    return str(error.filename or directory.path)
+
+
+def _train(
+    spec: RunSpec, directory: RunDirectory, recorder: RunRecorder, device_name: str, cache: Path
+) -> Result:
+    device = resolve_device(device_name)
+    _make_deterministic()
+    write_json(directory.environment, describe_environment(device, spec.distributions))
+    task = prepare_task(spec.task, cache, _log)
+    recorder.trackers.start()
+    parts, quantized = assemble(spec, task, device)
+    write_json(directory.facts, {"data": task.facts(), "quantization": quantized.as_dict()})
+    trainer = Trainer(parts, spec.training, spec.seed, recorder, directory.checkpoint)
+    result = trainer.run()
+    arrays = {
+        f"{split}_{name}": array
+        for split, evaluation in result.evaluations.items()
+        for name, array in evaluation.predictions.items()
+    }
+    with atomic_file(directory.predictions) as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    return result
+
+
+def _make_deterministic() -> None:
+    """Ask for deterministic kernels, so that a restarted run ends like an uninterrupted one."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, guards nothing here
+
+
+def prepare(path: Path, device_name: str, cache: Path) -> int:
+    """Prepare the data of the cell in ``path`` and print ``{"device", "name"}`` as the last line."""
+    spec = load_spec(RunDirectory(path).spec)
+    device = resolve_device(device_name)
+    prepare_task(spec.task, cache, _log)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    print(json.dumps({"device": str(device), "name": name}), flush=True)
+    return 0
+
+
+def _log(line: str) -> None:
+    print(line, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of the worker process."""
+    parser = argparse.ArgumentParser(prog="altgrad-worker", description=__doc__)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--prepare", action="store_true", help="only load the data")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    work = prepare if options.prepare else run_worker
+    try:
+        return work(options.directory, options.device, options.cache)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""The grid of a format, worked out once from its code values: sorted values, codes, exact switch points.
+
+Rounding by table is exact by construction. Between two neighbouring grid values lies one *switch
+point*: the smallest float of the compute dtype that rounds up, found with rational arithmetic and with the
+tie rule built in. Rounding is then a search among the switch points and a gather; no rounding error can enter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+COMPUTE_DTYPE = {
+    torch.float64: torch.float64,
+    torch.float32: torch.float32,
+    torch.bfloat16: torch.float32,
+    torch.float16: torch.float32,
+}
+"""The dtype in which an input of each accepted dtype is rounded; every step up is exact."""
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which ``x`` is rounded. Raises ``TypeError`` for anything but float64/32/16 and bfloat16."""
+    try:
+        return COMPUTE_DTYPE[x.dtype]
+    except KeyError:
+        raise TypeError(
+            f"Formats round float64, float32, bfloat16 and float16 tensors, not {x.dtype}. "
+            "Convert the tensor first, e.g. with x.float()."
+        ) from None
+
+
+@dataclass(frozen=True)
+class GridTables:
+    """A grid on one device, in one compute dtype.
+
+    ``values``: the distinct finite values in ascending order, shape ``(n,)``.
+    ``switches``: the smallest float that rounds to ``values[i + 1]``, shape ``(n - 1,)``.
+    ``gaps``: ``values[i + 1] - values[i]``, shape ``(n - 1,)``.
+    """
+
+    values: Tensor
+    switches: Tensor
+    gaps: Tensor
+
+
+class Grid:
+    """The finite values of a format in order, and the code of each.
+
+    Positions count from 0 at the most negative value; ``rung = position - zero``. A grid without a
+    zero has rung 0 at its value of least magnitude (of two, the positive one).
+
+    Raises ``ValueError`` if ``code_values`` is not a float32 tensor of shape ``(2**bits,)`` with at
+    least two distinct finite values, one of them positive.
+    """
+
+    def __init__(self, code_values: Tensor, bits: int, name: str = "format") -> None:
+        if code_values.shape != (2**bits,) or code_values.dtype != torch.float32:
+            raise ValueError(
+                f"{name}: code_values() must be a float32 tensor of shape ({2**bits},), one value for "
+                f"each code of {bits} bits, but it is {code_values.dtype} of shape "
+                f"{tuple(code_values.shape)}."
+            )
+        table = code_values.detach().cpu().numpy()
+        finite = np.flatnonzero(np.isfinite(table))
+        values, first = np.unique(table[finite], return_index=True)
+        if len(values) < 2 or values[-1] <= 0:
+            raise ValueError(
+                f"{name}: code_values() needs at least two distinct finite values, one of them "
+                f"positive, but its finite values are {values[:8].tolist()}."
+            )
+        self.name = name
+        self.bits = bits
+        self._values = values + np.float32(0)  # -0 becomes +0: both are one grid value
+        # Of several codes with one value the lowest stands for it, and +0 comes before -0.
+        codes = finite[first].astype(np.int64)
+        zeros = np.flatnonzero(table == 0)
+        signs = np.signbit(table[zeros])
+        if (~signs).any():
+            codes[np.searchsorted(self._values, 0.0)] = zeros[~signs][0]
+        self._codes = codes
+        # argmin takes the first of equals; reversed, that is the positive one.
+        self.zero = len(values) - 1 - int(np.argmin(np.abs(values[::-1])))
+        self.negative_zero = int(zeros[signs][0]) if signs.any() else None
+        self.nan = _first(np.isnan(table))
+        self.inf = {sign: _first(table == sign * np.inf) for sign in (1, -1)}
+        self.smallest = float(self._values[0])
+        self.largest = float(self._values[-1])
+        self.min_positive = float(self._values[self._values > 0][0])
+        self._by_code = code_values.detach().cpu()
+        self._exact: dict[torch.dtype, bool] = {}
+        self._tables: dict[tuple[torch.device, torch.dtype], GridTables] = {}
+        self._moved: dict[tuple[torch.device, str], Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def tables(self, device: torch.device, dtype: torch.dtype) -> GridTables:
+        """The tables for rounding in ``dtype`` (float32 or float64) on ``device``; made on first use."""
+        key = (device, dtype)
+        if key not in self._tables:
+            if device.type == "cpu":
+                values = torch.from_numpy(self._values).to(dtype)
+                switches = torch.from_numpy(
+                    switch_points(self._values, self._codes, self.zero, dtype)
+                )
+                wide = self._values.astype(np.float64)
+                gaps = torch.from_numpy(np.diff(wide)).to(dtype)
+                self._tables[key] = GridTables(values, switches, gaps)
+            else:
+                host = self.tables(torch.device("cpu"), dtype)
+                moved = (t.to(device) for t in (host.values, host.switches, host.gaps))
+                self._tables[key] = GridTables(*moved)
+        return self._tables[key]
+
+    def values(self, device: torch.device) -> Tensor:
+        """The distinct finite values in ascending order: float32, shape ``(n,)``."""
+        return self._on(device, "values", torch.from_numpy(self._values))
+
+    def codes(self, device: torch.device) -> Tensor:
+        """The code of each value of :meth:`values`: int32, shape ``(n,)``."""
+        return self._on(device, "codes", torch.from_numpy(self._codes.astype(np.int32)))
+
+    def by_code(self, device: torch.device) -> Tensor:
+        """The value of each code: float32, shape ``(2**bits,)``."""
+        return self._on(device, "by_code", self._by_code)
+
+    def exact_in(self, dtype: torch.dtype) -> bool:
+        """Whether every finite value is a value of ``dtype``."""
+        if dtype not in self._exact:
+            values = torch.from_numpy(self._values)
+            self._exact[dtype] = bool(torch.equal(values.to(dtype).to(torch.float32), values))
+        return self._exact[dtype]
+
+    def _on(self, device: torch.device, what: str, host: Tensor) -> Tensor:
+        key = (device, what)
+        if key not in self._moved:
+            self._moved[key] = host.to(device)
+        return self._moved[key]
+
+
+def _first(mask: np.ndarray) -> int | None:
+    found = np.flatnonzero(mask)
+    return int(found[0]) if len(found) else None
+
+
+def switch_points(
+    values: np.ndarray, codes: np.ndarray, zero: int, dtype: torch.dtype
+) -> np.ndarray:
+    """For each neighbouring pair of ``values`` the smallest float of ``dtype`` that rounds up, exactly.
+
+    A midpoint goes to the even code; if both codes are even or both odd, to the even rung (position
+    less ``zero``). ``values`` and ``codes`` have shape ``(n,)``, the result ``(n - 1,)``.
+    """
+    real = np.float64 if dtype == torch.float64 else np.float32
+    exact = [Fraction(float(v)) for v in values]
+    switches = np.empty(len(values) - 1, dtype=real)
+    for i in range(len(values) - 1):
+        lower_even, upper_even = codes[i] % 2 == 0, codes[i + 1] % 2 == 0
+        tie_up = (i + 1 - zero) % 2 == 0 if lower_even == upper_even else upper_even
+        switches[i] = _smallest_beyond((exact[i] + exact[i + 1]) / 2, real, inclusive=bool(tie_up))
+    return switches
+
+
+def _smallest_beyond(point: Fraction, real: type[np.floating], *, inclusive: bool) -> np.floating:
+    """The smallest float that is above ``point``, or equal to it if ``inclusive``."""
+
+    def beyond(f: np.floating) -> bool:
+        exact = Fraction(float(f))
+        return exact >= point if inclusive else exact > point
+
+    up, down = real(np.inf), real(-np.inf)
+    found = real(float(point))  # near enough; the two loops take at most two steps
+    while not beyond(found):
+        found = np.nextafter(found, up)
+    while beyond(previous := np.nextafter(found, down)):
+        found = previous
+    return found

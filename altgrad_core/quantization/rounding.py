@@ -1,0 +1,181 @@
+"""One kernel that rounds to any sign-magnitude floating-point grid; a format's numbers are its data.
+
+Around ``x`` the grid has the spacing ``step = 2^(max(e, e_min) - M)`` with ``e = floor(log2|x|)``: the
+constant spacing below ``2^e_min`` is what makes subnormals. ``e`` is read from the float's own exponent
+bits and the step is built from them, so it is exact; dividing by a power of two is exact; ``torch.round``
+breaks ties to the even multiple, and neighbouring multiples of the step have neighbouring codes, so that
+is the even code. There is one rounding, and no logarithm or power.
+
+With no mantissa bits (M = 0) the neighbours of ``1.5 * 2^e`` are the multiples 1 and 2 of the step, and the
+even *code* is no longer the even multiple: the code is the exponent field. There, ``|x|`` is moved towards
+zero by its own last bit wherever the lower code is even. That turns the tie into a value below the tie
+and changes no other result, because no other float lies that near to a midpoint.
+
+Float32 and float64 are computed in their own precision. Where the smallest step is a float32 subnormal,
+float32 is computed in float64: its exponent bits could not express the step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from altgrad_core.interfaces.grid import compute_dtype
+
+
+@dataclass(frozen=True)
+class GridNumbers:
+    """A sign-magnitude grid: multiples of ``2^(max(e, min_exponent) - mantissa_bits)`` in each binade e.
+
+    mantissa_bits:
+        M, stored mantissa bits.
+    min_exponent:
+        e_min, the exponent of the smallest normal value. Code field 1 stands for it, field 0 for the
+        subnormals (with exponent e_min as well); 0 for a format without an exponent (E = 0).
+    max_value:
+        the largest finite value.
+    overflow:
+        what a value that rounds beyond ``max_value`` becomes: ``None`` for ``max_value`` itself
+        (saturate), ``nan``, or ``inf``; with the value's own sign.
+    """
+
+    mantissa_bits: int
+    min_exponent: int
+    max_value: float
+    overflow: float | None = None
+
+
+class _Layout(NamedTuple):
+    """How a float's bits are laid out: its integer twin, mantissa bits, bias and exponent mask."""
+
+    integer: torch.dtype
+    mantissa_bits: int
+    bias: int
+    exponent_mask: int
+
+
+_LAYOUT = {
+    torch.float32: _Layout(torch.int32, 23, 127, 0xFF << 23),
+    torch.float64: _Layout(torch.int64, 52, 1023, 0x7FF << 52),
+}
+
+
+def round_nearest(x: Tensor, numbers: GridNumbers) -> Tensor:
+    """The nearest grid value for each element, ties to the even code; shape, dtype and device of ``x``.
+
+    ``x`` is float64, float32, bfloat16 or float16 (the last two must hold the grid's values). NaN stays
+    NaN and the sign of zero is kept.
+    """
+    multiple, step = _multiples(x, numbers, saturate=numbers.overflow is None)
+    return _finish(multiple.round_().mul_(step), numbers, x.dtype)
+
+
+def round_stochastic(x: Tensor, numbers: GridNumbers, generator: torch.Generator) -> Tensor:
+    """One of the two grid values around each element, so that the mean is ``x``; shape, dtype, device of ``x``.
+
+    Up (away from zero) if a uniform draw of the compute dtype is less than the distance from the lower
+    neighbour in steps. That distance is exact, and so is its probability, down to the resolution of the
+    draws: 2^-24 steps in float32, which matters only below the smallest normal value, 2^-53 in float64.
+    Grid values never move. Where ``numbers.overflow`` is set, overflow is decided after rounding.
+    """
+    multiple, step = _multiples(x, numbers, saturate=numbers.overflow is None, nearest=False)
+    lower = multiple.trunc()
+    share = multiple.sub(lower).abs_()
+    draw = torch.rand(share.shape, dtype=share.dtype, device=share.device, generator=generator)
+    away = torch.copysign((draw < share).to(share.dtype), multiple)
+    return _finish(lower.add_(away).mul_(step), numbers, x.dtype)
+
+
+def rungs(x: Tensor, numbers: GridNumbers) -> Tensor:
+    """The rung (int32) of the nearest grid value for each element, saturating; NaN gives 0."""
+    multiple, step = _multiples(x.nan_to_num(0.0, torch.inf, -torch.inf), numbers, saturate=True)
+    layout = _LAYOUT[step.dtype]
+    # A binade adds 2^M rungs: its exponent, shifted to M bits, counts those below.
+    m = numbers.mantissa_bits
+    lowest = (numbers.min_exponent - m + layout.bias) << layout.mantissa_bits
+    below = (step.view(layout.integer) - lowest).bitwise_right_shift_(layout.mantissa_bits - m)
+    within = multiple.round_().to(torch.int32)
+    return within.add_(within.sign().mul_(below.to(torch.int32)))
+
+
+def values(rungs: Tensor, numbers: GridNumbers) -> Tensor:
+    """The value (float32) on each rung (any integer dtype); beyond the ends of the ladder, the end's."""
+    m = numbers.mantissa_bits
+    top = _top_rung(numbers)
+    inside = rungs.clamp(-top, top).to(torch.int32)
+    magnitude = inside.abs()
+    # The binade above e_min, and the multiple of that binade's step: the inverse of `rungs`.
+    binade = (magnitude >> m).sub_(1).clamp_(min=0)
+    multiple = magnitude.sub_(binade << m)
+    dtype = torch.float32 if _has_normal_steps(torch.float32, numbers) else torch.float64
+    layout = _LAYOUT[dtype]
+    exponent = binade.to(layout.integer).add_(numbers.min_exponent - m + layout.bias)
+    step = exponent.bitwise_left_shift_(layout.mantissa_bits).view(dtype)
+    return step.mul_(multiple).copysign_(inside).to(torch.float32)
+
+
+def spacing(x: Tensor, numbers: GridNumbers) -> Tensor:
+    """``2^(max(floor(log2|x|), e_min) - M)``, |x| clamped to the largest value; NaN gives NaN. Like ``x``."""
+    dtype = compute_dtype(x)
+    if numbers.min_exponent + _LAYOUT[dtype].bias < 1:
+        dtype = torch.float64
+    inside = x.detach().to(dtype).clamp(-numbers.max_value, numbers.max_value)
+    binade = _exponent(inside, numbers).view(dtype)
+    # Scaling 2^e by 2^-M is exact even where the result is subnormal. 0 * NaN hands NaN on.
+    return binade.mul_(2.0**-numbers.mantissa_bits).add_(inside.mul_(0)).to(x.dtype)
+
+
+def _top_rung(numbers: GridNumbers) -> int:
+    """The rung of the largest value."""
+    m = numbers.mantissa_bits
+    binade = max(math.frexp(numbers.max_value)[1] - 1 - numbers.min_exponent, 0)
+    return (binade << m) + int(math.ldexp(numbers.max_value, m - binade - numbers.min_exponent))
+
+
+def _has_normal_steps(dtype: torch.dtype, numbers: GridNumbers) -> bool:
+    """Whether the exponent bits of ``dtype`` can express the smallest step."""
+    return numbers.min_exponent - numbers.mantissa_bits + _LAYOUT[dtype].bias >= 1
+
+
+def _exponent(work: Tensor, numbers: GridNumbers) -> Tensor:
+    """The exponent bits of ``2^max(e, e_min)`` for each element, in place in a float's integer twin."""
+    layout = _LAYOUT[work.dtype]
+    exponent = work.view(layout.integer) & layout.exponent_mask
+    return exponent.clamp_(min=(numbers.min_exponent + layout.bias) << layout.mantissa_bits)
+
+
+def _multiples(
+    x: Tensor, numbers: GridNumbers, *, saturate: bool, nearest: bool = True
+) -> tuple[Tensor, Tensor]:
+    """``x / step`` before rounding, in a tensor of its own, and the step, in the dtype computed in."""
+    dtype = compute_dtype(x)
+    work = x.detach().to(dtype if _has_normal_steps(dtype, numbers) else torch.float64)
+    if saturate:
+        work = work.clamp(-numbers.max_value, numbers.max_value)
+    layout = _LAYOUT[work.dtype]
+    exponent = _exponent(work, numbers)
+    step = exponent.sub_(numbers.mantissa_bits << layout.mantissa_bits).view(work.dtype)
+    if numbers.mantissa_bits == 0 and nearest:
+        work = _lean_to_even(work, step, numbers)
+    return (work.div_(step) if saturate else work / step), step
+
+
+def _lean_to_even(work: Tensor, step: Tensor, numbers: GridNumbers) -> Tensor:
+    """M = 0: ``work`` one float towards zero where the code below it is even (see the module's text)."""
+    layout = _LAYOUT[work.dtype]
+    # The code is e - e_min + 1; below 2^e_min the step stands at e_min, whose code 1 is odd: no move.
+    parity = (step.view(layout.integer) >> layout.mantissa_bits).bitwise_and_(1)
+    if (numbers.min_exponent + layout.bias) % 2:
+        parity.bitwise_xor_(1)
+    return (work.view(layout.integer) - parity).view(work.dtype)
+
+
+def _finish(rounded: Tensor, numbers: GridNumbers, dtype: torch.dtype) -> Tensor:
+    if numbers.overflow is not None:
+        special = torch.full_like(rounded, numbers.overflow).copysign_(rounded)
+        rounded = torch.where(rounded.abs() > numbers.max_value, special, rounded)
+    return rounded.to(dtype)

@@ -1,0 +1,144 @@
+"""Every plugin that is installed, by kind and name. Free of torch until something is loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import import_module
+from typing import Any, Self
+
+from pydantic import BaseModel, ValidationError
+
+from altgrad_core.errors import UserError
+from altgrad_core.interfaces.plugin import Kind
+from altgrad_core.registry.discovery import BrokenPlugin, Registered, Source, installed, read
+from altgrad_core.registry.needs import missing_needs
+from altgrad_core.registry.problems import dotted, explain, unknown
+
+
+class Catalog:
+    """What plugins offer, and which of them could not be read."""
+
+    def __init__(
+        self, registered: Iterable[Registered] = (), broken: Iterable[BrokenPlugin] = ()
+    ) -> None:
+        self.registered = tuple(registered)
+        self.broken = tuple(broken)
+
+    @classmethod
+    def discover(cls) -> Self:
+        """Read every installed plugin. Most callers want :func:`catalog`, which does so once."""
+        return cls(*read(installed()))
+
+    @classmethod
+    def from_modules(
+        cls, *modules: object, distribution: str = "tests", version: str = "0"
+    ) -> Self:
+        """A catalog of these plugin modules (or objects with hook functions) alone; for tests."""
+        sources = (
+            Source(
+                getattr(module, "__name__", repr(module)), distribution, version, lambda m=module: m
+            )
+            for module in modules
+        )
+        return cls(*read(sources))
+
+    def merged(self, other: Catalog) -> Catalog:
+        """The plugins of both."""
+        return Catalog(self.registered + other.registered, self.broken + other.broken)
+
+    def offers(self, kind: Kind) -> tuple[Registered, ...]:
+        """All offers of a kind, in the order of their distributions and hooks; clashing ones too."""
+        return tuple(entry for entry in self.registered if entry.kind == kind)
+
+    def names(self, kind: Kind) -> list[str]:
+        """The names of a kind, each once."""
+        return list(dict.fromkeys(entry.offer.name for entry in self.offers(kind)))
+
+    def clashes(self) -> list[str]:
+        """One sentence for each name that is offered more than once."""
+        counts = Counter((entry.kind, entry.offer.name) for entry in self.registered)
+        return [self._clash(kind, name) for (kind, name), count in counts.items() if count > 1]
+
+    def _clash(self, kind: Kind, name: str) -> str:
+        origins = [entry.origin for entry in self.offers(kind) if entry.offer.name == name]
+        return (
+            f"the {kind} {name!r} is offered by {' and by '.join(origins)}: "
+            "uninstall one of them, or ask its author for another name"
+        )
+
+    def get(self, kind: Kind, name: str) -> Registered:
+        """The offer of that name. Raises ``UserError`` where there is none, or more than one."""
+        found = [entry for entry in self.offers(kind) if entry.offer.name == name]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UserError(self._clash(kind, name))
+        raise UserError(unknown(kind, name, self.names(kind)) + self._unread())
+
+    def _unread(self) -> str:
+        if not self.broken:
+            return ""
+        listed = "; ".join(str(plugin) for plugin in self.broken)
+        return f" These plugins could not be read, and may be the ones that offer it: {listed}."
+
+    def validate(
+        self, kind: Kind, name: str, settings: Mapping[str, Any] | BaseModel | None = None
+    ) -> BaseModel:
+        """The settings as the plugin's own model, defaults filled in. Raises ``UserError``."""
+        model = self.get(kind, name).offer.settings
+        if isinstance(settings, model):
+            return settings
+        try:
+            return model.model_validate({} if settings is None else settings)
+        except ValidationError as error:
+            faults = [
+                f"{dotted(problem.path)}: {problem.message}" if problem.path else problem.message
+                for problem in explain(error, model)
+            ]
+            raise UserError(f"settings of the {kind} {name!r}: {'; '.join(faults)}") from error
+
+    def load(self, kind: Kind, name: str) -> Any:
+        """Import what the offer points at. Raises ``UserError`` where that fails, or a need is missing."""
+        entry = self.get(kind, name)
+        missing = missing_needs(entry.offer)
+        if missing:
+            raise UserError(f"the {kind} {name!r} of {entry.origin} {'; '.join(missing)}.")
+        return _imported(entry, entry.offer.target)
+
+    def build(
+        self, kind: Kind, name: str, settings: Mapping[str, Any] | BaseModel | None = None
+    ) -> Any:
+        """Make the plugin: formats are called with their name and settings, all others with settings."""
+        model = self.validate(kind, name, settings)
+        target = self.load(kind, name)
+        return target(name, model) if kind == "format" else target(model)
+
+    def fingerprint(self, name: str, settings: Mapping[str, Any] | BaseModel) -> dict[str, str]:
+        """What identifies the data of a task with these settings; empty if it offers nothing."""
+        entry = self.get("task", name)
+        if entry.offer.fingerprint is None:
+            return {}
+        function = _imported(entry, entry.offer.fingerprint)
+        return dict(function(self.validate("task", name, settings)))
+
+
+def _imported(entry: Registered, target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"the {entry.kind} {entry.offer.name!r} of {entry.origin} cannot be loaded from "
+            f"{target!r}: {type(error).__name__}: {error}"
+        ) from error
+    return found
+
+
+@cache
+def catalog() -> Catalog:
+    """The installed plugins, read once in the life of the process."""
+    return Catalog.discover()

@@ -1,0 +1,177 @@
+"""Reading plugins: entry points of the group ``altgrad``, their hooks, and the offers that these return.
+
+Whatever a plugin does wrong becomes a :class:`BrokenPlugin` and stops nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+from pydantic import BaseModel
+
+from altgrad_core.interfaces.plugin import PROJECT, Kind, Need, Offer
+from altgrad_core.registry import hookspecs
+from altgrad_core.registry.problems import unknown
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a plugin module comes from, and how to import it."""
+
+    entry_point: str
+    distribution: str
+    version: str
+    load: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """An offer with its kind and the distribution that made it."""
+
+    kind: Kind
+    offer: Offer
+    distribution: str
+    version: str
+
+    @property
+    def origin(self) -> str:
+        """``altgrad-bench 0.1.0``."""
+        return f"{self.distribution} {self.version}"
+
+
+@dataclass(frozen=True)
+class BrokenPlugin:
+    """A plugin, or a part of one, that could not be read, and why."""
+
+    entry_point: str
+    distribution: str
+    version: str
+    error: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version} ({self.entry_point}): {self.error}"
+
+
+def installed() -> list[Source]:
+    """The entry points of every installed distribution, in an order that never changes."""
+    found = [_source(point) for point in entry_points(group=PROJECT)]
+    return sorted(found, key=lambda source: (source.distribution, source.entry_point))
+
+
+def _source(point: EntryPoint) -> Source:
+    name = point.dist.name if point.dist else "unknown"
+    version = point.dist.version if point.dist else "unknown"
+    return Source(f"{point.name} = {point.value}", name, version, point.load)
+
+
+def read(sources: Iterable[Source]) -> tuple[list[Registered], list[BrokenPlugin]]:
+    """Import each source and call its hooks."""
+    manager = _Manager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    registered: list[Registered] = []
+    broken: list[BrokenPlugin] = []
+    for source in sources:
+        try:
+            plugin = source.load()
+            if not manager.is_registered(
+                plugin
+            ):  # one module may stand behind several entry points
+                good, errors = _offers(manager, plugin, source)
+                registered += good
+                broken += [_broken(source, error) for error in errors]
+        except (Exception, SystemExit) as error:  # a stranger's module may do anything
+            broken.append(_broken(source, f"{type(error).__name__}: {error}"))
+    return registered, broken
+
+
+def _broken(source: Source, error: str) -> BrokenPlugin:
+    return BrokenPlugin(source.entry_point, source.distribution, source.version, error)
+
+
+class _Manager(pluggy.PluginManager):
+    """Looks at a module's hooks alone: pluggy would get every attribute, lazy ones that import torch too."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        return super().parse_hookimpl_opts(plugin, name) if name.startswith(PROJECT) else None
+
+
+def _offers(
+    manager: pluggy.PluginManager, plugin: object, source: Source
+) -> tuple[list[Registered], list[str]]:
+    """What the hooks of one plugin return: good offers, and what is wrong with the others."""
+    manager.register(plugin, name=f"{source.distribution}:{source.entry_point}")
+    good: list[Registered] = []
+    errors: list[str] = []
+    kinds: dict[str, Kind] = {hook: kind for kind, hook in hookspecs.HOOKS.items()}
+    callers = manager.get_hookcallers(plugin) or []
+    if not callers:
+        errors.append(
+            f"no hook found: mark a function named {', '.join(kinds)} with altgrad_core.interfaces.hookimpl"
+        )
+    for caller in callers:
+        if caller.name not in kinds:
+            errors.append(unknown("hook", caller.name, kinds))
+            continue
+        for implementation in caller.get_hookimpls():
+            if implementation.plugin is plugin:
+                offers, wrong = _called(caller.name, implementation.function, kinds[caller.name])
+                good += [
+                    Registered(kinds[caller.name], offer, source.distribution, source.version)
+                    for offer in offers
+                ]
+                errors += wrong
+    return good, errors
+
+
+def _called(hook: str, function: Callable[..., Any], kind: Kind) -> tuple[list[Offer], list[str]]:
+    offers: list[Offer] = []
+    errors: list[str] = []
+    try:
+        for item in function():
+            fault = _fault(item, kind)
+            if fault:
+                errors.append(f"{hook}() returned {fault}")
+            else:
+                offers.append(item)
+    except Exception as error:  # a stranger's code may do anything
+        errors.append(f"{hook}() raised {type(error).__name__}: {error}")
+    return offers, errors
+
+
+def _fault(item: Any, kind: Kind) -> str:
+    """What is wrong with something that a hook returned, or an empty string."""
+    if not isinstance(item, Offer):
+        return f"{item!r}, which is not an Offer"
+    said = f"the offer {item.name!r}, whose"
+    if not isinstance(item.name, str) or not _NAME.fullmatch(item.name):
+        return f"{said} name is not of lower-case letters, digits, '_' and '-'"
+    targets = [item.target, *([item.fingerprint] if item.fingerprint is not None else [])]
+    if not all(isinstance(target, str) and _TARGET.fullmatch(target) for target in targets):
+        return f"{said} target or fingerprint is not of the form 'module:attribute'"
+    if item.fingerprint is not None and kind != "task":
+        return f"{said} fingerprint has no meaning: only tasks have one"
+    if not (isinstance(item.settings, type) and issubclass(item.settings, BaseModel)):
+        return f"{said} settings are not a pydantic model class"
+    if not all(isinstance(need, Need) for need in item.needs):
+        return f"{said} needs are not of the class Need"
+    return _label_fault(item, said)
+
+
+def _label_fault(item: Offer, said: str) -> str:
+    try:
+        fields = [
+            name for _, name, _, _ in string.Formatter().parse(item.label) if name is not None
+        ]
+    except ValueError as error:
+        return f"{said} label {item.label!r} is malformed: {error}"
+    strange = [name for name in fields if name not in item.settings.model_fields]
+    return f"{said} label names {strange[0]!r}, which is no setting of its own" if strange else ""

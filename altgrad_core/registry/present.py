@@ -1,0 +1,107 @@
+"""What is installed, for ``altgrad-bench list`` and ``show``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from altgrad_core.errors import UserError
+from altgrad_core.interfaces.plugin import Kind
+from altgrad_core.registry.catalog import catalog
+from altgrad_core.registry.discovery import Registered
+from altgrad_core.registry.needs import missing_needs
+from altgrad_core.registry.problems import unknown
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def print_offers(kind: str | None, console: Console) -> None:
+    """Print the offers of ``kind`` (singular or plural), or of every kind, and the broken plugins."""
+    found = catalog()
+    for each in KINDS if kind is None else (parse_kind(kind),):
+        table = Table(title=f"{each}s", title_justify="left", box=None, pad_edge=False)
+        for heading in ("name", "summary", "from", "needs"):
+            table.add_column(heading)
+        for registered in found.offers(each):
+            offer, missing = registered.offer, "; ".join(missing_needs(registered.offer))
+            table.add_row(Text(offer.name), Text(offer.summary), registered.origin, Text(missing))
+        console.print(table)
+        console.print()
+    for problem in (*found.clashes(), *found.broken):
+        console.print(Text(str(problem), style="red"))
+
+
+def parse_kind(word: str) -> Kind:
+    """The kind that ``word`` names, in the singular or the plural."""
+    for kind in KINDS:
+        if word in (kind, f"{kind}s"):
+            return kind
+    raise UserError(unknown("kind of plugin", word, KINDS))
+
+
+def print_offer(kind: str, name: str, settings: Sequence[str], console: Console) -> None:
+    """Print where a plugin comes from, its facts and settings, and, for a format, its grid."""
+    registered = catalog().get(parse_kind(kind), name)
+    offer = registered.offer
+    console.print(Text(f"{registered.kind} {offer.name}: {offer.summary}", style="bold"))
+    console.print(Text(f"from {registered.origin}, {offer.target}"))
+    for missing in missing_needs(offer):
+        console.print(Text(f"missing here: {missing}", style="yellow"))
+    console.print(settings_table(offer.settings))
+    if registered.kind == "format":
+        _print_format(registered, settings, console)
+
+
+def settings_table(model: type[BaseModel], prefix: str = "") -> Table:
+    """Name, type, default and meaning of each setting; nested models are written with dots."""
+    table = Table(box=None, pad_edge=False, title="settings", title_justify="left")
+    for heading in ("name", "type", "default", "meaning"):
+        table.add_column(heading, overflow="fold")
+    for row in _setting_rows(model, prefix):
+        table.add_row(*(Text(cell) for cell in row))
+    if not table.row_count:
+        table.add_row(Text("none"), "", "", "")
+    return table
+
+
+def _setting_rows(model: type[BaseModel], prefix: str) -> list[tuple[str, str, str, str]]:
+    rows: list[tuple[str, str, str, str]] = []
+    for name, info in model.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            rows += _setting_rows(kind, f"{prefix}{name}.")
+            continue
+        default = (
+            "required"
+            if info.is_required()
+            else _plain(info.get_default(call_default_factory=True))
+        )
+        type_name = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
+        rows.append((f"{prefix}{name}", type_name, default, info.description or ""))
+    return rows
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return value.model_dump_json()
+    return json.dumps(value, default=str)
+
+
+def _print_format(registered: Registered, settings: Sequence[str], console: Console) -> None:
+    from altgrad_core.format_card import format_card
+
+    values: dict[str, Any] = {}
+    for item in settings:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise UserError(f"--set {item!r}: expected KEY=VALUE, e.g. --set exponent_bits=3.")
+        values[key] = yaml.safe_load(text)
+    built = catalog().build("format", registered.offer.name, values)
+    console.print(format_card(built, registered.offer.details))

@@ -1,0 +1,219 @@
+"""Run directories -> tables: one row per run, and the curves and events behind it.
+
+Columns of :func:`load_results`, in order:
+
+- ``id``, ``suite``, ``condition``, ``seed``, ``status``, ``message``, ``step``, ``max_steps``,
+  ``seconds``, ``planned``, ``format``, ``optimizer``, ``task``, ``learning_rate``, ``device``,
+  ``directory``;
+- one column per matrix axis, named by its dotted key (``optimizer.type``): these names have a dot
+  and no slash, every metric's name has a slash;
+- ``final/<split>/<metric>`` as recorded (a run that ended early has none);
+- ``family/all/metric@last`` for training and validation, and ``@first``, ``@last`` and ``@mean``
+  (over the logged steps) for every monitor's whole-model metric: ``rank/all/stable_rank@first``.
+
+What a run did not record is NaN. A planned cell that has no run directory has a row too, with
+status ``skipped`` (and the reason) or ``pending``. ``planned`` is false for a run that the folder
+holds but the suite, as it was last run, does not ask for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from altgrad_core.errors import UserError
+from altgrad_core.results.run_directory import atomic_file
+from altgrad_core.results.stored import (
+    History,
+    PlannedCell,
+    StoredRun,
+    StoredSpec,
+    StoredSuite,
+    read_suites,
+)
+
+FORMAT_AXIS = "quantization.format"
+OPTIMIZER_AXIS = "optimizer.type"
+
+_TEXT = ("id", "suite", "condition", "status", "message", "format", "optimizer", "task", "device")
+_FIXED = (
+    *("id", "suite", "condition", "seed", "status", "message", "step", "max_steps", "seconds"),
+    *("planned", "format", "optimizer", "task", "learning_rate", "device", "directory"),
+)
+
+
+def load_results(path: Path | str) -> pd.DataFrame:
+    """One row per run at ``path``: a run directory, a suite's folder, or a folder of suites.
+
+    Raises ``UserError`` where there are no results, or a file is damaged or of another version.
+    """
+    return results_table(read_suites(Path(path)))
+
+
+def load_curves(path: Path | str, names: Sequence[str]) -> pd.DataFrame:
+    """Metrics by step: columns ``id``, ``step``, ``name``, ``value``. Raises as above."""
+    return curves_table(read_suites(Path(path)), names)
+
+
+def results_table(suites: Iterable[StoredSuite]) -> pd.DataFrame:
+    """The table of :func:`load_results` for suites that were read already."""
+    rows = [row for suite in suites for row in _suite_rows(suite)]
+    found = {name: None for row in rows for name in row}
+    axes = [name for name in found if is_axis(name)]
+    metrics = sorted(name for name in found if "/" in name)
+    table = pd.DataFrame(rows, columns=[*_FIXED, *axes, *metrics])
+    for name in axes:
+        table[name] = _one_type(table[name].tolist())
+    for name in _TEXT:
+        table[name] = table[name].astype(object)
+    return table.astype(dict.fromkeys(("learning_rate", "seconds", *metrics), "float64"))
+
+
+def curves_table(suites: Iterable[StoredSuite], names: Sequence[str]) -> pd.DataFrame:
+    """The table of :func:`load_curves` for suites that were read already."""
+    rows = [
+        (run.spec.id, step, name, value)
+        for suite in suites
+        for run in suite.runs
+        for name in names
+        for step, value in sorted(run.history.series.get(name, {}).items())
+    ]
+    table = pd.DataFrame(rows, columns=["id", "step", "name", "value"])
+    return table.astype({"id": object, "step": "int64", "name": object, "value": "float64"})
+
+
+def write_table(table: pd.DataFrame, path: Path | str) -> None:
+    """Write ``table`` as parquet, whole or not at all; ``UserError`` if the disk refuses it."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            table.to_parquet(file, index=False)
+    except OSError as error:
+        raise UserError(f"The table cannot be written to {path}: {error.strerror}.") from error
+
+
+def is_axis(column: str) -> bool:
+    """Whether a column of the results table holds a matrix axis."""
+    return "." in column and "/" not in column
+
+
+def axis_text(value: Any) -> str:
+    """An axis value as readers write it; ``{name: exmy, bits: 6}`` becomes ``exmy (bits=6)``."""
+    if isinstance(value, dict) and "name" in value:
+        given = {**value, **value.get("settings", {})}
+        rest = [f"{k}={v}" for k, v in given.items() if k not in ("name", "settings")]
+        return f"{value['name']} ({', '.join(rest)})" if rest else str(value["name"])
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def format_label(spec: StoredSpec) -> str:
+    """The format as the suite's matrix names it; the bare name where the format is not an axis."""
+    value = spec.axes.get(FORMAT_AXIS)
+    return spec.quantization.format.name if value is None else axis_text(value)
+
+
+def _suite_rows(suite: StoredSuite) -> Iterator[dict[str, Any]]:
+    """Rows in the plan's order, then those of runs that the plan does not ask for."""
+    runs = {run.spec.id: run for run in suite.runs}
+    for cell in suite.plan.cells if suite.plan is not None else ():
+        run = runs.pop(cell.id, None) if cell.id is not None else None
+        yield _cell_row(suite, cell) if run is None else _run_row(suite, run, planned=True)
+    rest = sorted(runs.values(), key=lambda run: (run.spec.condition, run.spec.seed, run.spec.id))
+    for run in rest:
+        yield _run_row(suite, run, planned=suite.plan is None)
+
+
+def _run_row(suite: StoredSuite, run: StoredRun, *, planned: bool) -> dict[str, Any]:
+    spec, status = run.spec, run.status
+    environment = run.environment
+    return {
+        "id": spec.id,
+        "suite": suite.name,
+        "condition": spec.condition,
+        "seed": spec.seed,
+        "status": status.status,
+        "message": status.message,
+        "step": status.step,
+        "max_steps": spec.training.max_steps,
+        "seconds": status.seconds,
+        "planned": planned,
+        "format": format_label(spec),
+        "optimizer": spec.optimizer.name,
+        "task": spec.task.name,
+        "learning_rate": spec.training.learning_rate,
+        "device": str(environment.get("device_name") or environment.get("device") or ""),
+        "directory": str(run.directory.path),
+        **_axes(spec.axes),
+        **_summaries(run.history),
+    }
+
+
+def _cell_row(suite: StoredSuite, cell: PlannedCell) -> dict[str, Any]:
+    """The row of a planned cell that has no run directory."""
+    return {
+        "id": cell.id or "",
+        "suite": suite.name,
+        "condition": cell.condition,
+        "seed": cell.seed,
+        "status": "pending" if cell.skip is None else "skipped",
+        "message": cell.skip or "not run yet",
+        "step": 0,
+        "max_steps": 0,
+        "seconds": 0.0,
+        "planned": True,
+        "format": axis_text(cell.axes.get(FORMAT_AXIS, "")),
+        "optimizer": axis_text(cell.axes.get(OPTIMIZER_AXIS, "")),
+        "task": "",
+        "learning_rate": math.nan,
+        "device": "",
+        "directory": "",
+        **_axes(cell.axes),
+    }
+
+
+def _axes(axes: dict[str, Any]) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in axes.items() if is_axis(name)}
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, int | float | str) else axis_text(value)
+
+
+def _one_type(values: list[Any]) -> list[Any]:
+    """Numbers stay numbers if all are; a column of several types becomes text."""
+    kinds = {type(value) for value in values}
+    if len(kinds) == 1 or kinds <= {int, float}:
+        return values
+    missing = (
+        value is None or (isinstance(value, float) and math.isnan(value)) for value in values
+    )
+    return [None if gap else axis_text(value) for gap, value in zip(missing, values, strict=True)]
+
+
+def _summaries(history: History) -> dict[str, float]:
+    """Final metrics as they are; whole-model series by their first, last and mean value."""
+    row: dict[str, float] = {}
+    for name, series in history.series.items():
+        steps = sorted(series)
+        if history.kinds[name] == "final":
+            row[name] = series[steps[-1]]
+            continue
+        if name.split("/")[1:2] != ["all"]:
+            continue
+        row[f"{name}@last"] = series[steps[-1]]
+        if history.kinds[name] == "monitor":
+            row[f"{name}@first"] = series[steps[0]]
+            row[f"{name}@mean"] = _mean(list(series.values()))
+    return row
+
+
+def _mean(values: list[float]) -> float:
+    """The mean of the values that are numbers; infinities count, gaps do not."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan

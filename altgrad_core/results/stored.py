@@ -1,0 +1,261 @@
+"""Finding and reading what runs have left on the disk: plans, run directories and their histories.
+
+Nothing here needs torch or pandas; the tables are made in :mod:`altgrad_core.results.collect`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from altgrad_core.errors import UserError
+from altgrad_core.results.run_directory import LAYOUT, Record, RecordKind, RunDirectory, Status
+
+_ModelT = TypeVar("_ModelT", bound=BaseModel)
+
+
+class _Stored(BaseModel):
+    """Base of what is read back: keys that a reader does not need are passed over."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Contrast(_Stored):
+    """The comparison a suite is made for: two values of one axis, and the metric that decides."""
+
+    axis: str
+    baseline: str
+    treatment: str
+    metric: str = "final/test/f1_micro_tuned"
+
+
+class PlannedCell(_Stored):
+    """One cell of ``plan.json``; ``skip`` is the reason if it is not to be run."""
+
+    id: str | None = None
+    condition: str
+    seed: int
+    axes: dict[str, Any] = Field(default_factory=dict)
+    skip: str | None = None
+
+
+class StoredPlan(_Stored):
+    """Contents of ``plan.json``: what the suite set out to do."""
+
+    suite: str
+    description: str = ""
+    command: str = ""
+    contrast: Contrast | None = None
+    cells: tuple[PlannedCell, ...] = ()
+
+
+class _Choice(_Stored):
+    name: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Quantization(_Stored):
+    format: _Choice
+
+
+class _Training(_Stored):
+    learning_rate: float
+    max_steps: int
+
+
+class StoredSpec(_Stored):
+    """The part of ``spec.yaml`` that tables and reports need."""
+
+    id: str
+    suite: str
+    condition: str
+    seed: int
+    axes: dict[str, Any] = Field(default_factory=dict)
+    task: _Choice
+    quantization: _Quantization
+    optimizer: _Choice
+    training: _Training
+    distributions: dict[str, str] = Field(default_factory=dict)
+    fingerprint: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """One ``event`` line of a run."""
+
+    step: int
+    kind: str
+    layer: str
+    message: str
+
+
+@dataclass
+class History:
+    """The numbers of one run, ``series[name][step]``; of a step written twice the last counts."""
+
+    series: dict[str, dict[int, float]] = field(default_factory=dict)
+    kinds: dict[str, RecordKind] = field(default_factory=dict)
+    events: list[StoredEvent] = field(default_factory=list)
+
+    def add(self, record: Record) -> None:
+        """Take in one line."""
+        for name, value in record.metrics.items():
+            self.series.setdefault(name, {})[record.step] = value
+            self.kinds[name] = record.kind
+        if record.event is not None:
+            known = {key: record.event.get(key, "") for key in ("kind", "layer", "message")}
+            self.events.append(StoredEvent(record.step, **known))
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """One run directory. Its files are read when asked for, each once."""
+
+    directory: RunDirectory
+    spec: StoredSpec
+
+    @cached_property
+    def status(self) -> Status:
+        """Contents of ``status.json``; pending where there is none."""
+        return self.directory.status()
+
+    @cached_property
+    def history(self) -> History:
+        """Everything in ``metrics.jsonl``."""
+        history = History()
+        for record in self.directory.records():
+            history.add(record)
+        return history
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Contents of ``environment.json``; empty where there is none."""
+        return _read_object(self.directory.environment)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Contents of ``facts.json``; empty where there is none."""
+        return _read_object(self.directory.facts)
+
+
+@dataclass(frozen=True)
+class StoredSuite:
+    """A folder of run directories, with the plan they come from if it was kept."""
+
+    path: Path
+    plan: StoredPlan | None
+    runs: tuple[StoredRun, ...]
+
+    @property
+    def name(self) -> str:
+        """The suite's name: from the plan, else from a run, else the folder's."""
+        if self.plan is not None:
+            return self.plan.suite
+        return self.runs[0].spec.suite if self.runs else self.path.name
+
+
+def read_suites(path: Path) -> tuple[StoredSuite, ...]:
+    """The suites at ``path``: a run directory, a suite's folder of them, or a folder of suites.
+
+    Raises ``UserError`` if there is none of these, or a file is damaged or of another version.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(
+            f"There is no folder {path}. Results are in the folder given with --runs "
+            "(runs/<suite> unless set otherwise); name that one, or run the suite first."
+        )
+    if (path / "spec.yaml").exists():
+        return (StoredSuite(path, None, (_read_run(path),)),)
+    if _is_suite(path):
+        return (_read_suite(path),)
+    suites = tuple(_read_suite(folder) for folder in _folders(path) if _is_suite(folder))
+    if not suites:
+        raise UserError(
+            f"{path} holds no results: it is neither a run directory (with spec.yaml), nor a "
+            "suite's folder of run directories (with plan.json), nor a folder of suites. Name one "
+            "of these, for example runs/quickstart."
+        )
+    return suites
+
+
+def read_suite(path: Path) -> StoredSuite:
+    """The one suite at ``path``. Raises ``UserError`` if it holds several, naming them, or none."""
+    suites = read_suites(path)
+    if len(suites) > 1:
+        names = ", ".join(str(suite.path) for suite in suites)
+        raise UserError(f"{path} holds the results of {len(suites)} suites. Name one of: {names}.")
+    return suites[0]
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    return (entry for entry in sorted(path.iterdir()) if entry.is_dir())
+
+
+def _is_suite(path: Path) -> bool:
+    return (path / "plan.json").exists() or any(
+        (folder / "spec.yaml").exists() for folder in _folders(path)
+    )
+
+
+def _read_suite(path: Path) -> StoredSuite:
+    plan_file = path / "plan.json"
+    plan = (
+        _validated(StoredPlan, _read_object(plan_file), plan_file) if plan_file.exists() else None
+    )
+    runs = tuple(_read_run(f) for f in _folders(path) if (f / "spec.yaml").exists())
+    return StoredSuite(path, plan, runs)
+
+
+def _read_run(path: Path) -> StoredRun:
+    directory = RunDirectory(path)
+    try:
+        raw = yaml.load(directory.spec.read_bytes(), Loader=_LOADER)
+    except yaml.YAMLError as error:
+        raise _damaged(directory.spec, str(error).replace("\n", " ")) from error
+    if not isinstance(raw, dict):
+        raise _damaged(directory.spec, "it holds no settings")
+    if raw.get("layout") != LAYOUT:
+        raise UserError(
+            f"{path} was written by another version of altgrad-bench: its layout is "
+            f"{raw.get('layout')!r}, this version reads layout {LAYOUT}. Read it with the version "
+            "that wrote it (named in its environment.json), or run the suite into a new folder "
+            "with --runs."
+        )
+    return StoredRun(directory, _validated(StoredSpec, raw, directory.spec))
+
+
+_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(value, dict):
+        raise _damaged(path, "it holds no JSON object")
+    return value
+
+
+def _validated(model: type[_ModelT], raw: dict[str, Any], path: Path) -> _ModelT:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise _damaged(path, f"{where}: {first['msg']}") from error
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    away = path if path.name == "plan.json" else path.parent
+    return UserError(f"{path} cannot be read ({reason}). Move {away} away and run the suite again.")

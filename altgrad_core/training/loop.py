@@ -1,0 +1,244 @@
+"""The step loop: one run from its first (or checkpointed) step to its last.
+
+What a step costs beside the model itself is kept to what the step needs: weights are quantised once
+(``hold_weights``), losses stay on the device until the log interval, monitors work only when due.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from altgrad_core.interfaces.geometry import WeightGeometry
+from altgrad_core.interfaces.monitor import Event
+from altgrad_core.interfaces.task import Evaluation, Split, Task
+from altgrad_core.quantization.hold import hold_weights
+from altgrad_core.results.run_directory import RecordKind
+from altgrad_core.training.checkpoint import load_checkpoint, save_checkpoint
+from altgrad_core.training.clock import StepClock
+from altgrad_core.training.divergence import DivergenceWatch
+from altgrad_core.training.monitoring import MonitorPanel, Outcome
+from altgrad_core.training.schedule import learning_rate
+from altgrad_core.training.seeds import seed_step
+from altgrad_core.training.settings import TrainingSettings
+from altgrad_core.training.view import Run, StepView
+
+
+class Sink(Protocol):
+    """Where the loop writes what happens."""
+
+    def record(self, step: int, kind: RecordKind, metrics: Mapping[str, float]) -> None:
+        """Metrics of a step."""
+
+    def event(self, step: int, event: Event) -> None:
+        """Something that happened once."""
+
+    def progress(self, step: int) -> None:
+        """A sign of life, at the log interval."""
+
+    def sync(self) -> int:
+        """Make what was recorded durable and return its position, which goes into the checkpoint."""
+
+    def rewind(self, position: int) -> None:
+        """Forget what was recorded after ``position``: a run that starts again records it anew."""
+
+
+@dataclass
+class Parts:
+    """Everything that one run is made of, on its device."""
+
+    task: Task
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    weights: Mapping[str, WeightGeometry]
+    panel: MonitorPanel
+    device: torch.device
+    generator: torch.Generator
+
+
+@dataclass
+class Result:
+    """What a finished loop leaves: the evaluation of both splits, and why it ended early if it did."""
+
+    step: int
+    evaluations: dict[Split, Evaluation] = field(default_factory=dict)
+    stopped: str | None = None
+
+
+class StopRun(Exception):
+    """A monitor asked for the end of the run."""
+
+
+class Trainer:
+    """Runs the step loop over ``parts``; raises ``Diverged`` when the loss stays non-finite."""
+
+    def __init__(
+        self, parts: Parts, settings: TrainingSettings, seed: int, sink: Sink, checkpoint: Path
+    ) -> None:
+        self.parts, self.settings, self.seed, self.sink = parts, settings, seed, sink
+        self.checkpoint = checkpoint
+        self.clock = StepClock(parts.device)
+        self.watch = DivergenceWatch(settings.divergence_patience, parts.device)
+        self.view = Run(
+            model=parts.model,
+            optimizer=parts.optimizer,
+            weights=parts.weights,
+            device=parts.device,
+            step=0,
+            max_steps=settings.max_steps,
+            clock=self.clock,
+        )
+        self._losses: list[Tensor] = []
+        self._validation: tuple[int, Evaluation] | None = None
+
+    def run(self) -> Result:
+        """Train to the last step, evaluate, and return the final evaluations."""
+        result = Result(self.settings.max_steps)
+        start = self._start()
+        self.parts.model.train()
+        try:
+            for step in range(start + 1, self.settings.max_steps + 1):
+                self._step(step)
+        except StopRun as stop:
+            result.step, result.stopped = self.view.step, str(stop)
+        result.evaluations = self._final_evaluations(result.step)
+        self._take(self.parts.panel.end(self.view), result.step, may_stop=False)
+        return result
+
+    def _start(self) -> int:
+        """Start the monitors, take up the checkpoint if there is one, and return the last step done."""
+        outcome = self.parts.panel.start(self.view)
+        state = load_checkpoint(self.checkpoint)
+        if state is None:
+            self.sink.rewind(0)
+            self._take(outcome, 0)
+            return 0
+        parts = self.parts
+        parts.model.load_state_dict(state["model"])
+        parts.optimizer.load_state_dict(state["optimizer"])
+        parts.panel.load_state_dict(state["monitors"])
+        self.clock.load_state_dict(state["clock"])
+        self.watch.load_state_dict(state["watch"])
+        self._losses = [loss.to(parts.device) for loss in state["losses"]]
+        step: int = state["step"]
+        self.view.step = step
+        self.sink.rewind(state["position"])
+        return step
+
+    def _step(self, step: int) -> None:
+        parts, settings = self.parts, self.settings
+        self.view.step = step
+        rate = learning_rate(settings, step)
+        for group in parts.optimizer.param_groups:
+            group["lr"] = rate
+        self.clock.start()
+        batch = parts.task.batch(step, settings.batch_size, self.seed).to(parts.device)
+        seed_step(self.seed, step, parts.generator)
+        with hold_weights(parts.model):
+            with self._autocast():
+                loss = parts.task.loss(parts.model, batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+        if settings.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(parts.model.parameters(), settings.max_grad_norm)
+        view = StepView(self.view, loss.detach())
+        with self.clock.paused():
+            parts.panel.before_update(view)
+        parts.optimizer.step()
+        self.watch.update(loss, step)
+        self.clock.stop(samples=batch.samples, tokens=batch.tokens)
+        seen = parts.panel.after_update(view)
+        self._losses.append(loss.detach())
+        self._book(step, rate, seen)
+        parts.optimizer.zero_grad(set_to_none=True)
+
+    def _book(self, step: int, rate: float, seen: Outcome) -> None:
+        """Write down what the step gave, then evaluate and save where it is time to."""
+        settings = self.settings
+        logged = step % settings.log_interval == 0 or step in (1, settings.max_steps)
+        if logged:
+            mean = float(torch.stack(self._losses).mean())
+            self._losses.clear()
+            self.sink.record(
+                step, "train", {"train/all/loss": mean, "train/all/learning_rate": rate}
+            )
+            self.sink.progress(step)
+        self._take(seen, step)
+        if logged or self.watch.eager:
+            self.watch.check(step, self.parts.model)
+        if step % settings.eval_interval == 0:
+            self._evaluate_validation(step)
+        if step % settings.checkpoint_interval == 0 or step == settings.max_steps:
+            self._save(step)
+
+    def _take(self, outcome: Outcome, step: int, *, may_stop: bool = True) -> None:
+        """Write down what the monitors saw, and end the run if they ask for it."""
+        if outcome.metrics:
+            self.sink.record(step, "monitor", outcome.metrics)
+        for event in outcome.events:
+            self.sink.event(step, event)
+        if outcome.stop is not None and may_stop:
+            raise StopRun(outcome.stop)
+
+    def _evaluate(self, split: Split, calibration: Mapping[str, float] | None) -> Evaluation:
+        parts = self.parts
+        parts.model.eval()
+        try:
+            with torch.no_grad(), hold_weights(parts.model), self._autocast():
+                return parts.task.evaluate(
+                    parts.model,
+                    split,
+                    batch_size=self.settings.eval_batch_size,
+                    device=parts.device,
+                    calibration=calibration,
+                )
+        finally:
+            parts.model.train()
+
+    def _evaluate_validation(self, step: int) -> None:
+        evaluation = self._evaluate("validation", None)
+        self._validation = (step, evaluation)
+        self.sink.record(step, "evaluation", _named("validation/all", evaluation))
+        self._take(self.parts.panel.evaluation(self.view, evaluation.metrics), step)
+
+    def _final_evaluations(self, step: int) -> dict[Split, Evaluation]:
+        """Both splits, with what was tuned on the validation split applied to the test split."""
+        if self._validation is not None and self._validation[0] == step:
+            validation = self._validation[1]
+        else:
+            validation = self._evaluate("validation", None)
+        test = self._evaluate("test", validation.calibration)
+        metrics = _named("final/validation", validation) | _named("final/test", test)
+        self.sink.record(step, "final", metrics)
+        return {"validation": validation, "test": test}
+
+    def _save(self, step: int) -> None:
+        parts = self.parts
+        save_checkpoint(
+            self.checkpoint,
+            {
+                "step": step,
+                "position": self.sink.sync(),
+                "model": parts.model.state_dict(),
+                "optimizer": parts.optimizer.state_dict(),
+                "monitors": parts.panel.state_dict(),
+                "clock": self.clock.state_dict(),
+                "watch": self.watch.state_dict(),
+                "losses": self._losses,
+            },
+        )
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        wanted, device = self.settings.precision, self.parts.device
+        if wanted == "bf16" or (wanted == "auto" and device.type == "cuda"):
+            return torch.autocast(device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+
+def _named(prefix: str, evaluation: Evaluation) -> dict[str, float]:
+    return {f"{prefix}/{name}": value for name, value in evaluation.metrics.items()}

@@ -1,0 +1,27 @@
+"""Randomness as a function of (seed, stream, step), so that cells with one seed are paired.
+
+The global generator is re-seeded before every step: dropout draws the same masks in every condition of
+a seed, whatever else a condition draws, and a restarted run needs no stored generator state. Stochastic
+rounding and optimizers draw from a generator of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import torch
+
+Stream = Literal["model", "step", "rounding"]
+
+
+def derive_seed(seed: int, stream: Stream, step: int = 0) -> int:
+    """A 63-bit seed, the same on every machine and version."""
+    digest = hashlib.sha256(f"{seed}/{stream}/{step}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def seed_step(seed: int, step: int, generator: torch.Generator) -> None:
+    """Seed the global generators (CPU and CUDA) and the run's own generator for one step."""
+    torch.manual_seed(derive_seed(seed, "step", step))
+    generator.manual_seed(derive_seed(seed, "rounding", step))

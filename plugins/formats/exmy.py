@@ -1,0 +1,89 @@
+"""Sign-magnitude floating-point formats of any layout: the ladder and ``exmy``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from altgrad_core.interfaces.format import Format, Overflow, Rounding, check_rounding
+from altgrad_core.quantization import rounding as kernel
+from altgrad_plugins.formats.ladder import LADDER
+from altgrad_plugins.formats.layout import Layout
+from altgrad_plugins.formats.settings import ExMySettings, OverflowSettings, SaturatingSettings
+
+
+class ExMy(Format):
+    """The format of a :class:`Layout`, computed by the one rounding kernel.
+
+    With ``overflow="special"`` a value that would round beyond the largest becomes NaN (``fn``) or inf
+    (``ieee``) in :meth:`round` and :meth:`encode`; rungs always saturate, since only numbers have one.
+    """
+
+    def __init__(
+        self, name: str, layout: Layout, overflow: Overflow = "saturate", scaled: bool = True
+    ) -> None:
+        self.name = name
+        self.bits = layout.bits
+        self.scaled = scaled
+        self.layout = layout
+        self.overflow = overflow
+        self.numbers = kernel.GridNumbers(
+            mantissa_bits=layout.mantissa_bits,
+            min_exponent=layout.min_exponent,
+            max_value=layout.largest,
+            overflow=layout.overflow_value if overflow == "special" else None,
+        )
+
+    def __repr__(self) -> str:
+        return f"ExMy({self.name!r}, {self.layout}, overflow={self.overflow!r})"
+
+    def code_values(self) -> Tensor:
+        """See :class:`Format`; worked out code by code from the layout's definition."""
+        values = [self.layout.value(code) for code in range(2**self.bits)]
+        return torch.tensor(values, dtype=torch.float32)
+
+    def round(
+        self, x: Tensor, rounding: Rounding = "nearest", generator: torch.Generator | None = None
+    ) -> Tensor:
+        """See :class:`Format`."""
+        self.check_dtype(x)
+        check_rounding(rounding, generator)
+        if generator is None or rounding == "nearest":
+            return kernel.round_nearest(x, self.numbers)
+        return kernel.round_stochastic(x, self.numbers, generator)
+
+    def to_rung(self, x: Tensor) -> Tensor:
+        """See :class:`Format`."""
+        return kernel.rungs(x, self.numbers)
+
+    def from_rung(self, rungs: Tensor) -> Tensor:
+        """See :class:`Format`."""
+        return kernel.values(rungs, self.numbers)
+
+    def ulp(self, x: Tensor) -> Tensor:
+        """``2^(max(floor(log2|x|), e_min) - M)``, with |x| no larger than the largest value.
+
+        Where M = 0 this is, at the very last value, twice the last gap.
+        """
+        self.check_dtype(x)
+        return kernel.spacing(x, self.numbers)
+
+    @property
+    def max_finite(self) -> float:
+        """See :class:`Format`."""
+        return self.layout.largest
+
+    @property
+    def min_positive(self) -> float:
+        """See :class:`Format`."""
+        return self.layout.smallest_positive
+
+
+def build_ladder(name: str, settings: OverflowSettings | SaturatingSettings) -> ExMy:
+    """Build one of the eight formats of the ladder."""
+    return ExMy(name, LADDER[name], settings.overflow)
+
+
+def build_exmy(name: str, settings: ExMySettings) -> ExMy:
+    """Build the parametric format."""
+    return ExMy(name, settings.layout(), settings.overflow)

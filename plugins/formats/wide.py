@@ -1,0 +1,146 @@
+"""``bf16`` and ``fp32``: the baselines, as formats like any other. They are used at scale 1."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from altgrad_core.interfaces.format import Format, Overflow, Rounding, check_rounding
+from altgrad_core.interfaces.grid import compute_dtype
+from altgrad_core.quantization import rounding as kernel
+from altgrad_plugins.formats.exmy import ExMy
+from altgrad_plugins.formats.ladder import BF16
+from altgrad_plugins.formats.settings import OverflowSettings
+
+
+class BFloat16(ExMy):
+    """bfloat16. Nearest rounding is the hardware's cast, behind a clamp where it saturates."""
+
+    def __init__(self, name: str, overflow: Overflow = "saturate") -> None:
+        super().__init__(name, BF16, overflow, scaled=False)
+
+    def round(
+        self, x: Tensor, rounding: Rounding = "nearest", generator: torch.Generator | None = None
+    ) -> Tensor:
+        """See :class:`Format`."""
+        # A float64 would be cast by way of float32, that is, rounded twice.
+        if rounding != "nearest" or compute_dtype(x) == torch.float64:
+            return super().round(x, rounding, generator)
+        self.check_dtype(x)
+        if self.overflow == "saturate":
+            x = x.clamp(-self.max_finite, self.max_finite)
+        return x.detach().to(torch.bfloat16, copy=True).to(x.dtype)
+
+    def to_rung(self, x: Tensor) -> Tensor:
+        """See :class:`Format`. The rung of a bfloat16 is its bit pattern, read as sign and magnitude."""
+        work = x.detach().to(compute_dtype(x)).nan_to_num(0.0, torch.inf, -torch.inf)
+        if work.dtype == torch.float64:
+            return super().to_rung(work)
+        bits = work.clamp_(-self.max_finite, self.max_finite).to(torch.bfloat16).view(torch.int16)
+        magnitude = (bits & 0x7FFF).to(torch.int32)
+        return torch.where(bits < 0, -magnitude, magnitude)
+
+    def exact_in(self, dtype: torch.dtype) -> bool:
+        """See :class:`Format`."""
+        return dtype in (torch.bfloat16, torch.float32, torch.float64)
+
+
+class Float32(Format):
+    """float32: rounding leaves every tensor but float64 as it is, save that inf saturates.
+
+    Its 2^32 codes cannot be listed, so every method works on bits. Codes do not fit int32:
+    :meth:`encode` returns int64. Rungs do.
+    """
+
+    bits = 32
+    scaled = False
+
+    def __init__(self, name: str, overflow: Overflow = "saturate") -> None:
+        self.name = name
+        self.overflow = overflow
+        special = torch.inf if overflow == "special" else None
+        self.numbers = kernel.GridNumbers(23, -126, self.max_finite, special)
+
+    def __repr__(self) -> str:
+        return f"Float32({self.name!r}, overflow={self.overflow!r})"
+
+    def code_values(self) -> Tensor:
+        """Raises ``NotImplementedError``: there are 2^32 codes."""
+        raise NotImplementedError(
+            f"{self.name} has 2^32 codes, too many to list. Ask decode() for the codes you need."
+        )
+
+    def round(
+        self, x: Tensor, rounding: Rounding = "nearest", generator: torch.Generator | None = None
+    ) -> Tensor:
+        """See :class:`Format`. A float16 or bfloat16 tensor comes back unchanged."""
+        check_rounding(rounding, generator)
+        if compute_dtype(x) == torch.float64:
+            if generator is None or rounding == "nearest":
+                return kernel.round_nearest(x, self.numbers)
+            return kernel.round_stochastic(x, self.numbers, generator)
+        if self.overflow == "special" or x.dtype != torch.float32:
+            return x.detach().clone()
+        return x.detach().clamp(-self.max_finite, self.max_finite)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The code (int64) of each element: a float32's bits as a number from 0 to 2^32 - 1."""
+        rounded = self.round(x.detach().to(compute_dtype(x))).to(torch.float32)
+        codes = rounded.view(torch.int32).to(torch.int64).bitwise_and_(0xFFFFFFFF)
+        return codes.masked_fill_(rounded.isnan(), 0x7FC00000)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """See :class:`Format`."""
+        self.check_codes(codes)
+        wide = codes.to(torch.int64)
+        signed = torch.where(wide >= 2**31, wide - 2**32, wide)
+        return signed.to(torch.int32).view(torch.float32)
+
+    def to_rung(self, x: Tensor) -> Tensor:
+        """See :class:`Format`. The rung of a float32 is its bit pattern, read as sign and magnitude."""
+        work = x.detach().to(compute_dtype(x))
+        if work.dtype == torch.float64:
+            work = kernel.round_nearest(work, self.numbers).to(torch.float32)
+        finite = work.nan_to_num(0.0)  # and inf becomes the largest finite value
+        bits = finite.view(torch.int32)
+        magnitude = bits & 0x7FFFFFFF
+        return torch.where(bits < 0, -magnitude, magnitude)
+
+    def from_rung(self, rungs: Tensor) -> Tensor:
+        """See :class:`Format`."""
+        inside = rungs.to(torch.int64).clamp(-_TOP_RUNG, _TOP_RUNG).to(torch.int32)
+        magnitude = inside.abs().view(torch.float32)
+        return torch.where(inside < 0, -magnitude, magnitude)
+
+    def ulp(self, x: Tensor) -> Tensor:
+        """See :class:`Format`. Raises ``TypeError`` for a 16-bit tensor, which could not hold it."""
+        self.check_dtype(x)
+        return kernel.spacing(x, self.numbers)
+
+    @property
+    def max_finite(self) -> float:
+        """See :class:`Format`."""
+        return torch.finfo(torch.float32).max
+
+    @property
+    def min_positive(self) -> float:
+        """See :class:`Format`."""
+        return 2.0**-149
+
+    def exact_in(self, dtype: torch.dtype) -> bool:
+        """See :class:`Format`."""
+        return dtype in (torch.float32, torch.float64)
+
+
+_TOP_RUNG = 0x7F7FFFFF
+"""The bit pattern of the largest finite float32."""
+
+
+def build_bf16(name: str, settings: OverflowSettings) -> BFloat16:
+    """Build ``bf16``."""
+    return BFloat16(name, settings.overflow)
+
+
+def build_fp32(name: str, settings: OverflowSettings) -> Float32:
+    """Build ``fp32``."""
+    return Float32(name, settings.overflow)

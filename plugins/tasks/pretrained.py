@@ -1,0 +1,66 @@
+"""What ``model.pretrained`` names: a folder (checked, hashed) or a model on the hub. Free of torch."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from altgrad_core.errors import UserError
+from altgrad_plugins.tasks.digest import file_digest
+from altgrad_plugins.tasks.settings import ModelSettings
+
+CONFIG = ("config.json",)
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+TOKENIZER = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+_CONTENT = (".json", ".txt", ".model", ".safetensors", ".bin")
+
+
+def local_folder(pretrained: str) -> Path | None:
+    """The folder that ``pretrained`` names, complete, or ``None`` if it is a name on the hub.
+
+    Raises :class:`UserError` if it can only be a folder and there is none, or if files are missing.
+    """
+    folder = Path(pretrained).expanduser()
+    if not folder.is_dir():
+        if folder.exists() or pretrained.startswith((".", "/", "~")) or pretrained.count("/") > 1:
+            raise UserError(
+                f"model.pretrained: there is no folder {folder}; it should be a folder with an "
+                "encoder and its tokenizer, or a name on the Hugging Face hub such as "
+                "distilbert/distilbert-base-uncased."
+            )
+        return None
+    for what, names in (("configuration", CONFIG), ("tokenizer", TOKENIZER), ("weights", WEIGHTS)):
+        if not any((folder / name).is_file() for name in names):
+            raise UserError(
+                f"model.pretrained: the folder {folder} has no {what}: looked for "
+                f"{', '.join(names)}. Save model and tokenizer there with save_pretrained(), or "
+                "set model.pretrained=null to train from scratch."
+            )
+    return folder
+
+
+def pretrained_fingerprint(settings: ModelSettings) -> dict[str, str]:
+    """``{"model": ...}``: a hash of the folder's files, or the hub name with its revision; else empty."""
+    if settings.pretrained is None:
+        return {}
+    folder = local_folder(settings.pretrained)
+    if folder is None:
+        revision = f"@{settings.pretrained_revision}" if settings.pretrained_revision else ""
+        return {"model": f"hub:{settings.pretrained}{revision}"}
+    total = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.suffix in _CONTENT:
+            total.update(file.name.encode() + b"\0" + file_digest(file))
+    return {"model": f"sha256:{total.hexdigest()}"}

@@ -1,0 +1,98 @@
+"""Shared by all tests: one thread, a tiny data set of acts, and suites on it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+TOPICS = {
+    "1309": ("fishing quota vessel herring catch", "sea waters stocks"),
+    "2443": ("customs tariff import duty goods", "code classification origin"),
+    "5360": ("wheat cereal farm aid premium", "crop area payment"),
+    "3003": ("bank capital credit institution", "risk supervision ratio"),
+}
+
+
+def write_acts(path: Path, count: int, seed: int) -> None:
+    """Acts whose words tell their concepts, in the schema of ``NLP-AUEB/eurlex``."""
+    words = random.Random(seed)
+    with gzip.open(path, "wt") as file:
+        for number in range(count):
+            concepts = words.sample(sorted(TOPICS), words.choice([1, 1, 2]))
+            text = [w for c in concepts for part in TOPICS[c] for w in part.split()]
+            words.shuffle(text)
+            act = {
+                "celex_id": f"3{seed}{number:05d}",
+                "title": " ".join(["regulation", "on", *text[:6]]),
+                "text": " ".join(text),
+                "eurovoc_concepts": concepts,
+            }
+            file.write(json.dumps(act) + "\n")
+
+
+@pytest.fixture(scope="session")
+def tiny_acts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train, validation and test files of a few dozen acts."""
+    folder = tmp_path_factory.mktemp("acts")
+    for seed, (split, count) in enumerate([("train", 96), ("validation", 24), ("test", 24)]):
+        write_acts(folder / f"{split}.jsonl.gz", count, seed)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture()
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of this test's own, for child processes as well."""
+    monkeypatch.setenv("ALTGRAD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture()
+def write_suite(tiny_acts: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a suite on the tiny acts; keywords replace whole sections."""
+
+    def write(name: str = "tiny", **sections: Any) -> Path:
+        suite: dict[str, Any] = {
+            "name": name,
+            "model": {
+                "hidden_dim": 16,
+                "num_layers": 1,
+                "num_heads": 2,
+                "max_length": 16,
+                "dropout": 0.1,
+            },
+            "data": {"dataset": "eurlex", "path": str(tiny_acts), "vocab_size": 200},
+            "training": {
+                "batch_size": 8,
+                "learning_rate": 1e-3,
+                "max_steps": 12,
+                "eval_interval": 4,
+                "log_interval": 2,
+                "checkpoint_interval": 4,
+            },
+            "optimizer": {"type": "adamw"},
+            "matrix": {
+                "quantization.format": ["bf16", "e5m2"],
+                "optimizer.type": ["adamw", "manifold_adamw"],
+            },
+            "monitors": ["flips", "rank", "throughput"],
+        }
+        suite |= sections
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(suite, sort_keys=False))
+        return path
+
+    return write

@@ -1,0 +1,155 @@
+"""The command line as its users meet it: answers without torch, and one clear paragraph for a mistake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SUITES = Path(__file__).parents[1] / "suites"
+
+
+def cli(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "altgrad_core.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def refused(*arguments: str | Path, cwd: Path | None = None) -> str:
+    """Run something that must be refused with one paragraph, exit code 2 and no traceback."""
+    done = cli(*arguments, cwd=cwd)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    message = done.stderr.strip()
+    assert message.startswith("error: ")
+    return message
+
+
+def test_plan_of_the_matrix_lists_12_cells_without_torch() -> None:
+    code = (
+        "import sys; from altgrad_core.cli import main\n"
+        f"sys.argv = ['altgrad-bench', 'plan', {str(SUITES / 'eurlex_matrix.yaml')!r}, '--json']\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    cells = json.loads(done.stdout)["cells"]
+    assert len(cells) == 12
+    assert len({cell["id"] for cell in cells}) == 12
+    conditions = {cell["condition"] for cell in cells}
+    formats = ("bf16", "e5m2", "e3m4", "e1m6", "e0m7", "e7m0")
+    assert conditions == {f"{f}_{o}" for f in formats for o in ("adamw", "manifold")}
+
+
+def test_export_gives_files_that_users_would_name_and_that_run_alone(tmp_path: Path) -> None:
+    done = cli("plan", SUITES / "eurlex_matrix.yaml", "--json", "--export", tmp_path)
+    ids = {cell["condition"]: cell["id"] for cell in json.loads(done.stdout)["cells"]}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"bf16_adamw.yaml", "e5m2_manifold.yaml"} <= names
+    assert len(names) == 12
+    alone = cli("plan", tmp_path / "e5m2_manifold.yaml", "--json")
+    [cell] = json.loads(alone.stdout)["cells"]
+    assert cell["id"] == ids["e5m2_manifold"]
+
+
+def test_list_and_show() -> None:
+    listed = cli("list").stdout
+    for name in ("e3m4", "manifold_adamw", "grid_optim", "license_rules", "wandb", "local"):
+        assert name in listed
+    shown = cli("show", "format", "e3m4").stdout
+    assert "31" in shown
+    assert "overflow" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "exponent_bits" in cli("show", "format", "exmy", "--set", "exponent_bits=3",
+                                  "--set", "mantissa_bits=2").stdout  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["training.max_step=5"], ["max_step", "max_steps"]),
+        (["matrix.quantization.format=[e5m3]"], ["e5m3", "e5m2"]),
+        (["training.max_steps=many"], ["training.max_steps", "integer"]),
+        (["training.precision=fp17"], ["training.precision", "fp32"]),
+        (["monitors=[flop]"], ["flop", "flips"]),
+        (["optimizer.type=adamw2"], ["adamw2", "adamw"]),
+        (["matrix.quantization.format=[]"], ["quantization.format"]),
+        (["data.dataset=eurlexx"], ["eurlexx", "eurlex"]),
+        (["model.num_heads=7"], ["num_heads", "hidden_dim"]),
+    ],
+)
+def test_wrong_settings_name_the_fix(
+    write_suite: Callable[..., Path], tmp_path: Path, settings: list[str], expected: list[str]
+) -> None:
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    message = refused("run", write_suite(), *overrides, cwd=tmp_path)
+    for word in expected:
+        assert word in message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_errors_in_a_file_give_file_and_line(write_suite: Callable[..., Path]) -> None:
+    path = write_suite(training={"max_steps": 5, "lerning_rate": 0.1})
+    line = next(n for n, t in enumerate(path.read_text().splitlines(), 1) if "lerning_rate" in t)
+    message = refused("plan", path)
+    assert f"{path.name}" in message
+    assert f"line {line}" in message or f":{line}" in message
+    assert "learning_rate" in message
+
+
+def test_an_unknown_suite_names_the_shipped_ones(tmp_path: Path) -> None:
+    message = refused("run", "quickstrat", cwd=tmp_path)
+    assert "quickstart" in message
+    assert "eurlex_matrix" in message
+
+
+def test_missing_data_is_refused_before_anything_runs(
+    write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    message = refused("run", write_suite(), "--set", "data.path=nowhere", cwd=tmp_path)
+    assert "nowhere" in message
+
+
+def test_a_malformed_row_is_named(
+    write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path
+) -> None:
+    folder = tmp_path / "acts"
+    folder.mkdir()
+    good = {"celex_id": "3", "title": "t", "text": "some text", "eurovoc_concepts": ["1"]}
+    for split in ("train", "validation", "test"):
+        rows = [good, good | {"eurovoc_concepts": "1"}] if split == "train" else [good]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    message = refused("run", write_suite(), "--set", f"data.path={folder}", cwd=tmp_path)
+    assert "train.jsonl" in message
+    assert "row 2" in message
+    assert "eurovoc_concepts" in message
+
+
+def test_a_device_that_is_not_there_is_not_replaced(
+    write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path
+) -> None:
+    message = refused("run", write_suite(), "--device", "cuda:63", cwd=tmp_path)
+    assert "cuda:63" in message
+    assert "--device cpu" in message
+
+
+def test_a_run_directory_of_another_version_is_refused(
+    write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    suite = write_suite()
+    cell = json.loads(cli("plan", suite, "--json").stdout)["cells"][0]
+    folder = tmp_path / "runs" / "tiny" / cell["id"]
+    folder.mkdir(parents=True)
+    (folder / "spec.yaml").write_text("layout: 99\n")
+    message = refused("run", suite, cwd=tmp_path)
+    assert "99" in message
+    assert (folder / "spec.yaml").read_text() == "layout: 99\n"
+
+
+def test_report_and_status_without_runs_say_where_they_looked(tmp_path: Path) -> None:
+    for command in ("report", "status"):
+        assert "plan.json" in refused(command, "quickstart", cwd=tmp_path)

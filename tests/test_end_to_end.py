@@ -1,0 +1,133 @@
+"""A suite from file to report, through the command line, on real child processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from altgrad_core.results.run_directory import RunDirectory
+
+
+def run(suite: Path, runs: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "altgrad_core.cli", "run", str(suite), "--runs", str(runs)]
+    return subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+
+
+def plan_of(folder: Path) -> list[dict[str, Any]]:
+    cells: list[dict[str, Any]] = json.loads((folder / "plan.json").read_text())["cells"]
+    return cells
+
+
+def timeless(directory: Path) -> list[tuple[int, str, dict[str, float]]]:
+    """Every record but those that measure time."""
+    found = []
+    for record in RunDirectory(directory).records():
+        kept = {n: v for n, v in record.metrics.items() if not n.startswith("throughput/")}
+        if kept:
+            found.append((record.step, record.kind, kept))
+    return found
+
+
+def test_a_suite_from_file_to_report(
+    write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path
+) -> None:
+    suite, runs = write_suite(), tmp_path / "runs"
+    done = run(suite, runs)
+    assert done.returncode == 0, done.stdout + done.stderr
+    cells = plan_of(runs / "tiny")
+    assert [c["condition"] for c in cells] == [
+        "bf16_adamw",
+        "bf16_manifold",
+        "e5m2_adamw",
+        "e5m2_manifold",
+    ]
+    for cell in cells:
+        directory = RunDirectory(runs / "tiny" / cell["id"])
+        assert directory.status().status == "ok", directory.log.read_text()
+        assert not directory.checkpoint.exists()
+        kinds = {record.kind for record in directory.records()}
+        assert {"train", "evaluation", "monitor", "final"} <= kinds
+        with np.load(directory.predictions) as arrays:
+            assert {name.split("_")[0] for name in arrays} == {"validation", "test"}
+    html = (runs / "tiny" / "report" / "report.html").read_text()
+    for cell in cells:
+        assert cell["condition"] in html
+        assert cell["id"] in html
+
+    first = {cell["id"]: timeless(runs / "tiny" / cell["id"]) for cell in cells}
+    losses = [  # cells of one seed see the same first batch, weights and dropout
+        next(m["train/all/loss"] for s, k, m in records if k == "train" and s == 1)
+        for records in first.values()
+    ]
+    assert losses[0] == losses[1] != losses[2] == losses[3]
+
+    again = run(suite, runs)
+    assert "4 finished earlier, 0 to go" in again.stdout
+    for path in (runs / "tiny").glob("*/metrics.jsonl"):
+        path.parent.rename(path.parent.with_name("away-" + path.parent.name))
+    run(suite, runs, "--workers", "1")
+    assert {cell["id"]: timeless(runs / "tiny" / cell["id"]) for cell in cells} == first
+
+
+def test_killed_in_the_middle_ends_with_the_same_metrics(
+    write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path
+) -> None:
+    training = {
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "max_steps": 600,
+        "eval_interval": 150,
+        "log_interval": 5,
+        "checkpoint_interval": 40,
+    }
+    suite = write_suite(
+        training=training,
+        quantization={"format": "e3m4", "scaling": {"mode": "delayed", "history": 4}},
+        matrix={"optimizer.type": ["grid_optim"]},
+        monitors={"flips": {"interval": 7}, "rank": {"interval": 50}},
+    )
+    assert run(suite, tmp_path / "whole").returncode == 0
+    [cell] = plan_of(tmp_path / "whole" / "tiny")
+
+    command = [sys.executable, "-m", "altgrad_core.cli", "run", str(suite)]
+    parent = subprocess.Popen(
+        [*command, "--runs", str(tmp_path / "cut")], stdout=subprocess.DEVNULL
+    )
+    directory = RunDirectory(tmp_path / "cut" / "tiny" / cell["id"])
+    deadline = time.monotonic() + 120
+    while not directory.checkpoint.exists():
+        assert time.monotonic() < deadline
+        assert parent.poll() is None
+        time.sleep(0.01)
+    os.kill(worker_of(directory.path), signal.SIGKILL)
+    assert parent.wait(120) == 1
+    assert directory.status().status == "killed"
+    assert "SIGKILL" in directory.status().message
+
+    done = run(suite, tmp_path / "cut")
+    assert done.returncode == 0, done.stdout + done.stderr
+    whole = RunDirectory(tmp_path / "whole" / "tiny" / cell["id"])
+    assert timeless(directory.path) == timeless(whole.path)
+    with np.load(directory.predictions) as ours, np.load(whole.predictions) as theirs:
+        for name in theirs:
+            assert np.array_equal(ours[name], theirs[name])
+
+
+def worker_of(directory: Path) -> int:
+    """The process id of the worker that runs ``directory``."""
+    found = subprocess.run(
+        ["pgrep", "-f", f"altgrad_core.execution.worker {directory.resolve()}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(found.stdout.split()[0])
