@@ -12,7 +12,7 @@ from altgrad_core.execution.runner import Observer, RunOptions, SuiteResult
 from altgrad_core.execution.runner import run_suite as _run_suite
 from altgrad_core.interfaces.format import Format
 from altgrad_core.planning.plan import Plan, plan_suite
-from altgrad_core.planning.suite import Suite, load_suite
+from altgrad_core.planning.suite import load_suite
 from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.surgery import QuantizationReport, dequantize_model
 from altgrad_core.quantization.surgery import quantize_model as _quantize_model

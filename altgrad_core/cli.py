@@ -6,7 +6,7 @@ import errno
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -26,7 +26,7 @@ SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a shipped suite.")
 ]
 SetOption = Annotated[
-    Optional[list[str]],
+    list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: training.max_steps=50."),
 ]
 RunsOption = Annotated[
@@ -66,13 +66,13 @@ def run(
     runs: RunsOption = Path("runs"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     workers: Annotated[
-        Optional[int], typer.Option(min=1, help="Runs at once [default: 1 on a GPU, else per core].")
+        int | None, typer.Option(min=1, help="Runs at once [default: 1 on a GPU, else per core].")
     ] = None,
     threads: Annotated[
-        Optional[int], typer.Option(min=1, help="CPU threads of each run [default: cores / workers].")
+        int | None, typer.Option(min=1, help="CPU threads of each run [default: cores / workers].")
     ] = None,
     timeout: Annotated[
-        Optional[float], typer.Option(min=0.0, metavar="MINUTES", help="Limit for each run.")
+        float | None, typer.Option(min=0.0, metavar="MINUTES", help="Limit for each run.")
     ] = None,
     executor: Annotated[str, typer.Option(help="The executor plugin.")] = "local",
     report: Annotated[bool, typer.Option(help="Write the report at the end.")] = True,
@@ -113,7 +113,7 @@ def plan(
     set_: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
     export: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(metavar="DIR", help="Write each cell as a suite file that runs alone."),
     ] = None,
 ) -> None:
@@ -138,7 +138,7 @@ def plan(
 @app.command(name="list")
 def list_(
     kind: Annotated[
-        Optional[str],
+        str | None,
         typer.Argument(help="formats, optimizers, monitors, tasks, executors, trackers or suites."),
     ] = None,
 ) -> None:
@@ -176,7 +176,7 @@ def report(
     suite: Annotated[str, typer.Argument(help="A suite's name, or its folder of runs.")],
     runs: RunsOption = Path("runs"),
     out: Annotated[
-        Optional[Path], typer.Option(metavar="DIR", help="Where to write [default: its runs folder].")
+        Path | None, typer.Option(metavar="DIR", help="Where to write [default: its runs folder].")
     ] = None,
 ) -> None:
     """Write the report of a suite from its run directories."""

@@ -53,14 +53,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture()
+@pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder of this test's own, for child processes as well."""
     monkeypatch.setenv("ALTGRAD_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
-@pytest.fixture()
+@pytest.fixture
 def write_suite(tiny_acts: Path, tmp_path: Path) -> Callable[..., Path]:
     """Writes a suite on the tiny acts; keywords replace whole sections."""
 

@@ -72,7 +72,7 @@ def test_plugins_see_interfaces_and_quantization_only(path: Path) -> None:
     kind = path.relative_to(ROOT / "plugins").parts[0]
     for module in imported_modules(path):
         if module.startswith("altgrad_core"):
-            target = (module.split(".") + ["interfaces"])[1]
+            target = [*module.split("."), "interfaces"][1]
             assert target in ("interfaces", "errors", "quantization"), f"{path} imports {module}"
         if module.startswith("altgrad_plugins."):
             assert module.split(".")[1] == kind, f"{path} imports {module}"
@@ -87,7 +87,15 @@ def offer_names() -> set[str]:
 
 def test_the_core_names_no_plugin() -> None:
     # Words that are names of plugins and of other things as well are looked for as whole strings.
-    names = offer_names() - {"table", "amax", "rank", "overflow", "gradients", "throughput", "flips"}
+    names = offer_names() - {
+        "table",
+        "amax",
+        "rank",
+        "overflow",
+        "gradients",
+        "throughput",
+        "flips",
+    }
     assert {"e5m2", "manifold_adamw", "license_rules"} <= names
     for path in sorted((ROOT / "altgrad_core").rglob("*.py")):
         docstrings = set()

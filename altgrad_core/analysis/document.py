@@ -5,6 +5,7 @@ Every string is plain text; a renderer escapes it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -66,7 +67,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture in two shapes: ``panels`` flow with the page's width, ``whole`` is one image of all.
+    """A picture in two shapes: ``panels`` flow with the page's width, ``whole`` has all in one.
 
     Both are SVG; ``name`` is the stem of the image's file.
     """
@@ -107,6 +108,6 @@ def cells(*texts: str) -> tuple[Cell, ...]:
     return tuple(Cell(text) for text in texts)
 
 
-def columns(*titles: str, numeric_from: int = 1) -> tuple[Column, ...]:
-    """Columns by title, the first ``numeric_from`` of them text and the rest numbers."""
-    return tuple(Column(title, index >= numeric_from) for index, title in enumerate(titles))
+def columns(*titles: str, numbers: Collection[str] = ()) -> tuple[Column, ...]:
+    """Columns by title; those whose title is in ``numbers`` hold numbers."""
+    return tuple(Column(title, title in numbers) for title in titles)

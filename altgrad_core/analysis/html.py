@@ -1,4 +1,4 @@
-"""A report's document as one HTML page that needs nothing beside it: styles and figures are inline."""
+"""A report's document as one HTML page that needs nothing else: styles and figures inline."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _joined(tag: str, items: Iterable[str]) -> str:
 
 
 def _figure(figure: Figure) -> str:
-    """Panels side by side, as many as fit. Each keeps its own ids, since a page's must be unique."""
+    """Panels side by side, as many as fit. Ids are made unique, as they must be in a page."""
     panels = "\n".join(
         _REFERENCE.sub(rf"\g<1>{figure.name}-{number}-", panel)
         for number, panel in enumerate(figure.panels)
@@ -86,10 +86,10 @@ def _table(table: Table) -> str:
         for column in table.columns
     )
     rows = "\n".join(f"<tr>{_cells(table, row)}</tr>" for row in table.rows)
-    caption = f"<caption>{escape(table.caption)}</caption>\n" if table.caption else ""
+    note = f'\n<p class="note">{escape(table.caption)}</p>' if table.caption else ""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="table">\n<table>\n{caption}'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n</div>"
+        '<div class="scroll" tabindex="0" role="region" aria-label="table">\n<table>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n</div>{note}"
     )
 
 

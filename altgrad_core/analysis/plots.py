@@ -1,7 +1,7 @@
 """The report's figures: curves by group, paired differences, throughput. Each returns SVG text.
 
 Colours are Okabe and Ito's, which colour-blind readers tell apart; sides also differ in weight and
-are named in the picture. matplotlib is used through its objects alone, so nothing global changes.
+are named in the picture.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,8 +17,8 @@ from matplotlib.ticker import MaxNLocator
 
 from altgrad_core.analysis.contrast import Delta
 from altgrad_core.analysis.curves import Line, Panel
-from altgrad_core.analysis.numbers import score, significant, with_spread
-from altgrad_core.analysis.svg import FONT_SIZE, INK, new_figure, style, text_width, to_svg
+from altgrad_core.analysis.numbers import significant, with_spread
+from altgrad_core.analysis.svg import FONT_SIZE, INK, drawing, new_figure, text_width, to_svg
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 GREY = "#8c8c8c"
@@ -36,21 +35,29 @@ def colour(rank: int | None) -> str:
     return GREY if rank is None else PALETTE[rank % len(PALETTE)]
 
 
+def key_lines(found: Sequence[Panel]) -> int:
+    """How many lines the longest of the panels' keys takes."""
+    return 1 + max(row for panel in found for *_, row in _key_places(panel))
+
+
 def plot_curves(
     found: Sequence[Panel],
     *,
     ylabel: str,
-    top: float,
-    bottom: float | None,
+    limits: tuple[float | None, float],
+    lines: int,
     columns: int,
     salt: str,
 ) -> str:
-    """Panels in a grid, all on the same axes. ``bottom`` None: the axis starts below the curves."""
+    """Panels in a grid, all with the same y limits (None: below the curves).
+
+    ``lines`` is the room for keys, see :func:`key_lines`: panels that stand side by side share it.
+    """
     columns = min(columns, len(found))
     rows = math.ceil(len(found) / columns)
-    header = _TITLE + _KEY_LINE * max(_key_lines(panel) for panel in found) + 4
+    header = _TITLE + _KEY_LINE * lines + 4
     width, height = _PANEL[0] * columns, (_PANEL[1] + header) * rows
-    with mpl.rc_context(style()):
+    with drawing(salt):
         figure = new_figure(width, height)
         for place, panel in enumerate(found):
             row, column = divmod(place, columns)
@@ -63,12 +70,12 @@ def plot_curves(
                 _PANEL[1] - _MARGIN["bottom"],
             )
             _draw_panel(axes, panel)
-            axes.set_ylim(bottom, top)
+            axes.set_ylim(*limits)
             axes.set_xlabel("step")
             axes.set_ylabel(ylabel)
             _draw_key(figure, panel, left, upper)
-    names = ", ".join(panel.title for panel in found)
-    return to_svg(figure, f"{ylabel} by step: {names}", salt)
+        names = ", ".join(panel.title for panel in found)
+        return to_svg(figure, f"{ylabel} by step: {names}")
 
 
 def plot_deltas(found: Sequence[Delta], *, xlabel: str, floor: float | None, salt: str) -> str:
@@ -77,20 +84,19 @@ def plot_deltas(found: Sequence[Delta], *, xlabel: str, floor: float | None, sal
     notes = [
         with_spread(delta.delta, signed=True) if delta.pairs else "no pair yet" for delta in found
     ]
-    with mpl.rc_context(style()):
+    with drawing(salt):
         figure, axes = _rows(labels, notes)
         axes.axvline(0, color=INK, linewidth=0.8, gid="zero")
         if floor:
             axes.axvspan(-floor, floor, color=GREY, alpha=0.25, linewidth=0)
-        for row, delta in enumerate(found):
-            _draw_delta(axes, row, delta)
-        reach = max([abs(v) for v in axes.get_xlim()])
+        reach = _reach(found, floor)
         axes.set_xlim(-reach, reach)
+        for row, delta in enumerate(found):
+            _draw_delta(axes, row, delta, reach)
         axes.set_xlabel(xlabel)
         axes.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
-    return to_svg(
-        figure, f"{xlabel}: {', '.join(map(' '.join, zip(labels, notes, strict=True)))}", salt
-    )
+        rows = (f"{label} {note}" for label, note in zip(labels, notes, strict=True))
+        return to_svg(figure, f"{xlabel}: {', '.join(rows)}")
 
 
 def plot_throughput(table: pd.DataFrame, ranks: Sequence[int], *, salt: str) -> str:
@@ -102,13 +108,13 @@ def plot_throughput(table: pd.DataFrame, ranks: Sequence[int], *, salt: str) -> 
         f"{significant(speed)}{f' ({significant(r)}×)' if not math.isnan(r) else ''}"
         for speed, r in zip(speeds, relative, strict=True)
     ]
-    with mpl.rc_context(style()):
+    with drawing(salt):
         figure, axes = _rows(labels, notes)
         known = [0.0 if math.isnan(speed) else speed for speed in speeds]
         axes.barh(range(len(known)), known, height=0.62, color=[colour(rank) for rank in ranks])
         axes.set_xlim(0, None)
         axes.set_xlabel("training throughput (samples/s)")
-    return to_svg(figure, f"samples per second: {', '.join(labels)}", salt)
+        return to_svg(figure, f"samples per second: {', '.join(labels)}")
 
 
 def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
@@ -138,7 +144,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         axes.plot(line.mean.index, line.mean, color=ink, linewidth=_weight(line))
         for step, value in line.ends:
             axes.plot([step], [value], marker="x", color=ink, markersize=7, markeredgewidth=2)
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(4))
 
 
@@ -166,10 +172,6 @@ def _key_places(panel: Panel) -> list[tuple[Line, str, float, int]]:
     return places
 
 
-def _key_lines(panel: Panel) -> int:
-    return max((row for *_, row in _key_places(panel)), default=0) + 1
-
-
 def _draw_key(figure: Figure, panel: Panel, left: float, top: float) -> None:
     """Title and key above the axes, where no curve can run through them."""
     width, height = (inches * 72 for inches in figure.get_size_inches())
@@ -178,7 +180,7 @@ def _draw_key(figure: Figure, panel: Panel, left: float, top: float) -> None:
         return (left + x) / width, 1 - (top + y) / height
 
     x, y = place(8, 14)
-    figure.text(x, y, _literal(panel.title), fontsize=FONT_SIZE + 1, fontweight="bold")
+    figure.text(x, y, panel.title, fontsize=FONT_SIZE + 1, fontweight="bold")
     for line, text, offset, row in _key_places(panel):
         baseline = _TITLE + _KEY_LINE * row + 11
         start, end = place(offset, baseline - 3.5), place(offset + _SWATCH, baseline - 3.5)
@@ -187,12 +189,7 @@ def _draw_key(figure: Figure, panel: Panel, left: float, top: float) -> None:
             Line2D((start[0], end[0]), (start[1], end[1]), color=ink, linewidth=_weight(line) + 0.6)
         )
         x, y = place(offset + _SWATCH + 4, baseline)
-        figure.text(x, y, _literal(text), fontsize=_KEY_SIZE)
-
-
-def _literal(text: str) -> str:
-    """Text without mathematics: a dollar is a dollar."""
-    return text.replace("$", r"\$")
+        figure.text(x, y, text, fontsize=_KEY_SIZE)
 
 
 def _rows(labels: Sequence[str], notes: Sequence[str]) -> tuple[Figure, Axes]:
@@ -203,7 +200,7 @@ def _rows(labels: Sequence[str], notes: Sequence[str]) -> tuple[Figure, Axes]:
     height = _ROW * len(labels)
     figure = new_figure(width, height + 46)
     axes = _axes(figure, left, 6, width - left - right, height)
-    axes.set_yticks(range(len(labels)), [_literal(label) for label in labels])
+    axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
@@ -221,9 +218,22 @@ def _rows(labels: Sequence[str], notes: Sequence[str]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _draw_delta(axes: Axes, row: int, delta: Delta) -> None:
+def _reach(found: Sequence[Delta], floor: float | None) -> float:
+    """How far the axis goes to each side. A diverged run's difference would flatten all others."""
+    calm = [d for d in found if d.pairs and not any(pair.diverged for pair in d.pairs)]
+    shown = calm or [delta for delta in found if delta.pairs]
+    ends = [abs(pair.delta) for delta in shown for pair in delta.pairs]
+    ends += [abs(d.delta.mean) + d.delta.std for d in shown if d.delta.n > 1]
+    return 1.15 * max([*ends, floor or 0.0]) or 0.01
+
+
+def _draw_delta(axes: Axes, row: int, delta: Delta, reach: float) -> None:
     values, ink = delta.delta, colour(1)
     if not values.n:
+        return
+    if abs(values.mean) > reach:
+        edge, marker = math.copysign(0.97 * reach, values.mean), ">" if values.mean > 0 else "<"
+        axes.plot([edge], [row], marker, color=ink, markersize=8, markerfacecolor="none")
         return
     if values.n > 1:
         xs = [pair.delta for pair in delta.pairs]

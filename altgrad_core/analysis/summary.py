@@ -24,10 +24,8 @@ SCORES: dict[str, str] = {
 }
 """Scores of the main table: the test split, at the threshold tuned on validation and at 0.5."""
 
-SAMPLES_PER_SECOND = "throughput/all/samples_per_second@last"
-
 MEASURES: dict[str, str] = {
-    "samples_per_second": SAMPLES_PER_SECOND,
+    "samples_per_second": "throughput/all/cumulative_samples_per_second@last",
     "stable_rank_first": "rank/all/stable_rank@first",
     "stable_rank_last": "rank/all/stable_rank@last",
     "effective_rank_first": "rank/all/effective_rank@first",

@@ -1,15 +1,20 @@
 """Figures as SVG text: deterministic, without a background, in colours that read on light and dark.
 
-Lines of text stay text. Ink (text, ticks, axes) takes the colour of the text around the picture
-(``currentColor``), so an inline figure follows its page; :func:`standalone` does the same for a file.
-One unit is one CSS pixel.
+Text stays text. Ink (text, ticks, axes) takes the colour of the text around the picture
+(``currentColor``), so an inline figure follows its page; :func:`standalone` does the same for a
+file. One unit is one CSS pixel. matplotlib is used through its objects alone; what it can only be
+told by global settings is told inside :func:`drawing`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from html import escape
 from io import StringIO
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -22,11 +27,12 @@ INK = "#010203"
 
 FONT_SIZE = 11.0
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",  # ships with matplotlib, so positions are the same everywhere
     "font.size": FONT_SIZE,
     "text.color": INK,
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "xtick.color": INK,
@@ -34,8 +40,6 @@ _STYLE = {
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.unicode_minus": True,
-    "path.simplify": True,
 }
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 _HEAD = re.compile(r"^.*?<svg[^>]*>", re.DOTALL)
@@ -50,19 +54,24 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width / 72, height / 72), dpi=72)
 
 
-def style() -> mpl.RcParams:
-    """Settings to draw under: ``with mpl.rc_context(style())``. They last no longer than the block."""
-    settings = mpl.rcParams.copy()
-    settings.update(_STYLE)
-    return settings
+@contextmanager
+def drawing(salt: str = "") -> Iterator[None]:
+    """The settings to draw under, whatever the user's own are, which come back at the end.
+
+    ``salt`` goes into the ids of what is drawn; the same salt and figure give the same text.
+    """
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update({**_STYLE, "svg.hashsalt": salt})
+        yield
 
 
-def to_svg(figure: Figure, label: str, salt: str) -> str:
-    """The figure as one ``<svg>`` element. ``label`` is read out; ``salt`` makes its ids its own."""
+def to_svg(figure: Figure, label: str) -> str:
+    """The figure as one ``<svg>`` element; ``label`` is what a screen reader says."""
     width, height = (round(inches * 72) for inches in figure.get_size_inches())
     buffer = StringIO()
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata=_NO_METADATA)
+    canvas: Any = FigureCanvasSVG(figure)
+    canvas.print_svg(buffer, metadata=_NO_METADATA)
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
@@ -75,14 +84,15 @@ def to_svg(figure: Figure, label: str, salt: str) -> str:
 
 def standalone(svg: str) -> str:
     """The same picture as a file of its own, which follows its reader's light or dark setting."""
-    head = _HEAD.match(svg)
-    assert head is not None
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{head[0]}{_FILE_STYLE}{svg[head.end() :].strip()}\n'
+    head, end, rest = svg.partition(">")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{end}{_FILE_STYLE}{rest.strip()}\n'
 
 
-def text_width(text: str, size: float = FONT_SIZE, *, bold: bool = False) -> float:
-    """Width of a line of text in pixels; an upper bound, since the readers' fonts are narrower."""
-    font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
-    return float(
-        TextPath((0, 0), text.replace("$", r"\$"), size=size, prop=font).get_extents().width
-    )
+@cache
+def text_width(text: str, size: float) -> float:
+    """Width of a line of text in pixels; an upper bound, since readers' fonts are narrower."""
+    if not text.strip():
+        return 0.0
+    with drawing():
+        path = TextPath((0, 0), text, size=size, prop=FontProperties(family="DejaVu Sans"))
+    return float(path.get_extents().width)

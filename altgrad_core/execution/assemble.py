@@ -83,7 +83,7 @@ def assemble(spec: RunSpec, task: Task, device: torch.device) -> tuple[Parts, Qu
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     """Matrices decay; biases, norms and other vectors do not."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim >= 2]},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]

@@ -1,8 +1,8 @@
 """Trackers beside the run: each in a thread of its own, so that none can harm it.
 
-A tracker that raises is switched off with one notice. A tracker that hangs lets its queue fill up; what
-does not fit is dropped with one notice, and at the end it is waited for only so long and then left
-behind in its daemon thread.
+A tracker that raises is switched off with one notice. A tracker that hangs lets its queue fill up;
+what does not fit is dropped with one notice, and at the end it is waited for only so long and then
+left behind in its daemon thread.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -25,8 +26,8 @@ _Call = tuple[str, Callable[[], None]]
 class TrackerPanel:
     """Passes what happens in a run on to its trackers.
 
-    No method raises because of a tracker, and only :meth:`finish` waits. ``log`` receives notices for
-    the reader; it is called from the threads that call the panel, never from a tracker's.
+    No method raises because of a tracker, and only :meth:`finish` waits. ``log`` receives notices
+    for the reader; it is called from the threads that call the panel, never from a tracker's.
 
     trackers:
         pairs of name and tracker.
@@ -77,15 +78,15 @@ class TrackerPanel:
             return []
         deadline = time.monotonic() + self._timeout
         for lane in self._lanes:
-            lane.close(partial(lane.tracker.finish, status, dict(summary)), deadline)
+            lane.close(partial(lane.tracker.finish, status, dict(summary)))
         left_behind = []
         for lane in self._lanes:
             lane.thread.join(max(0.0, deadline - time.monotonic()))
             if lane.thread.is_alive():
                 left_behind.append(lane.name)
                 lane.notices.append(
-                    f"the tracker {lane.name!r} was still busy {self._timeout:g} s after the end of "
-                    f"the run and was left behind; its copy of the metrics may be incomplete"
+                    f"the tracker {lane.name!r} was still busy {self._timeout:g} s after the end "
+                    f"of the run and was left behind; its copy of the metrics may be incomplete"
                 )
         self._pass_notices_on()
         return left_behind
@@ -93,49 +94,49 @@ class TrackerPanel:
     def _pass_notices_on(self) -> None:
         for lane in self._lanes:
             while lane.notices:
-                self._log(lane.notices.pop(0))
+                self._log(lane.notices.popleft())
 
 
 class _Lane:
     """One tracker with its queue and its thread.
 
-    ``notices`` is appended to by both sides and read by the panel; a list's append and pop are atomic.
+    ``notices`` is filled by both threads and emptied by the panel's; a deque's methods are atomic.
     """
 
     def __init__(self, name: str, tracker: Tracker, capacity: int) -> None:
         self.name, self.tracker = name, tracker
-        self.notices: list[str] = []
+        self.notices: deque[str] = deque()
         self.thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
-        self._queue: queue.Queue[_Call | None] = queue.Queue(capacity)
+        self._capacity = capacity
+        self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._off = False
         self._dropped = 0
 
     def put(self, hook: str, call: Callable[[], None]) -> None:
-        """Queue a call, or drop it when the tracker is off or its queue is full."""
+        """Queue a call, or drop it when the tracker is off or too far behind."""
         if self._off:
             return
-        try:
-            self._queue.put_nowait((hook, call))
-        except queue.Full:
-            if not self._dropped:
-                self.notices.append(
-                    f"the tracker {self.name!r} does not keep up: {self._queue.maxsize} calls wait "
-                    f"for it, and it will miss what comes until it catches up"
-                )
-            self._dropped += 1
+        if self._queue.qsize() < self._capacity:
+            self._queue.put((hook, call))
+            return
+        if not self._dropped:
+            self.notices.append(
+                f"the tracker {self.name!r} does not keep up: {self._capacity} calls wait for it, "
+                f"and it will miss what comes until it has caught up"
+            )
+        self._dropped += 1
 
-    def close(self, finish: Callable[[], None], deadline: float) -> None:
-        """Queue the last call, waiting for room until ``deadline`` (of ``time.monotonic``)."""
+    def close(self, finish: Callable[[], None]) -> None:
+        """Queue the last call, for which there is always room, and the end of the thread."""
         if self._dropped and not self._off:
             self.notices.append(f"the tracker {self.name!r} missed {self._dropped} calls")
-        for call in (("finish", finish), None):
-            try:
-                self._queue.put(call, timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Full:  # it hangs; the panel reports it
-                return
+        self._queue.put(("finish", finish))
+        self._queue.put(None)
 
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
+            if self._off:
+                continue
             hook, call = item
             try:
                 call()
@@ -145,4 +146,3 @@ class _Lane:
                     f"the tracker {self.name!r} failed in {hook} and is switched off: "
                     f"{type(error).__name__}: {error}"
                 )
-                return

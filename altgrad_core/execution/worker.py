@@ -60,13 +60,16 @@ class RunRecorder:
         self.trackers.log(step, metrics)
         if kind == "final":
             self.final = dict(metrics)
+        if kind in ("evaluation", "final"):
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            _log(f"step {step}: {shown}")
 
     def event(self, step: int, event: Event) -> None:
         """Append an event and pass it on."""
         body = {"kind": event.kind, "layer": event.layer, "message": event.message}
         self._writer.write(Record(step=step, kind="event", event=body))
         self.trackers.event(step, event)
-        print(f"step {step}: {event.kind} ({event.layer}): {event.message}", flush=True)
+        _log(f"step {step}: {event.kind} ({event.layer}): {event.message}")
 
     def progress(self, step: int) -> None:
         """Write the heartbeat, at most once a second."""
@@ -109,6 +112,8 @@ def run_worker(path: Path, device_name: str, cache: Path) -> int:
         status = directory.status().model_copy(update={"max_steps": spec.training.max_steps})
         recorder = RunRecorder(directory, trackers, status)
         recorder.write_status("running", recorder.status.step)
+        if directory.checkpoint.exists():
+            _log("going on from the checkpoint")
         name, message, code = _guarded(spec, directory, recorder, device_name, cache)
         recorder.write_status(name, recorder.status.step, message)
         if name in ("ok", "diverged"):
@@ -162,6 +167,7 @@ def _train(
 ) -> Result:
     device = resolve_device(device_name)
     _make_deterministic()
+    _log(f"{spec.condition}, seed {spec.seed}, run {spec.id}, on {device}")
     write_json(directory.environment, describe_environment(device, spec.distributions))
     task = prepare_task(spec.task, cache, _log)
     recorder.trackers.start()
@@ -182,7 +188,8 @@ def _train(
 def _make_deterministic() -> None:
     """Ask for deterministic kernels, so that a restarted run ends like an uninterrupted one."""
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, guards nothing here
+    # Filling new tensors with NaN finds reads of uninitialised memory; here it would only cost time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def prepare(path: Path, device_name: str, cache: Path) -> int:

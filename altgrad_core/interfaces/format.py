@@ -1,7 +1,8 @@
 """What a number format is: a finite set of real values, one per code.
 
-Only :meth:`Format.code_values` has to be written. Everything else is derived from it, exactly, and may
-be overridden with something faster; ``altgrad_core.testing`` checks an override against the derivation.
+Only :meth:`Format.code_values` has to be written. Everything else is derived from it, exactly, and
+may be overridden with something faster; ``altgrad_core.testing`` checks an override against the
+derivation.
 """
 
 from __future__ import annotations
@@ -22,20 +23,21 @@ Overflow = Literal["saturate", "special"]
 class Format(ABC):
     """A set of grid values with their codes.
 
-    Vocabulary: a *code* is a bit pattern, an integer in ``[0, 2**bits)``. A *rung* is a grid value's
-    signed position: 0 at zero, +1 the next larger value. The *ULP* at ``x`` is the gap from the grid
-    value at or below ``|x|`` to the next one away from zero. All three ignore any scale: a format knows
-    only its own values.
+    Vocabulary: a *code* is a bit pattern, an integer in ``[0, 2**bits)``. A *rung* is a grid
+    value's signed position: 0 at zero, +1 the next larger value. The *ULP* at ``x`` is the gap from
+    the grid value at or below ``|x|`` to the next one away from zero. All three ignore any scale: a
+    format knows only its own values.
 
-    A subclass sets :attr:`name` and :attr:`bits` as it likes (class attributes, ``__init__``, dataclass
-    fields) and writes :meth:`code_values`, whose answer must never change. The derivation needs memory
-    for ``2**bits`` values; a format too wide to list them (``fp32``) overrides every method and raises
-    ``NotImplementedError`` in :meth:`code_values`.
+    A subclass sets :attr:`name` and :attr:`bits` as it likes (class attributes, ``__init__``,
+    dataclass fields) and writes :meth:`code_values`, whose answer must never change. The derivation
+    needs memory for ``2**bits`` values; a format too wide to list them (``fp32``) overrides every
+    method and raises ``NotImplementedError`` in :meth:`code_values`.
 
-    Inputs are float64, float32, bfloat16 or float16 tensors of any shape, on any device; another dtype
-    raises ``TypeError``. Bfloat16 and float16 are rounded in float32, float64 in float64: no input is
-    rounded twice. Results carry no gradient. Tables are copied to a device when it is first used; after
-    that, :meth:`round`, :meth:`ulp`, :meth:`to_rung` and :meth:`from_rung` never wait for it.
+    Inputs are float64, float32, bfloat16 or float16 tensors of any shape, on any device; another
+    dtype raises ``TypeError``. Bfloat16 and float16 are rounded in float32, float64 in float64: no
+    input is rounded twice. Results carry no gradient. Tables are copied to a device when it is
+    first used; after that, :meth:`round`, :meth:`ulp`, :meth:`to_rung` and :meth:`from_rung` never
+    wait for it.
     """
 
     name: str
@@ -43,14 +45,14 @@ class Format(ABC):
     bits: int
     """Width of a code."""
     scaled: bool = True
-    """Whether tensors are scaled to the format's range. Wide formats (bf16, fp32) are used at scale 1."""
+    """Whether tensors are scaled to the format's range. bf16 and fp32 are used at scale 1."""
 
     @abstractmethod
     def code_values(self) -> Tensor:
-        """The value of each code: float32, shape ``(2**bits,)``, on the CPU. NaN and inf where the code says so.
+        """The value of each code: float32, shape ``(2**bits,)``, on the CPU.
 
-        At least two distinct values must be finite, and one positive. Several codes may share a value:
-        the lowest stands for it.
+        NaN and inf where the code says so. At least two distinct values must be finite, and one
+        positive. Several codes may share a value: the lowest stands for it.
         """
 
     def round(
@@ -58,13 +60,13 @@ class Format(ABC):
     ) -> Tensor:
         """The grid value for each element of ``x``; same shape, dtype and device.
 
-        ``nearest`` breaks ties to the even code (to the even rung if both codes are even or both odd).
-        ``stochastic`` picks one of the two neighbours with a probability that makes the mean exact; it
-        draws from ``generator`` and never moves a grid value. NaN stays NaN, the sign of zero is kept,
-        and what lies beyond the ends of the grid (inf too) becomes the end.
+        ``nearest`` breaks ties to the even code (to the even rung if both codes are even or both
+        odd). ``stochastic`` picks one of the two neighbours with a probability that makes the mean
+        exact; it draws from ``generator`` and never moves a grid value. NaN stays NaN, the sign of
+        zero is kept, and what lies beyond the ends of the grid (inf too) becomes the end.
 
-        Raises ``TypeError`` if the dtype of ``x`` cannot hold every grid value, ``ValueError`` for another
-        ``rounding``, or for ``stochastic`` without a generator.
+        Raises ``TypeError`` if the dtype of ``x`` cannot hold every grid value, ``ValueError`` for
+        another ``rounding``, or for ``stochastic`` without a generator.
         """
         self.check_dtype(x)
         work = x.detach().to(compute_dtype(x))
@@ -80,8 +82,8 @@ class Format(ABC):
         """The code (int32) of the grid value nearest to ``x``; shape of ``x``.
 
         Codes are those of ``round(x)``: -0 has its own code if the format has one, and NaN (or inf,
-        where ``round`` lets inf through) the lowest code that means it. Raises ``ValueError`` if there
-        is no such code. Looks at the data, so it waits for the device.
+        where ``round`` lets inf through) the lowest code that means it. Raises ``ValueError`` if
+        there is no such code. Looks at the data, so it waits for the device.
         """
         grid = self._grid
         rounded = self.round(x.detach().to(compute_dtype(x)))
@@ -130,8 +132,9 @@ class Format(ABC):
     def ulp(self, x: Tensor) -> Tensor:
         """The gap to the neighbouring grid value at ``x``; same shape, dtype and device as ``x``.
 
-        That is the gap between the grid value at or below ``|x|`` and the next one away from zero, on
-        the side of zero where ``x`` is. At and beyond the last value it is the last gap. NaN gives NaN.
+        That is the gap between the grid value at or below ``|x|`` and the next one away from zero,
+        on the side of zero where ``x`` is. At and beyond the last value it is the last gap. NaN
+        gives NaN.
 
         Raises ``TypeError`` like :meth:`round`.
         """
@@ -159,20 +162,24 @@ class Format(ABC):
         """Whether ``dtype`` holds every finite grid value exactly."""
         return self._grid.exact_in(dtype)
 
+    def facts(self) -> dict[str, object]:
+        """Facts for ``altgrad-bench show``, in order, beside those that can be read off the grid."""
+        return {}
+
     def check_dtype(self, x: Tensor) -> None:
         """Raise ``TypeError`` unless ``x`` has a dtype that can hold what :meth:`round` returns."""
         if compute_dtype(x) != x.dtype and not self.exact_in(x.dtype):
             raise TypeError(
-                f"{self.name} has values that {x.dtype} cannot hold, so a {x.dtype} tensor cannot be "
-                "rounded in place of its own dtype. Convert it first, e.g. with x.float()."
+                f"{self.name} has values that {x.dtype} cannot hold, so it cannot round a tensor "
+                "of that dtype to the same dtype. Convert it first, e.g. with x.float()."
             )
 
     def check_codes(self, codes: Tensor) -> None:
         """Raise ``ValueError`` unless every code lies in ``[0, 2**bits)``. Waits for the device."""
         if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= 2**self.bits):
             raise ValueError(
-                f"{self.name} has codes from 0 to {2**self.bits - 1}, but the tensor holds codes from "
-                f"{int(codes.min())} to {int(codes.max())}."
+                f"{self.name} has codes from 0 to {2**self.bits - 1}, but the tensor holds codes "
+                f"from {int(codes.min())} to {int(codes.max())}."
             )
 
     @cached_property
@@ -180,7 +187,7 @@ class Format(ABC):
         return Grid(self.code_values(), self.bits, self.name)
 
     def _position(self, work: Tensor) -> Tensor:
-        """Position (int32) of the nearest value; ``work`` in a compute dtype. NaN lands on the last."""
+        """Position (int32) of the nearest value; ``work`` has a compute dtype. NaN is put last."""
         switches = self._grid.tables(work.device, work.dtype).switches
         return torch.bucketize(work.contiguous(), switches, right=True, out_int32=True)
 
@@ -198,12 +205,15 @@ class Format(ABC):
 
 
 def check_rounding(rounding: Rounding, generator: torch.Generator | None) -> Rounding:
-    """Return ``rounding``. Raises ``ValueError`` if it is unknown, or stochastic without a generator."""
+    """Return ``rounding``.
+
+    Raises ``ValueError`` if it is unknown, or stochastic without a generator.
+    """
     if rounding not in ("nearest", "stochastic"):
         raise ValueError(f"rounding is 'nearest' or 'stochastic', not {rounding!r}.")
     if rounding == "stochastic" and generator is None:
         raise ValueError(
-            "Stochastic rounding draws from an explicit generator, so that runs can be repeated: pass "
-            "generator=torch.Generator(device).manual_seed(...)."
+            "Stochastic rounding draws from an explicit generator, so that runs can be repeated: "
+            "pass generator=torch.Generator(device).manual_seed(...)."
         )
     return rounding

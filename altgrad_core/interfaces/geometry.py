@@ -29,7 +29,10 @@ class WeightGeometry(Protocol):
         """The format of the grid."""
 
     def scale(self) -> Tensor:
-        """The scale that the last forward pass used (before the first: the one it would use); broadcasts against the weight."""
+        """The scale that the last forward pass used, broadcasting against the weight.
+
+        Before the first forward pass: the one it would use.
+        """
 
     def ulp(self, weight: Tensor) -> Tensor:
         """Stiffness ``S(w) = scale · ulp(w / scale)``, the gap to the neighbouring grid value; shape of ``weight``."""

@@ -1,8 +1,9 @@
-"""The grid of a format, worked out once from its code values: sorted values, codes, exact switch points.
+"""The grid of a format, worked out once from its code values.
 
 Rounding by table is exact by construction. Between two neighbouring grid values lies one *switch
-point*: the smallest float of the compute dtype that rounds up, found with rational arithmetic and with the
-tie rule built in. Rounding is then a search among the switch points and a gather; no rounding error can enter.
+point*: the smallest float of the compute dtype that rounds up, found with rational arithmetic and
+with the tie rule built in. Rounding is then a search among the switch points and a gather, where no
+rounding error can enter.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ COMPUTE_DTYPE = {
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """The dtype in which ``x`` is rounded. Raises ``TypeError`` for anything but float64/32/16 and bfloat16."""
+    """The dtype in which ``x`` is rounded.
+
+    Raises ``TypeError`` for anything but float64, float32, bfloat16 and float16.
+    """
     try:
         return COMPUTE_DTYPE[x.dtype]
     except KeyError:
@@ -61,8 +65,8 @@ class Grid:
     def __init__(self, code_values: Tensor, bits: int, name: str = "format") -> None:
         if code_values.shape != (2**bits,) or code_values.dtype != torch.float32:
             raise ValueError(
-                f"{name}: code_values() must be a float32 tensor of shape ({2**bits},), one value for "
-                f"each code of {bits} bits, but it is {code_values.dtype} of shape "
+                f"{name}: code_values() must be a float32 tensor of shape ({2**bits},), one value "
+                f"for each code of {bits} bits, but it is {code_values.dtype} of shape "
                 f"{tuple(code_values.shape)}."
             )
         table = code_values.detach().cpu().numpy()
@@ -100,7 +104,7 @@ class Grid:
         return len(self._values)
 
     def tables(self, device: torch.device, dtype: torch.dtype) -> GridTables:
-        """The tables for rounding in ``dtype`` (float32 or float64) on ``device``; made on first use."""
+        """The tables for rounding in ``dtype`` (float32 or float64) on ``device``."""
         key = (device, dtype)
         if key not in self._tables:
             if device.type == "cpu":
@@ -151,10 +155,10 @@ def _first(mask: np.ndarray) -> int | None:
 def switch_points(
     values: np.ndarray, codes: np.ndarray, zero: int, dtype: torch.dtype
 ) -> np.ndarray:
-    """For each neighbouring pair of ``values`` the smallest float of ``dtype`` that rounds up, exactly.
+    """For each neighbouring pair of ``values`` the smallest float of ``dtype`` that rounds up.
 
-    A midpoint goes to the even code; if both codes are even or both odd, to the even rung (position
-    less ``zero``). ``values`` and ``codes`` have shape ``(n,)``, the result ``(n - 1,)``.
+    Exactly. A midpoint goes to the even code; if both codes are even or both odd, to the even rung
+    (position less ``zero``). ``values`` and ``codes`` have shape ``(n,)``, the result ``(n - 1,)``.
     """
     real = np.float64 if dtype == torch.float64 else np.float32
     exact = [Fraction(float(v)) for v in values]

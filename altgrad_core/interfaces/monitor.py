@@ -7,7 +7,6 @@ together, once, when they are logged, so a monitor never has to synchronise the 
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -79,7 +78,7 @@ class StepView(RunView, Protocol):
         """Rungs after the update, under the same scale as :meth:`rung_before`. Only in ``after_update``."""
 
 
-class Monitor(ABC):
+class Monitor:
     """Base of monitors: every hook does nothing until overridden.
 
     ``before_update`` and ``after_update`` are called only in steps where :meth:`due` is true. An

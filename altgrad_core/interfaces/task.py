@@ -65,7 +65,7 @@ class Task(ABC):
 
     @abstractmethod
     def build_model(self) -> nn.Module:
-        """A model on the CPU, float32; initial weights are drawn from torch's global generator, which the caller has seeded."""
+        """A float32 model on the CPU. Initial weights are drawn from torch's global generator, seeded by the caller."""
 
     @abstractmethod
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:

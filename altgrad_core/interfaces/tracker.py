@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ class RunInfo:
     settings: Mapping[str, Any]
 
 
-class Tracker(ABC):
+class Tracker:
     """Receives metrics. Runs in a thread of its own: what it raises is recorded once, what hangs is left behind."""
 
     def start(self, run: RunInfo) -> None:

@@ -1,1 +1,1 @@
-"""Suite file -> validated Suite -> Plan -> frozen RunSpec. Free of torch. Import the modules, not this package."""
+"""Suite file -> validated Suite -> Plan -> frozen RunSpec. Free of torch."""

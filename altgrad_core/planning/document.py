@@ -1,4 +1,4 @@
-"""YAML as plain data that remembers where each part was written, so that errors can say file and line."""
+"""YAML as plain data that remembers where each part was written, for errors with file and line."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from altgrad_core.registry.problems import Path as SettingPath
 
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 _MERGE = "tag:yaml.org,2002:merge"
+_PLAIN = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 class _Loader(yaml.SafeLoader):
-    """``yaml.SafeLoader``, but ``2e-5`` is a number (YAML 1.1 reads a string) and dates are text."""
+    """``yaml.SafeLoader``, but ``2e-5`` is a number (YAML 1.1: a string) and dates are text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - pyyaml's own declaration
         first: [(tag, regexp) for tag, regexp in resolvers if tag != _TIMESTAMP]
@@ -26,11 +27,11 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+FLOAT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+"""Numbers that YAML 1.1 does not know as such, and the characters that they begin with."""
+FLOAT_STARTS = list("-+.0123456789")
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, FLOAT_STARTS)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Document:
 
 
 def parse(text: str, source: str, folder: Path) -> Document:
-    """Read YAML. Raises ``UserError`` for malformed text, a duplicate key, or a key that is not text."""
+    """Read YAML. Raises ``UserError`` for malformed text and for a duplicate or non-text key."""
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -104,6 +105,8 @@ def _built(
     if node in around:
         raise document.error("this YAML alias contains itself", path)
     around = (*around, node)
+    if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN:
+        raise document.error(f"the YAML tag {node.tag} has no meaning here", path)
     if isinstance(node, yaml.SequenceNode):
         items = []
         for index, child in enumerate(node.value):
@@ -133,6 +136,6 @@ def _refuse_duplicates(loader: _Loader, node: yaml.MappingNode, source: str) -> 
             raise UserError(f"{source}, line {line}: the key {key!r} is not text: put it in quotes")
         if key in seen:
             raise UserError(
-                f"{source}, line {line}: {key!r} is given twice; the first one is in line {seen[key]}"
+                f"{source}, line {line}: {key!r} is given twice, first in line {seen[key]}"
             )
         seen[key] = line

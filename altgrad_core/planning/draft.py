@@ -1,4 +1,4 @@
-"""The settings of one cell while they are put together: layers of assignments, the last one wins."""
+"""The settings of one cell while they are put together: layers of assignments, the last wins."""
 
 from __future__ import annotations
 
@@ -37,6 +37,12 @@ class Assignment:
     def key(self) -> str:
         """The dotted path."""
         return ".".join(self.path)
+
+    def leaves(self) -> list[str]:
+        """The dotted keys that it sets: one for each key of a section's mapping."""
+        if len(self.path) > 1 or isinstance(self.value.data, _Whole):
+            return [self.key]
+        return [f"{self.key}.{key}" for key in self.value.data]
 
 
 def assignment(key: str, value: Document) -> Assignment:
@@ -151,12 +157,12 @@ class Draft:
 
 def _holds(data: Any, path: SettingPath) -> bool:
     for key in path:
-        if isinstance(data, dict) and key in data:
-            data = data[key]
-        elif isinstance(data, list) and isinstance(key, int) and key < len(data):
-            data = data[key]
-        else:
+        if isinstance(data, dict):
+            if key not in data:
+                return False
+        elif not (isinstance(data, list) and isinstance(key, int) and key < len(data)):
             return False
+        data = data[key]
     return True
 
 
@@ -171,14 +177,14 @@ def lookup(values: Mapping[str, Any], path: tuple[str, ...]) -> tuple[bool, Any]
 
 
 def same(actual: Any, wanted: Any) -> bool:
-    """Whether a setting has the value asked for; a word also stands for its short form's mapping."""
+    """Whether a setting has the value asked for; a word also stands for its long form."""
     if isinstance(actual, Mapping) and isinstance(wanted, str):
         return any(actual.get(key) == wanted for key in ("name", "type", "mode"))
     return isinstance(actual, bool) == isinstance(wanted, bool) and bool(actual == wanted)
 
 
 def _anchored(path: tuple[str, ...], value: Any, folder: Path) -> Any:
-    """The value with ``data.path`` and a local ``model.pretrained`` made absolute, so a run can start anywhere."""
+    """The value with ``data.path`` and a local ``model.pretrained`` made absolute."""
     if path == ("data",) and "path" in value:
         return type(value)(value, path=_absolute(value["path"], folder))
     if path[:2] == ("data", "path"):

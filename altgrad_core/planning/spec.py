@@ -6,9 +6,10 @@ from typing import Any
 
 from pydantic import Field
 
+from altgrad_core.interfaces.layout import LAYOUT as LAYOUT
+from altgrad_core.interfaces.layout import LAYOUT as LAYOUT
 from altgrad_core.interfaces.plugin import Settings
 from altgrad_core.quantization.settings import QuantizationSettings
-from altgrad_core.results.run_directory import LAYOUT as LAYOUT
 from altgrad_core.training.settings import TrainingSettings
 
 
@@ -25,7 +26,8 @@ class RunSpec(Settings):
     ``id`` is the first 12 hex digits of the SHA-256 of the canonical JSON of everything that
     determines the result: ``task``, ``quantization``, ``optimizer``, ``training``, ``monitors``,
     ``seed``, ``distributions`` and ``fingerprint``, less the settings that their models mark with
-    ``identity: False``. Suite and condition names, trackers, executor, device and paths never enter.
+    ``identity: False``. Names of suite and condition, trackers, executor, device and
+    paths never enter.
     """
 
     layout: int = LAYOUT
@@ -33,7 +35,8 @@ class RunSpec(Settings):
     suite: str
     condition: str = Field(description="label of everything but the seed, e.g. e5m2_manifold_adamw")
     axes: dict[str, Any] = Field(
-        default_factory=dict, description="the matrix axes of this cell: dotted key -> value"
+        default_factory=dict,
+        description="axes along which the suite's cells differ independently: dotted key -> value",
     )
     seed: int
     task: PluginChoice

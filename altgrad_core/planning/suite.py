@@ -1,61 +1,30 @@
-"""A suite: the file that declares cells, read strictly, with the command line's overrides put over it."""
+"""Finding and loading suites."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from importlib import resources
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
-from pydantic import Field
-
 from altgrad_core.errors import UserError
-from altgrad_core.interfaces.plugin import Settings
-from altgrad_core.planning.axes import Axis, Exclusion
+from altgrad_core.planning.declaration import Contrast, Suite
 from altgrad_core.planning.document import Document, parse
-from altgrad_core.planning.draft import Assignment
-from altgrad_core.registry.problems import nearest
+from altgrad_core.planning.overrides import overridden, parse_overrides, restructured
+from altgrad_core.planning.reading import read_contrast, read_suite, sections
+from altgrad_core.registry.problems import nearest, unknown
 
-SHIPPED = "altgrad_suites"
-"""The package whose YAML files are found by name."""
+__all__ = ["Contrast", "Suite", "load_suite", "parse_suite", "shipped_suites"]
 
-
-class Contrast(Settings):
-    """The comparison that a suite is made for: two values of one axis."""
-
-    axis: str = Field("optimizer.type", description="dotted key of a matrix axis")
-    baseline: str = Field(description="the value to compare with")
-    treatment: str = Field(description="the value that is compared")
-    metric: str = Field("final/test/f1_micro_tuned", description="the metric that decides")
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A suite file with its overrides. Its settings are not validated yet: that is planning."""
-
-    name: str
-    description: str
-    source: str
-    """The file, as its user named it."""
-    seeds: tuple[int, ...]
-    base: tuple[Assignment, ...]
-    """The sections of the file."""
-    axes: tuple[Axis, ...]
-    """Matrix axes in the order of the file, then zipped ones; the last varies fastest."""
-    include: tuple[tuple[Assignment, ...], ...]
-    exclude: tuple[Exclusion, ...]
-    forced: tuple[Assignment, ...]
-    """Overrides, put over every cell last."""
-    contrast: Contrast | None
-    notes: tuple[str, ...] = ()
-    """What overrides changed beyond the setting that they name."""
+_SHIPPED = "altgrad_suites"
+_USUAL_AXIS = "optimizer.type"
 
 
 def load_suite(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Suite:
     """Read a suite file, or a shipped suite by its name, and apply ``key=value`` overrides.
 
-    Raises ``UserError`` with file and line for malformed YAML, an unknown key or a wrong shape.
+    Relative paths in the file are relative to its folder, those in overrides to the current one.
+    Raises ``UserError``, with file and line, for malformed YAML, an unknown key or a wrong shape.
     """
     path, source = _find(str(path_or_name))
     try:
@@ -66,21 +35,43 @@ def load_suite(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Suite
 
 
 def parse_suite(text: str, source: str, folder: Path, overrides: Sequence[str] = ()) -> Suite:
-    """The suite that ``text`` declares. Relative paths in it are relative to ``folder``."""
-    from altgrad_core.planning.overrides import apply_override
-    from altgrad_core.planning.suite_file import read_suite
-
-    suite = read_suite(parse(text, source, folder))
-    for override in overrides:
-        suite = apply_override(suite, override)
-    return suite
+    """The suite that ``text`` declares. Raises as :func:`load_suite`."""
+    given = parse_overrides(overrides)
+    parts = restructured(sections(parse(text, source, folder)), given)
+    suite = read_suite(parts, source)
+    for override in given:
+        if not override.structural:
+            suite = overridden(suite, override)
+    return _with_contrast(suite, parts.get("contrast"), changed=bool(given))
 
 
 def shipped_suites() -> dict[str, Path]:
-    """The suites that are installed with this package: name -> file."""
-    folder = resources.files(SHIPPED)
-    files = sorted(Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    """The suites that come with the package: name -> file."""
+    spec = find_spec(_SHIPPED)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    files = [file for folder in folders for file in sorted(Path(folder).glob("*.yaml"))]
     return {file.stem: file for file in files}
+
+
+def _with_contrast(suite: Suite, declared: Document | None, *, changed: bool) -> Suite:
+    """The suite with the declared contrast, or the usual one where its axis has two values."""
+    if declared is None or declared.data is None:
+        values = suite.values(_USUAL_AXIS) if _USUAL_AXIS in suite.axis_keys() else []
+        if len(values) != 2:
+            return suite
+        contrast = Contrast(axis=_USUAL_AXIS, baseline=values[0], treatment=values[1])
+        return replace(suite, contrast=contrast)
+    contrast = read_contrast(declared)
+    for side in ("axis", "baseline", "treatment"):
+        value = getattr(contrast, side)
+        known = suite.axis_keys() if side == "axis" else suite.values(contrast.axis)
+        if value in known:
+            continue
+        fault = f"contrast.{side}: {unknown('axis' if side == 'axis' else 'value', value, known)}"
+        if not changed:
+            raise declared.error(fault, (side,))
+        return replace(suite, notes=(*suite.notes, f"no contrast is reported. {fault}"))
+    return replace(suite, contrast=contrast)
 
 
 def _find(given: str) -> tuple[Path, str]:
@@ -94,12 +85,10 @@ def _find(given: str) -> tuple[Path, str]:
     names = ", ".join(shipped)
     if path.is_dir():
         raise UserError(f"{given} is a folder, not a suite file. Shipped suites: {names}.")
-    near = [file.name for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-    guess = nearest(path.name, near)
-    if guess and path.suffix:
+    beside = [file.name for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    meant = ""
+    if path.suffix and (guess := nearest(path.name, beside)):
         meant = f" Did you mean {path.parent / guess}?"
     elif guess := nearest(path.stem, shipped):
-        meant = f" Did you mean the shipped suite {guess!r}? It needs no path."
-    else:
-        meant = ""
+        meant = f" Did you mean {guess!r}, which needs no path?"
     raise UserError(f"there is no suite {given!r}.{meant} Shipped suites: {names}.")

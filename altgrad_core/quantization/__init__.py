@@ -1,1 +1,1 @@
-"""Rounding, scaling, fake quantisation, surgery and weight geometry. Import the modules, not this package."""
+"""Rounding, scaling, fake quantisation, surgery, weight geometry. Import the modules."""

@@ -1,18 +1,19 @@
-"""One kernel that rounds to any sign-magnitude floating-point grid; a format's numbers are its data.
+"""One kernel that rounds to any sign-magnitude float grid; a format's numbers are its data.
 
-Around ``x`` the grid has the spacing ``step = 2^(max(e, e_min) - M)`` with ``e = floor(log2|x|)``: the
-constant spacing below ``2^e_min`` is what makes subnormals. ``e`` is read from the float's own exponent
-bits and the step is built from them, so it is exact; dividing by a power of two is exact; ``torch.round``
-breaks ties to the even multiple, and neighbouring multiples of the step have neighbouring codes, so that
-is the even code. There is one rounding, and no logarithm or power.
+Around ``x`` the grid has the spacing ``step = 2^(max(e, e_min) - M)`` with ``e = floor(log2|x|)``;
+that it no longer shrinks below ``2^e_min`` is what makes subnormals. ``e`` is read from the float's
+own exponent bits and the step is put together from them, so it is exact. Dividing by a power of
+two is exact. ``torch.round`` breaks ties to the even multiple, and neighbouring multiples of a step
+have neighbouring codes, so that is the even code. There is one rounding, and no logarithm or power.
 
-With no mantissa bits (M = 0) the neighbours of ``1.5 * 2^e`` are the multiples 1 and 2 of the step, and the
-even *code* is no longer the even multiple: the code is the exponent field. There, ``|x|`` is moved towards
-zero by its own last bit wherever the lower code is even. That turns the tie into a value below the tie
-and changes no other result, because no other float lies that near to a midpoint.
+With no mantissa bits (M = 0) the code is the exponent field, and the neighbours of ``1.5 * 2^e``
+are one and two steps: the even *code* is no longer the even multiple. Where the lower code is
+even, ``|x|`` is therefore moved by its own last bit towards zero. The midpoint falls to the lower
+neighbour; the next float above it becomes a midpoint and goes to two steps, where it belonged; no
+other result changes. (``torch`` and ``ml_dtypes`` send these ties away from zero.)
 
-Float32 and float64 are computed in their own precision. Where the smallest step is a float32 subnormal,
-float32 is computed in float64: its exponent bits could not express the step.
+Float32 and float64 are computed in their own precision. Where the smallest step is a float32
+subnormal, which exponent bits cannot express, float32 is rounded in float64.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from altgrad_core.interfaces.grid import compute_dtype
 
 @dataclass(frozen=True)
 class GridNumbers:
-    """A sign-magnitude grid: multiples of ``2^(max(e, min_exponent) - mantissa_bits)`` in each binade e.
+    """A sign-magnitude grid: in binade e the multiples of ``2^(max(e, e_min) - M)``.
 
     mantissa_bits:
         M, stored mantissa bits.
     min_exponent:
-        e_min, the exponent of the smallest normal value. Code field 1 stands for it, field 0 for the
-        subnormals (with exponent e_min as well); 0 for a format without an exponent (E = 0).
+        e_min, the exponent of the smallest normal value and of the subnormals. Its exponent field
+        is 1; without an exponent (E = 0) it is 0 and all values are subnormal.
     max_value:
         the largest finite value.
     overflow:
@@ -65,22 +66,24 @@ _LAYOUT = {
 
 
 def round_nearest(x: Tensor, numbers: GridNumbers) -> Tensor:
-    """The nearest grid value for each element, ties to the even code; shape, dtype and device of ``x``.
+    """The nearest grid value for each element, ties to the even code.
 
-    ``x`` is float64, float32, bfloat16 or float16 (the last two must hold the grid's values). NaN stays
-    NaN and the sign of zero is kept.
+    Shape, dtype and device of ``x``, which is float64, float32, bfloat16 or float16 (the last two
+    must be able to hold the grid's values; another dtype raises ``TypeError``). NaN stays NaN and
+    the sign of zero is kept.
     """
     multiple, step = _multiples(x, numbers, saturate=numbers.overflow is None)
     return _finish(multiple.round_().mul_(step), numbers, x.dtype)
 
 
 def round_stochastic(x: Tensor, numbers: GridNumbers, generator: torch.Generator) -> Tensor:
-    """One of the two grid values around each element, so that the mean is ``x``; shape, dtype, device of ``x``.
+    """One of the two grid values around each element, so that the mean is ``x``; else as nearest.
 
-    Up (away from zero) if a uniform draw of the compute dtype is less than the distance from the lower
-    neighbour in steps. That distance is exact, and so is its probability, down to the resolution of the
-    draws: 2^-24 steps in float32, which matters only below the smallest normal value, 2^-53 in float64.
-    Grid values never move. Where ``numbers.overflow`` is set, overflow is decided after rounding.
+    Away from zero if a uniform draw of the compute dtype is less than the distance, in steps, from
+    the neighbour towards zero. The distance is exact. Its probability is exact down to the
+    resolution of the draws, 2^-24 in float32 and 2^-53 in float64: that matters to float32 only
+    below the smallest normal value, where a probability is at most 2^-24 too high. Grid values
+    never move. Where ``numbers.overflow`` is set, overflow is decided after rounding.
     """
     multiple, step = _multiples(x, numbers, saturate=numbers.overflow is None, nearest=False)
     lower = multiple.trunc()
@@ -92,18 +95,19 @@ def round_stochastic(x: Tensor, numbers: GridNumbers, generator: torch.Generator
 
 def rungs(x: Tensor, numbers: GridNumbers) -> Tensor:
     """The rung (int32) of the nearest grid value for each element, saturating; NaN gives 0."""
-    multiple, step = _multiples(x.nan_to_num(0.0, torch.inf, -torch.inf), numbers, saturate=True)
+    finite = x.detach().nan_to_num(0.0, torch.inf, -torch.inf)
+    multiple, step = _multiples(finite, numbers, saturate=True)
     layout = _LAYOUT[step.dtype]
     # A binade adds 2^M rungs: its exponent, shifted to M bits, counts those below.
     m = numbers.mantissa_bits
     lowest = (numbers.min_exponent - m + layout.bias) << layout.mantissa_bits
     below = (step.view(layout.integer) - lowest).bitwise_right_shift_(layout.mantissa_bits - m)
-    within = multiple.round_().to(torch.int32)
-    return within.add_(within.sign().mul_(below.to(torch.int32)))
+    signed = below.to(step.dtype).copysign_(multiple.round_())
+    return multiple.add_(signed).to(torch.int32)
 
 
 def values(rungs: Tensor, numbers: GridNumbers) -> Tensor:
-    """The value (float32) on each rung (any integer dtype); beyond the ends of the ladder, the end's."""
+    """The value (float32) on each rung (any integer dtype); beyond the ends, the end's."""
     m = numbers.mantissa_bits
     top = _top_rung(numbers)
     inside = rungs.clamp(-top, top).to(torch.int32)
@@ -115,11 +119,14 @@ def values(rungs: Tensor, numbers: GridNumbers) -> Tensor:
     layout = _LAYOUT[dtype]
     exponent = binade.to(layout.integer).add_(numbers.min_exponent - m + layout.bias)
     step = exponent.bitwise_left_shift_(layout.mantissa_bits).view(dtype)
-    return step.mul_(multiple).copysign_(inside).to(torch.float32)
+    return step.mul_(multiple.to(dtype)).copysign_(inside.to(dtype)).to(torch.float32)
 
 
 def spacing(x: Tensor, numbers: GridNumbers) -> Tensor:
-    """``2^(max(floor(log2|x|), e_min) - M)``, |x| clamped to the largest value; NaN gives NaN. Like ``x``."""
+    """``2^(max(floor(log2|x|), e_min) - M)`` for each element; shape, dtype and device of ``x``.
+
+    ``|x|`` beyond the largest value counts as the largest. NaN gives NaN.
+    """
     dtype = compute_dtype(x)
     if numbers.min_exponent + _LAYOUT[dtype].bias < 1:
         dtype = torch.float64
@@ -142,7 +149,7 @@ def _has_normal_steps(dtype: torch.dtype, numbers: GridNumbers) -> bool:
 
 
 def _exponent(work: Tensor, numbers: GridNumbers) -> Tensor:
-    """The exponent bits of ``2^max(e, e_min)`` for each element, in place in a float's integer twin."""
+    """The exponent bits of ``2^max(e, e_min)`` for each element, as the float's integer twin."""
     layout = _LAYOUT[work.dtype]
     exponent = work.view(layout.integer) & layout.exponent_mask
     return exponent.clamp_(min=(numbers.min_exponent + layout.bias) << layout.mantissa_bits)
@@ -151,7 +158,7 @@ def _exponent(work: Tensor, numbers: GridNumbers) -> Tensor:
 def _multiples(
     x: Tensor, numbers: GridNumbers, *, saturate: bool, nearest: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """``x / step`` before rounding, in a tensor of its own, and the step, in the dtype computed in."""
+    """``x / step`` before rounding, in a tensor of its own, and the step; in one dtype."""
     dtype = compute_dtype(x)
     work = x.detach().to(dtype if _has_normal_steps(dtype, numbers) else torch.float64)
     if saturate:
@@ -165,9 +172,9 @@ def _multiples(
 
 
 def _lean_to_even(work: Tensor, step: Tensor, numbers: GridNumbers) -> Tensor:
-    """M = 0: ``work`` one float towards zero where the code below it is even (see the module's text)."""
+    """M = 0: ``work``, one float towards zero where the code below is even (see the top)."""
     layout = _LAYOUT[work.dtype]
-    # The code is e - e_min + 1; below 2^e_min the step stands at e_min, whose code 1 is odd: no move.
+    # The code is e - e_min + 1. Below 2^e_min the step stands at e_min; its code is odd: no move.
     parity = (step.view(layout.integer) >> layout.mantissa_bits).bitwise_and_(1)
     if (numbers.min_exponent + layout.bias) % 2:
         parity.bitwise_xor_(1)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def load_format(name: str, /, **settings: Any) -> Format:
-    """The format of that name: ``load_format("e5m2")``, ``load_format("exmy", exponent_bits=3, …)``.
+    """The format of that name: ``load_format("e5m2")``, ``load_format("exmy", exponent_bits=3)``.
 
     Raises ``UserError`` for an unknown name (with the nearest one) or wrong settings.
     """

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import Any, Self
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import Kind
 from altgrad_core.registry.discovery import BrokenPlugin, Registered, Source, installed, read
+from altgrad_core.registry.hookspecs import HOOKS
 from altgrad_core.registry.needs import missing_needs
 from altgrad_core.registry.problems import dotted, explain, unknown
 
@@ -36,45 +36,51 @@ class Catalog:
         cls, *modules: object, distribution: str = "tests", version: str = "0"
     ) -> Self:
         """A catalog of these plugin modules (or objects with hook functions) alone; for tests."""
-        sources = (
-            Source(
-                getattr(module, "__name__", repr(module)), distribution, version, lambda m=module: m
-            )
+        sources = [
+            Source(_name(module), distribution, version, partial(_itself, module))
             for module in modules
-        )
+        ]
         return cls(*read(sources))
 
     def merged(self, other: Catalog) -> Catalog:
         """The plugins of both."""
         return Catalog(self.registered + other.registered, self.broken + other.broken)
 
-    def offers(self, kind: Kind) -> tuple[Registered, ...]:
-        """All offers of a kind, in the order of their distributions and hooks; clashing ones too."""
-        return tuple(entry for entry in self.registered if entry.kind == kind)
+    def offers(self, kind: Kind) -> dict[str, Registered]:
+        """The offers of a kind by name, in the order of their distributions and hooks.
+
+        A name that is offered twice cannot be used and is left out; :meth:`clashes` tells of it.
+        """
+        found = self._by_name(kind)
+        return {name: entries[0] for name, entries in found.items() if len(entries) == 1}
 
     def names(self, kind: Kind) -> list[str]:
-        """The names of a kind, each once."""
-        return list(dict.fromkeys(entry.offer.name for entry in self.offers(kind)))
+        """The names of a kind that can be used."""
+        return list(self.offers(kind))
 
     def clashes(self) -> list[str]:
         """One sentence for each name that is offered more than once."""
-        counts = Counter((entry.kind, entry.offer.name) for entry in self.registered)
-        return [self._clash(kind, name) for (kind, name), count in counts.items() if count > 1]
+        return [
+            _clash(entries)
+            for kind in HOOKS
+            for entries in self._by_name(kind).values()
+            if len(entries) > 1
+        ]
 
-    def _clash(self, kind: Kind, name: str) -> str:
-        origins = [entry.origin for entry in self.offers(kind) if entry.offer.name == name]
-        return (
-            f"the {kind} {name!r} is offered by {' and by '.join(origins)}: "
-            "uninstall one of them, or ask its author for another name"
-        )
+    def _by_name(self, kind: Kind) -> dict[str, list[Registered]]:
+        found: dict[str, list[Registered]] = {}
+        for entry in self.registered:
+            if entry.kind == kind:
+                found.setdefault(entry.offer.name, []).append(entry)
+        return found
 
     def get(self, kind: Kind, name: str) -> Registered:
         """The offer of that name. Raises ``UserError`` where there is none, or more than one."""
-        found = [entry for entry in self.offers(kind) if entry.offer.name == name]
+        found = self._by_name(kind).get(name, [])
         if len(found) == 1:
             return found[0]
         if found:
-            raise UserError(self._clash(kind, name))
+            raise UserError(_clash(found))
         raise UserError(unknown(kind, name, self.names(kind)) + self._unread())
 
     def _unread(self) -> str:
@@ -100,7 +106,7 @@ class Catalog:
             raise UserError(f"settings of the {kind} {name!r}: {'; '.join(faults)}") from error
 
     def load(self, kind: Kind, name: str) -> Any:
-        """Import what the offer points at. Raises ``UserError`` where that fails, or a need is missing."""
+        """Import what the offer points at. ``UserError`` where that fails, or a need is missing."""
         entry = self.get(kind, name)
         missing = missing_needs(entry.offer)
         if missing:
@@ -110,7 +116,7 @@ class Catalog:
     def build(
         self, kind: Kind, name: str, settings: Mapping[str, Any] | BaseModel | None = None
     ) -> Any:
-        """Make the plugin: formats are called with their name and settings, all others with settings."""
+        """Make the plugin: formats are called with name and settings, all others with settings."""
         model = self.validate(kind, name, settings)
         target = self.load(kind, name)
         return target(name, model) if kind == "format" else target(model)
@@ -122,6 +128,22 @@ class Catalog:
             return {}
         function = _imported(entry, entry.offer.fingerprint)
         return dict(function(self.validate("task", name, settings)))
+
+
+def _name(module: object) -> str:
+    return str(getattr(module, "__name__", repr(module)))
+
+
+def _itself(module: object) -> object:
+    return module
+
+
+def _clash(entries: list[Registered]) -> str:
+    origins = " and by ".join(entry.origin for entry in entries)
+    return (
+        f"the {entries[0].kind} {entries[0].offer.name!r} is offered by {origins}: "
+        "uninstall one of them, or ask its author for another name."
+    )
 
 
 def _imported(entry: Registered, target: str) -> Any:

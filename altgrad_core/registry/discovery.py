@@ -1,4 +1,4 @@
-"""Reading plugins: entry points of the group ``altgrad``, their hooks, and the offers that these return.
+"""Reading plugins: entry points of the group ``altgrad``, their hooks, the offers of these.
 
 Whatever a plugin does wrong becomes a :class:`BrokenPlugin` and stops nothing.
 """
@@ -98,7 +98,7 @@ def _broken(source: Source, error: str) -> BrokenPlugin:
 
 
 class _Manager(pluggy.PluginManager):
-    """Looks at a module's hooks alone: pluggy would get every attribute, lazy ones that import torch too."""
+    """Looks at hooks alone: pluggy would get every attribute, lazy ones that import torch too."""
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
         return super().parse_hookimpl_opts(plugin, name) if name.startswith(PROJECT) else None
@@ -114,8 +114,9 @@ def _offers(
     kinds: dict[str, Kind] = {hook: kind for kind, hook in hookspecs.HOOKS.items()}
     callers = manager.get_hookcallers(plugin) or []
     if not callers:
+        names = " or ".join(kinds)
         errors.append(
-            f"no hook found: mark a function named {', '.join(kinds)} with altgrad_core.interfaces.hookimpl"
+            f"no hook found: mark functions with altgrad_core.interfaces.hookimpl, named {names}"
         )
     for caller in callers:
         if caller.name not in kinds:
@@ -159,7 +160,8 @@ def _fault(item: Any, kind: Kind) -> str:
         return f"{said} target or fingerprint is not of the form 'module:attribute'"
     if item.fingerprint is not None and kind != "task":
         return f"{said} fingerprint has no meaning: only tasks have one"
-    if not (isinstance(item.settings, type) and issubclass(item.settings, BaseModel)):
+    settings: Any = item.settings
+    if not (isinstance(settings, type) and issubclass(settings, BaseModel)):
         return f"{said} settings are not a pydantic model class"
     if not all(isinstance(need, Need) for need in item.needs):
         return f"{said} needs are not of the class Need"

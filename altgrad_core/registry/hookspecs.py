@@ -1,7 +1,7 @@
 """The whole plugin contract: six hooks. A plugin module implements those it has something for.
 
-Each returns offers (any iterable of :class:`~altgrad_core.interfaces.plugin.Offer`) and does no work:
-it must not import torch, read files or touch a device.
+Each returns offers (any iterable of :class:`~altgrad_core.interfaces.plugin.Offer`) and does no
+work: it must not import torch, read files or touch a device.
 """
 
 from __future__ import annotations

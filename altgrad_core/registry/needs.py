@@ -1,4 +1,4 @@
-"""What an offer needs and this machine lacks, found out without importing torch or touching a device."""
+"""What an offer needs and this machine lacks, found out without torch and without a device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DEVICE_FILES = (
 
 
 def missing_needs(offer: Offer) -> list[str]:
-    """One sentence for each need that is not met, with what to do about it; empty when all are met."""
+    """What is not met, each as ``needs …`` with what to do about it; empty when all is met."""
     return [sentence for need in offer.needs if (sentence := _missing(need))]
 
 
@@ -32,7 +32,7 @@ def _missing(need: Need) -> str:
 
 
 def has_module(name: str) -> bool:
-    """Whether ``import name`` would find something. Nothing is imported but the parents of a dotted name."""
+    """Whether ``import name`` would find something. Imports the parents of a dotted name only."""
     try:
         return find_spec(name) is not None
     except (ImportError, ValueError):  # a parent is missing or broken; a module without a spec
@@ -42,8 +42,8 @@ def has_module(name: str) -> bool:
 def no_cuda(root: Path = Path("/")) -> str:
     """Why there is no CUDA device, or an empty string where there seems to be one.
 
-    Read from ``CUDA_VISIBLE_DEVICES`` and the files that the NVIDIA driver puts up. The driver itself is not
-    asked: starting it takes longer than the whole plan.
+    Read from ``CUDA_VISIBLE_DEVICES`` and the files that the NVIDIA driver puts up. The driver
+    itself is not asked: starting it takes longer than the whole plan.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in ("", "-1"):

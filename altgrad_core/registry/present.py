@@ -29,7 +29,7 @@ def print_offers(kind: str | None, console: Console) -> None:
         table = Table(title=f"{each}s", title_justify="left", box=None, pad_edge=False)
         for heading in ("name", "summary", "from", "needs"):
             table.add_column(heading)
-        for registered in found.offers(each):
+        for registered in found.offers(each).values():
             offer, missing = registered.offer, "; ".join(missing_needs(registered.offer))
             table.add_row(Text(offer.name), Text(offer.summary), registered.origin, Text(missing))
         console.print(table)

@@ -1,4 +1,4 @@
-"""Saying what is wrong with a name or a setting, what would be right, and what was probably meant."""
+"""Saying what is wrong with a name or a setting, what would be right, and what was meant."""
 
 from __future__ import annotations
 

@@ -14,15 +14,34 @@ from rich.text import Text
 
 from altgrad_core.results.run_directory import RunDirectory, is_running
 
-_COLOURS = {"ok": "green", "running": "cyan", "pending": "dim", "skipped": "dim", "diverged": "yellow"}
+_COLOURS = {
+    "ok": "green",
+    "running": "cyan",
+    "pending": "dim",
+    "skipped": "dim",
+    "diverged": "yellow",
+}
 
 
 def print_status(folder: Path, console: Console) -> None:
     """Print one line per cell of the suite in ``folder``, and how many there are of each status."""
     plan = json.loads((folder / "plan.json").read_text())
-    table = Table(title=f"{plan['suite']} ({folder})", title_justify="left", box=None, pad_edge=False)
-    for heading in ("condition", "seed", "id", "status", "step", "seconds", "last sign of life", ""):
-        table.add_column(heading, justify="right" if heading in ("seed", "step", "seconds") else "left")
+    table = Table(
+        title=f"{plan['suite']} ({folder})", title_justify="left", box=None, pad_edge=False
+    )
+    for heading in (
+        "condition",
+        "seed",
+        "id",
+        "status",
+        "step",
+        "seconds",
+        "last sign of life",
+        "",
+    ):
+        table.add_column(
+            heading, justify="right" if heading in ("seed", "step", "seconds") else "left"
+        )
     counts: Counter[str] = Counter()
     for cell in plan["cells"]:
         name, columns = _row(folder, cell)

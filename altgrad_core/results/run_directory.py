@@ -32,9 +32,6 @@ from pydantic import Field, ValidationError
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import Settings
 
-LAYOUT = 1
-"""Version of the run directory's layout; another version's directories are refused with a message."""
-
 StatusName = Literal[
     "pending", "running", "ok", "diverged", "oom", "timeout", "killed", "error", "skipped"
 ]

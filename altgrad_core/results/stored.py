@@ -16,7 +16,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from altgrad_core.errors import UserError
-from altgrad_core.results.run_directory import LAYOUT, Record, RecordKind, RunDirectory, Status
+from altgrad_core.interfaces.layout import LAYOUT
+from altgrad_core.results.run_directory import Record, RecordKind, RunDirectory, Status
 
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
 

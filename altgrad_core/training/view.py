@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from altgrad_core.interfaces.geometry import WeightGeometry
-from altgrad_core.training.clock import StepClock
+from altgrad_core.interfaces.monitor import Clock
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Run:
     weights: Mapping[str, WeightGeometry]
     device: torch.device
     max_steps: int
-    clock: StepClock
+    clock: Clock
     step: int = 0
 
 

@@ -15,8 +15,8 @@ from altgrad_plugins.formats.settings import ExMySettings, OverflowSettings, Sat
 class ExMy(Format):
     """The format of a :class:`Layout`, computed by the one rounding kernel.
 
-    With ``overflow="special"`` a value that would round beyond the largest becomes NaN (``fn``) or inf
-    (``ieee``) in :meth:`round` and :meth:`encode`; rungs always saturate, since only numbers have one.
+    With ``overflow="special"`` a value that would round beyond the largest becomes NaN (``fn``) or
+    inf (``ieee``) in :meth:`round` and :meth:`encode`. Rungs always saturate.
     """
 
     def __init__(
@@ -77,6 +77,10 @@ class ExMy(Format):
     def min_positive(self) -> float:
         """See :class:`Format`."""
         return self.layout.smallest_positive
+
+    def facts(self) -> dict[str, object]:
+        """See :class:`Format`."""
+        return {**self.layout.facts(), "overflow": self.overflow}
 
 
 def build_ladder(name: str, settings: OverflowSettings | SaturatingSettings) -> ExMy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 Specials = Literal["none", "fn", "ieee"]
 
@@ -87,7 +87,7 @@ class Layout:
 
     @property
     def overflow_value(self) -> float | None:
-        """What a value becomes that overflows without saturating: inf, NaN, or None if there is neither."""
+        """What overflow gives where it does not saturate: inf, NaN, or None without specials."""
         return {"none": None, "fn": math.nan, "ieee": math.inf}[self.specials]
 
     def value(self, code: int) -> float:
@@ -115,11 +115,11 @@ class Layout:
 
     @property
     def smallest_normal(self) -> float | None:
-        """The smallest value with the full number of mantissa bits; None if every value is subnormal."""
+        """The smallest value with all its mantissa bits; None if every value is subnormal."""
         first = 2**self.mantissa_bits
         return self.value(first) if self.exponent_bits and first <= self.max_code else None
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """The facts that ``altgrad-bench show format`` prints, in order."""
         specials = {
             "none": "none",

@@ -67,8 +67,8 @@ class TableSettings(Settings):
     """A format given by nothing but the value of each code."""
 
     values: tuple[TableEntry, ...] = Field(
-        description="the value of code 0, 1, 2, ... (2^bits numbers, 'nan', 'inf' or '-inf'), or the "
-        "path of a text or JSON file with them"
+        description="the value of code 0, 1, 2, ... (2^bits numbers, 'nan', 'inf' or '-inf'), or "
+        "the path of a text or JSON file with them"
     )
 
     _values = field_validator("values", mode="before")(read_values)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 TableEntry = float | Literal["nan", "inf", "-inf"]
-"""A value of the table. What is not finite is written as a word, so that settings survive as JSON."""
+"""A value of the table. NaN and inf are written as words, so that settings survive as JSON."""
 
 MAX_BITS = 16
 
@@ -17,9 +17,9 @@ MAX_BITS = 16
 def read_values(given: Any) -> tuple[TableEntry, ...]:
     """Check the values of a table, reading them from a file if ``given`` is its path.
 
-    A file ending in ``.json`` holds a list; any other file holds numbers between white space or commas,
-    with comments from ``#`` to the end of the line. Raises ``ValueError``, which names the first value at
-    fault by its code.
+    A file ending in ``.json`` holds a list; any other file holds numbers between white space or
+    commas, with comments from ``#`` to the end of the line. Raises ``ValueError``, which names the
+    first value at fault by its code.
     """
     where = "values"
     if isinstance(given, str | Path):
@@ -27,20 +27,20 @@ def read_values(given: Any) -> tuple[TableEntry, ...]:
         given = _from_file(Path(given))
     if not isinstance(given, list | tuple):
         raise ValueError(
-            f"{where}: a table is a list of numbers or the path of a file with them, not {given!r}."
+            f"{where}: a table is a list of numbers or the path of a file of them: {given!r}."
         )
     count = len(given)
     if count < 2 or count & (count - 1) or count > 2**MAX_BITS:
         raise ValueError(
-            f"{where}: a table gives one value to each code, so it has 2^bits values with bits from 1 "
-            f"to {MAX_BITS}, but this one has {count}. Repeat a value to fill unused codes."
+            f"{where}: a table gives one value to each code, so it has 2^bits values with bits from "
+            f"1 to {MAX_BITS}, but this one has {count}. Repeat a value to fill unused codes."
         )
     values = tuple(_entry(value, code, where) for code, value in enumerate(given))
     finite = {v for v in values if not isinstance(v, str)}
     if len(finite) < 2 or max(finite) <= 0:
         raise ValueError(
-            f"{where}: a table needs at least two different finite values, one of them positive, but "
-            f"its finite values are {sorted(finite)[:8]}."
+            f"{where}: a table needs at least two different finite values, one of them positive, "
+            f"but its finite values are {sorted(finite)[:8]}."
         )
     return values
 
@@ -85,7 +85,7 @@ def _float32(number: float, code: int, where: str) -> float:
         ) from None
     if nearest != number:
         raise ValueError(
-            f"{where}: the value of code {code}, {number!r}, is not a float32 value, and values are "
-            f"never changed in silence; the nearest is {nearest!r}."
+            f"{where}: the value of code {code}, {number!r}, is not a float32 value, and values "
+            f"are never changed in silence; the nearest is {nearest!r}."
         )
     return number

@@ -1,22 +1,22 @@
 """Stable and effective rank of each weight matrix, and a warning when one collapses.
 
-With singular values ``σ₁ ≥ σ₂ ≥ …`` of the matrix ``W`` (a weight with more dimensions is flattened to
-``out × rest``), both without unit, between 1 and min(out, rest), and 0 for a matrix of zeros:
+With singular values ``σ₁ ≥ σ₂ ≥ …`` of the matrix ``W`` (a weight with more dimensions is flattened
+to ``out × rest``), both without unit, between 1 and min(out, rest), and 0 for a matrix of zeros:
 
 ==================  ===============================================================================
 ``stable_rank``     ‖W‖_F² / ‖W‖₂² = Σ σᵢ² / σ₁²
 ``effective_rank``  exp(−Σ pᵢ ln pᵢ) with pᵢ = σᵢ / Σ σⱼ (Roy & Vetterli, EUSIPCO 2007)
 ==================  ===============================================================================
 
-``all`` is the mean over the watched layers, and ``stable_rank_min``, ``effective_rank_min`` the least.
-A matrix with NaN or inf has rank NaN.
+``all`` is the mean over the watched layers, and ``stable_rank_min``, ``effective_rank_min`` the
+least. A matrix with NaN or inf has rank NaN.
 
-Measured before the update, on the weight that this step's forward pass used (``of: quantized``, family
-``rank``) or on its float32 master (``of: master``, family ``master_rank``).
+Measured before the update, on the weight that this step's forward pass used (``of: quantized``,
+family ``rank``) or on its float32 master (``of: master``, family ``master_rank``).
 
 The singular values come from the Gram matrix of the shorter side: σᵢ = sqrt(λᵢ(W Wᵀ)), in float64,
-where squaring costs nothing that float32 weights have: eigenvalues below ``n ε λ₁`` are rounding noise
-and count as zero, which is σ below 4e-7 σ₁ at n = 768.
+where squaring costs nothing that float32 weights have: eigenvalues below ``n ε λ₁`` are rounding
+noise and count as zero, which is σ below 4e-7 σ₁ at n = 768.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class RankMonitor(LayerMonitor):
 
 
 def gram(weight: Tensor) -> Tensor:
-    """``W Wᵀ`` or ``Wᵀ W``, whichever is smaller, of the weight as a matrix: float64, ``(n, n)``."""
+    """The smaller of ``W Wᵀ`` and ``Wᵀ W`` of the weight as a matrix: float64, ``(n, n)``."""
     matrix = weight.flatten(1).to(torch.float64)
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.T

@@ -1,7 +1,7 @@
-"""Throughput from the step clock: training steps alone, without evaluation, checkpoints or monitors.
+"""Throughput of the training steps alone, without evaluation, checkpoints or monitors.
 
-Between two readings (a window) the clock advances by ``t`` seconds, ``k`` steps, ``n`` samples and ``m``
-real (not padding) tokens:
+Between two readings (a window) the step clock advances by ``t`` seconds, ``k`` steps, ``n`` samples
+and ``m`` real (not padding) tokens:
 
 =====================================  =====================================================
 ``samples_per_second``                 n / t
@@ -13,8 +13,8 @@ real (not padding) tokens:
                                        monitors and evaluation included
 =====================================  =====================================================
 
-The first window opens after the ``warmup_steps``-th step of the process (of what is left of the run,
-at most half), so the warm-up is in no window.
+The first window opens after the ``warmup_steps``-th step of the process (of what is left of the
+run, at most half), so the warm-up is in no window.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class ThroughputMonitor(Monitor):
 
     def due(self, step: int) -> bool:
         """Whether ``step`` opens the first window or ends a window."""
-        if self._opens is None:  # the first step of this process, which after a restart is not step 1
+        if self._opens is None:  # the first step of this process; not step 1 after a restart
             left = self._last - step + 1
             self._opens = step - 1 + max(1, min(self.warmup_steps, left // 2))
         return step == self._opens or (

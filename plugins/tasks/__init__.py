@@ -1,1 +1,35 @@
 """Built-in tasks: the offers. Free of torch."""
+
+from __future__ import annotations
+
+from altgrad_core.interfaces.plugin import Need, Offer, hookimpl
+from altgrad_plugins.tasks.settings import EurlexSettings, LicenseRulesSettings
+
+_PACKAGE = "altgrad_plugins.tasks"
+
+
+@hookimpl
+def altgrad_tasks() -> list[Offer]:
+    """Multi-label text classification on two sources."""
+    return [
+        Offer(
+            name="eurlex",
+            summary="EU law with EuroVoc concepts, from local files or from the hub",
+            target=f"{_PACKAGE}.classification:eurlex",
+            settings=EurlexSettings,
+            fingerprint=f"{_PACKAGE}.eurlex:fingerprint",
+            details={
+                "files": "{train,validation,test}.{jsonl,jsonl.gz,parquet}",
+                "fields": "celex_id, title, text, eurovoc_concepts",
+            },
+        ),
+        Offer(
+            name="license_rules",
+            summary="licence texts and notices of the package licensedcode-data: no network",
+            target=f"{_PACKAGE}.classification:license_rules",
+            settings=LicenseRulesSettings,
+            needs=(Need("module", "licensedcode", "pip install 'altgrad-bench[demo]'"),),
+            fingerprint=f"{_PACKAGE}.license_rules:fingerprint",
+            details={"licence": "CC-BY-4.0, nexB Inc. and others", "documents": "about 13,400"},
+        ),
+    ]

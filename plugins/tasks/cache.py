@@ -16,7 +16,7 @@ from altgrad_core.errors import UserError
 
 
 def cache_key(parts: Mapping[str, Any]) -> str:
-    """Name for what ``parts`` (JSON values) determine: 20 hex digits of the SHA-256 of canonical JSON."""
+    """Name of what ``parts`` (JSON values) determine: 20 hex digits of a SHA-256."""
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:20]
 

@@ -64,7 +64,7 @@ def limit(documents: Sequence[Document], count: int | None) -> list[Document]:
 
 
 def overlap_facts(corpus: Corpus) -> dict[str, int]:
-    """Counts that a careful reader looks for: ids or texts that occur in training and again elsewhere."""
+    """Counts of ids and texts that occur in training and again elsewhere, or twice."""
     trained_ids, trained_texts = _ids_and_texts(corpus.splits["train"])
     facts = {"repeated_ids_in_train": _repeats(d.id for d in corpus.splits["train"])}
     for split in SPLITS[1:]:

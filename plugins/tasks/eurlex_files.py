@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 import zlib
 from collections.abc import Iterator, Mapping
@@ -73,7 +74,7 @@ def files_fingerprint(files: Mapping[SplitName, Path]) -> str:
 
 
 def read_split(path: Path, split: SplitName, choice: TextChoice) -> list[Document]:
-    """The documents of one file. Raises :class:`UserError` with the row number where a row is wrong."""
+    """The documents of one file. Raises :class:`UserError` that names the row that is wrong."""
     rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
     documents = [parse_row(row, path.name, number, split, choice) for number, row in rows]
     if not documents:
@@ -84,8 +85,7 @@ def read_split(path: Path, split: SplitName, choice: TextChoice) -> list[Documen
 def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
     number = 0
     try:
-        opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-        with opened as stream:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
                 if line.strip():
                     yield number, _json(line, path, number)
@@ -109,12 +109,11 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:  # type: ignore[no-untyped-call]
+        with pq.ParquetFile(path) as file:
             wanted = ("celex_id", "title", "text", LABELS)
             columns = [name for name in file.schema_arrow.names if name in wanted]
-            number = 0
-            for batch in file.iter_batches(columns=columns):
-                for number, row in enumerate(batch.to_pylist(), start=number + 1):
-                    yield number, row
+            batches = file.iter_batches(columns=columns)
+            rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+            yield from enumerate(rows, start=1)
     except pa.ArrowException as error:
         raise UserError(f"file {path} is not a readable parquet file: {error}.") from error

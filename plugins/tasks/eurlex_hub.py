@@ -1,7 +1,7 @@
 """EU law from the Hugging Face hub, at pinned revisions.
 
-``NLP-AUEB/eurlex`` itself is a script data set, which ``datasets`` >= 4 does not run; the same rows are
-published as parquet files, and those are read here.
+``NLP-AUEB/eurlex`` itself is a script data set, which ``datasets`` >= 4 does not run; the same rows
+are published as parquet files, and those are read here.
 """
 
 from __future__ import annotations

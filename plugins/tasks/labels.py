@@ -22,14 +22,10 @@ class LabelVocabulary:
     trained: frozenset[str]
     """Every label of the training split, kept or cut."""
 
-    def indices(self, document: Document) -> list[int]:
-        """Positions of the document's labels that are in the vocabulary, ascending."""
-        positions = self._positions
-        return sorted(positions[label] for label in document.labels if label in positions)
-
-    @property
-    def _positions(self) -> dict[str, int]:
-        return {name: index for index, name in enumerate(self.names)}
+    def encode(self, documents: Sequence[Document]) -> list[list[int]]:
+        """For each document the positions of its labels that are kept, ascending."""
+        position = {name: index for index, name in enumerate(self.names)}
+        return [sorted(position[n] for n in d.labels if n in position) for d in documents]
 
 
 def build_vocabulary(train: Sequence[Document], settings: CorpusSettings) -> LabelVocabulary:
@@ -55,9 +51,9 @@ def build_vocabulary(train: Sequence[Document], settings: CorpusSettings) -> Lab
 def label_facts(corpus: Corpus, vocabulary: LabelVocabulary) -> dict[str, Any]:
     """What became of the labels.
 
-    ``cut``: labels of the training split that ``min_count`` or ``top_k`` took off. ``unseen``: labels
-    that the training split does not have. Both as number of labels and of their occurrences, per split.
-    ``examples_without_labels``: kept, with all targets zero.
+    ``cut``: labels of the training split that ``min_count`` or ``top_k`` took off. ``unseen``:
+    labels that the training split does not have. Both as number of labels and of their occurrences,
+    per split. ``examples_without_labels``: kept, with all targets zero.
     """
     kept = frozenset(vocabulary.names)
     facts: dict[str, Any] = {

@@ -1,12 +1,14 @@
 """The data of the task ``license_rules``: licence texts and notices from ``licensedcode-data``.
 
-The package (CC-BY-4.0, by nexB Inc. and others) holds one file per text, with a YAML header that names
-the licences and says what kind of text it is. Labels of a document: ``key:<licence>`` for each licence
-of its expression, ``category:<category>`` of those licences, and ``kind:<text|notice|reference|...>``.
+The package (CC-BY-4.0, by nexB Inc. and others) holds one file per text, with a YAML header that
+names the licences and says what kind of text it is. Labels of a document: ``key:<licence>`` for
+each licence of its expression, ``category:<category>`` of those licences, and
+``kind:<text|notice|reference|...>``.
 
-Left out: texts under 15 words, false positives, deprecated texts, and texts that equal an earlier one
-in all but case, punctuation and space. Splits are 80/10/10 by the hash of the text; near duplicates
-stay together, and large groups of them (such as the many wordings of one notice) are trained on.
+Left out: texts under 15 words, false positives, deprecated texts, and texts that equal an earlier
+one in all but case, punctuation and space. Splits are 80/10/10 by the hash of the text; near
+duplicates stay together, and large groups of them (such as the many wordings of one notice) are
+trained on.
 """
 
 from __future__ import annotations
@@ -98,14 +100,16 @@ def _installed_version() -> str:
 
 
 def parse_rules(folder: Path) -> tuple[dict[str, Any], dict[SplitName, list[Document]]]:
-    """Facts (what was left out, and why) and the documents of each split, in the order of file names.
+    """Facts (what was left out, and why) and the documents, in the order of file names.
 
     folder:
         holds ``licenses/*.LICENSE``, which give each licence its category, and ``rules/*.RULE``.
     """
     from altgrad_plugins.tasks.near_duplicates import near_duplicate_groups
 
-    categories = {path.stem: header.get("category") for path, header, _ in _files(folder, "LICENSE")}
+    categories = {
+        path.stem: header.get("category") for path, header, _ in _files(folder, "LICENSE")
+    }
     left_out: Counter[str] = Counter()
     documents: dict[str, Document] = {}
     for path, header, text in _files(folder, "RULE"):

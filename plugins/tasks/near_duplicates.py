@@ -1,8 +1,8 @@
 """Groups of near-duplicate texts, so that none of a group is trained on and another tested on.
 
-MinHash (Broder 1997) over word 5-shingles, with banding: two texts fall into one group if all hashes of
-at least one band agree, which at 4 bands of 16 hashes happens for half of the pairs at a Jaccard
-similarity of 0.92, and hardly below 0.8. Groups are closed transitively.
+MinHash (Broder 1997) over word 5-shingles, with banding: two texts fall into one group if all
+hashes of at least one band agree, which at 4 bands of 16 hashes happens for half of the pairs at a
+Jaccard similarity of 0.92, and hardly below 0.8. Groups are closed transitively.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def near_duplicate_groups(texts: Sequence[Sequence[str]]) -> list[int]:
 
 
 def _shingles(words: Sequence[str], word_hash: dict[str, int]) -> _Words:
-    """Distinct hashes of the runs of 5 words (of all words, if there are fewer). Shape (n,), n >= 1."""
+    """Distinct hashes of the runs of 5 words (of all, if there are fewer), shape (n,)."""
     for word in words:
         if word not in word_hash:
             word_hash[word] = zlib.crc32(word.encode())

@@ -1,9 +1,10 @@
-"""What ``model.pretrained`` names: a folder (checked, hashed) or a model on the hub. Free of torch."""
+"""What ``model.pretrained`` names: a folder (checked, hashed) or a name on the hub. No torch."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from altgrad_core.errors import UserError
 from altgrad_plugins.tasks.digest import file_digest
@@ -52,7 +53,7 @@ def local_folder(pretrained: str) -> Path | None:
 
 
 def pretrained_fingerprint(settings: ModelSettings) -> dict[str, str]:
-    """``{"model": ...}``: a hash of the folder's files, or the hub name with its revision; else empty."""
+    """``{"model": ...}``: a hash of the folder's files, or the hub name with its revision."""
     if settings.pretrained is None:
         return {}
     folder = local_folder(settings.pretrained)
@@ -64,3 +65,25 @@ def pretrained_fingerprint(settings: ModelSettings) -> dict[str, str]:
         if file.is_file() and file.suffix in _CONTENT:
             total.update(file.name.encode() + b"\0" + file_digest(file))
     return {"model": f"sha256:{total.hexdigest()}"}
+
+
+def from_pretrained(
+    what: str, factory: Any, pretrained: str, revision: str | None, **options: Any
+) -> Any:
+    """``factory.from_pretrained(...)`` with every failure as a :class:`UserError`."""
+    folder = local_folder(pretrained)
+    try:
+        if folder is not None:
+            return factory.from_pretrained(str(folder), local_files_only=True, **options)
+        return factory.from_pretrained(pretrained, revision=revision, **options)
+    except Exception as error:  # the errors of several libraries and file formats come through here
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        if folder is not None:
+            raise UserError(
+                f"model.pretrained: the {what} in {folder} cannot be loaded ({reason})."
+            ) from error
+        raise UserError(
+            f"model.pretrained: the {what} of {pretrained!r} cannot be fetched from the Hugging "
+            f"Face hub, and there is no folder of that name: no network? ({reason}) Give the path "
+            "of a local folder, or set model.pretrained=null to train from scratch."
+        ) from error

@@ -1,8 +1,8 @@
-"""From a row of a data file to a :class:`Document`, with errors that say which row is wrong, and how.
+"""From a row of a data file to a :class:`Document`, with errors that name the row.
 
-Schema (that of the Hugging Face data set ``NLP-AUEB/eurlex``): ``celex_id`` str, ``title`` str, ``text``
-str, ``eurovoc_concepts`` list of str. ``celex_id`` may be missing; of ``title`` and ``text``, those
-that the setting ``text`` asks for must be there, and null or "" counts as empty.
+Schema (that of the Hugging Face data set ``NLP-AUEB/eurlex``): ``celex_id`` str, ``title`` str,
+``text`` str, ``eurovoc_concepts`` list of str. ``celex_id`` may be missing; of ``title`` and
+``text``, those that the setting ``text`` asks for must be there, and null or "" counts as empty.
 """
 
 from __future__ import annotations

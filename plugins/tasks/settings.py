@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic.config import JsonDict
 
 from altgrad_core.interfaces.plugin import Settings
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
-_ELSEWHERE = {"identity": False}
-"""Says where something lies, not what it is: the content enters a run's id through the fingerprint."""
+_ELSEWHERE: JsonDict = {"identity": False}
+"""Says where something lies, not what it is; the fingerprint brings the content into the id."""
 
 
 class CorpusSettings(Settings):

@@ -36,14 +36,19 @@ def test_a_record_survives_its_line_exactly(metrics: dict[str, float]) -> None:
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> None:
     target = tmp_path / "status.json"
     target.write_text("old")
-    with pytest.raises(RuntimeError, match="halfway"), atomic_file(target) as file:
-        file.write(b"new")
-        raise RuntimeError("halfway")
+
+    def halfway() -> None:
+        with atomic_file(target) as file:
+            file.write(b"new")
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        halfway()
     assert target.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["status.json"]
 
 
-@pytest.fixture()
+@pytest.fixture
 def directory(tmp_path: Path) -> RunDirectory:
     made = RunDirectory(tmp_path / "abc")
     made.create("id: abc\n")

@@ -28,7 +28,9 @@ def encoder() -> nn.Module:
     return nn.Sequential(nn.TransformerEncoder(block, 2), nn.Linear(WIDTH, LABELS))
 
 
-def training_step(format_name: str, optimizer_name: str, device: torch.device) -> Callable[[], None]:
+def training_step(
+    format_name: str, optimizer_name: str, device: torch.device
+) -> Callable[[], None]:
     torch.manual_seed(0)
     model = encoder()
     quantize_model(model, load_format(format_name))

@@ -108,7 +108,11 @@ class Counting(Monitor):
 
 
 def trainer(
-    folder: Path, sink: Memory, task: Task | None = None, monitor: Monitor | None = None, **changes: Any
+    folder: Path,
+    sink: Memory,
+    task: Task | None = None,
+    monitor: Monitor | None = None,
+    **changes: Any,
 ) -> Trainer:
     settings = TrainingSettings.model_validate(
         {
@@ -150,7 +154,7 @@ def test_equals_a_plain_loop(tmp_path: Path) -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     for mine, plain in zip(ours.parts.model.parameters(), model.parameters(), strict=True):
         assert torch.equal(mine, plain)
     logged = {s: m["train/all/loss"] for s, kind, m in sink.lines if kind == "train"}
@@ -215,7 +219,9 @@ def test_a_passing_nan_within_the_patience_goes_on(tmp_path: Path) -> None:
     class Passing(Regression):
         def loss(self, model: nn.Module, batch: Batch) -> Tensor:
             bad = bool(batch.tensors["y"].isnan().any())
-            loss = super().loss(model, Batch({k: v.nan_to_num() for k, v in batch.tensors.items()}, 8, 8))
+            loss = super().loss(
+                model, Batch({k: v.nan_to_num() for k, v in batch.tensors.items()}, 8, 8)
+            )
             return loss + (math.nan if bad else 0.0) * loss.detach()
 
     run = trainer(
@@ -227,6 +233,6 @@ def test_a_passing_nan_within_the_patience_goes_on(tmp_path: Path) -> None:
 def test_a_monitor_may_end_the_run(tmp_path: Path) -> None:
     sink = Memory()
     result = trainer(tmp_path / "a", sink, monitor=Counting(stop_at=6)).run()
-    assert (result.step, result.stopped) == (6, "counting: enough")
+    assert (result.step, result.stopped) == (6, "monitor counting: enough")
     assert max(step for step, _, _ in sink.lines) == 6
     assert [kind for _, kind, _ in sink.lines].count("final") == 1

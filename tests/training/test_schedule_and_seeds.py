@@ -32,7 +32,9 @@ def test_linear_and_cosine_match_the_formulas_of_torch() -> None:
         )
         for step in range(1, 11):
             ours = learning_rate(settings(schedule=name), step)
-            torch.testing.assert_close(ours, optimizer.param_groups[0]["lr"], rtol=1e-12, atol=1e-15)
+            torch.testing.assert_close(
+                ours, optimizer.param_groups[0]["lr"], rtol=1e-12, atol=1e-15
+            )
             optimizer.step()
             witness.step()
 

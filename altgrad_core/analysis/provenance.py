@@ -1,0 +1,90 @@
+"""Where each run comes from, and what it was trained on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from altgrad_core.analysis.document import Cell, cells
+from altgrad_core.analysis.numbers import NONE, significant
+from altgrad_core.results.stored import StoredRun
+
+_LONGEST = 160
+"""Characters of one fact; a longer one is cut, since it is whole in ``facts.json``."""
+
+
+def provenance_row(run: StoredRun, folder: Path) -> tuple[Cell, ...]:
+    """Id (a link from ``folder``), condition, seed, seconds, device, versions, git and data."""
+    environment, spec = run.environment, run.spec
+    device = environment.get("device_name") or environment.get("device")
+    return (
+        Cell(spec.id, href=directory_link(run.directory.path, folder)),
+        Cell(spec.condition),
+        Cell(str(spec.seed)),
+        Cell(significant(run.status.seconds) if run.status.seconds else NONE),
+        Cell(str(device) if device else NONE),
+        Cell(_versions(run)),
+        Cell(_git(environment.get("git"))),
+        Cell(", ".join(f"{k} {_cut(v, 20)}" for k, v in spec.fingerprint.items()) or NONE),
+    )
+
+
+def directory_link(directory: Path, folder: Path) -> str:
+    """The address of a run directory from a page in ``folder``."""
+    return Path(os.path.relpath(directory.resolve(), folder.resolve())).as_posix() + "/"
+
+
+def _versions(run: StoredRun) -> str:
+    """Python, the packages that compute, and the distributions that provide the plugins."""
+    environment = run.environment
+    found = {"python": environment.get("python"), "torch": environment.get("torch")}
+    found["altgrad-bench"] = environment.get("altgrad_bench")
+    packages = environment.get("packages")
+    if isinstance(packages, Mapping):
+        found |= {name: packages[name] for name in ("torch", "altgrad-bench") if name in packages}
+    found |= run.spec.distributions
+    return ", ".join(f"{name} {version}" for name, version in found.items() if version) or NONE
+
+
+def _git(revision: Any) -> str:
+    if isinstance(revision, Mapping):
+        commit = revision.get("commit")
+        if not commit:
+            return NONE
+        return f"{_cut(str(commit), 12)}{', with changes' if revision.get('changed') else ''}"
+    return _cut(str(revision), 40) if revision else NONE
+
+
+def fact_rows(facts: Sequence[Mapping[str, Any]]) -> tuple[tuple[Cell, ...], ...]:
+    """One row per fact; where runs differ, each value once."""
+    values: dict[str, dict[str, None]] = {}
+    for one in facts:
+        for name, value in _flat(one):
+            values.setdefault(name, {})[value] = None
+    return tuple(cells(name, _cut("; ".join(known), _LONGEST)) for name, known in values.items())
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, inner in value.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(inner, Mapping):
+            yield from _flat(inner, f"{name}: ")
+        elif isinstance(inner, list):
+            yield name, ", ".join(map(_text, inner)) or "none"
+        else:
+            yield name, _text(inner)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: NONE}[value]
+    if isinstance(value, float):
+        return significant(value, 4)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,0 +1,84 @@
+"""The content id of a run: what determines its result, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Set
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+from pydantic import BaseModel
+
+from altgrad_core.errors import UserError
+from altgrad_core.interfaces.plugin import Kind
+from altgrad_core.planning.spec import PluginChoice, RunSpec
+from altgrad_core.quantization.settings import FormatChoice
+from altgrad_core.registry.catalog import Catalog
+
+_LENGTH = 12
+
+
+def run_id(spec: RunSpec, catalog: Catalog) -> str:
+    """The id that ``spec`` should have (the one it has is not looked at): see :class:`RunSpec`."""
+    return hashlib.sha256(canonical(identity(spec, catalog)).encode()).hexdigest()[:_LENGTH]
+
+
+def identity(spec: RunSpec, catalog: Catalog) -> dict[str, Any]:
+    """Everything that determines the result of ``spec``, as plain data."""
+    return {
+        "task": _choice("task", spec.task, catalog),
+        "quantization": _plain(spec.quantization, catalog),
+        "optimizer": _choice("optimizer", spec.optimizer, catalog),
+        "training": _plain(spec.training, catalog),
+        "monitors": [_choice("monitor", monitor, catalog) for monitor in spec.monitors],
+        "seed": spec.seed,
+        "distributions": dict(spec.distributions),
+        "fingerprint": dict(spec.fingerprint),
+    }
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of ``value``: sorted keys, no spaces, floats that read back the same."""
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError as error:
+        raise UserError(f"every number in a setting must be finite: {error}") from error
+
+
+def _choice(kind: Kind, choice: PluginChoice | FormatChoice, catalog: Catalog) -> dict[str, Any]:
+    settings = catalog.validate(kind, choice.name, choice.settings)
+    return {"name": choice.name, "settings": _plain(settings, catalog)}
+
+
+def _plain(value: Any, catalog: Catalog) -> Any:
+    """``value`` as JSON data, without the fields that are marked with ``identity: False``."""
+    match value:
+        case FormatChoice():
+            return _choice("format", value, catalog)
+        case BaseModel():
+            return {
+                name: _plain(getattr(value, name), catalog)
+                for name, info in type(value).model_fields.items()
+                if not _outside(info.json_schema_extra)
+            }
+        case Mapping():
+            return {str(key): _plain(item, catalog) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item, catalog) for item in value]
+        case Set():
+            return sorted((_plain(item, catalog) for item in value), key=repr)
+        case Enum():
+            return value.value
+        case PurePath():
+            return value.as_posix()
+        case None | bool() | int() | float() | str():
+            return value
+    raise UserError(
+        f"a setting of type {type(value).__name__} cannot be part of a run's id: {value!r}"
+    )
+
+
+def _outside(extra: Any) -> bool:
+    return isinstance(extra, Mapping) and extra.get("identity") is False

@@ -1,0 +1,197 @@
+"""Suite -> Plan: before anything runs, each cell is complete and valid, or has a reason to skip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from altgrad_core.errors import UserError
+from altgrad_core.planning.declaration import Suite
+from altgrad_core.planning.draft import lookup
+from altgrad_core.planning.identity import canonical, identity, run_id
+from altgrad_core.planning.known import refuse_unknown_key
+from altgrad_core.planning.labels import design_axes, labels
+from altgrad_core.planning.resolve import Resolved, as_sections, resolve, short_format
+from altgrad_core.planning.spec import RunSpec
+from altgrad_core.quantization.settings import FormatChoice
+from altgrad_core.registry.catalog import Catalog
+from altgrad_core.registry.catalog import catalog as installed
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A condition with a seed: a run to be, or the reason why there is none."""
+
+    label: str
+    seed: int
+    axes: dict[str, Any]
+    """The axes along which the conditions differ independently: dotted key -> value."""
+    spec: RunSpec | None
+    skip: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of a suite: all conditions of the first seed, then those of the next."""
+
+    suite: Suite
+    cells: tuple[Cell, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def specs(self) -> list[RunSpec]:
+        """The runs."""
+        return [cell.spec for cell in self.cells if cell.spec is not None]
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON data; a cell's ``spec`` is what the run's ``spec.yaml`` holds."""
+        contrast = self.suite.contrast
+        return {
+            "suite": self.suite.name,
+            "description": self.suite.description,
+            "source": self.suite.source,
+            "seeds": list(self.suite.seeds),
+            "contrast": contrast.model_dump(mode="json") if contrast else None,
+            "notes": list(self.notes),
+            "cells": [
+                {
+                    "label": cell.label,
+                    "seed": cell.seed,
+                    "id": cell.spec.id if cell.spec else None,
+                    "axes": cell.axes,
+                    "skip": cell.skip,
+                    "spec": cell.spec.model_dump(mode="json") if cell.spec else None,
+                }
+                for cell in self.cells
+            ],
+        }
+
+
+@dataclass
+class _Condition:
+    """A condition that is kept, with its seeds."""
+
+    resolved: Resolved
+    sections: dict[str, dict[str, Any]]
+    seeds: list[int]
+
+    @property
+    def formats(self) -> dict[str, FormatChoice | None]:
+        quantization = self.resolved.spec.quantization
+        return {
+            "quantization.format": quantization.format,
+            "quantization.activation_format": quantization.activation_format,
+        }
+
+
+@dataclass
+class _Planner:
+    suite: Suite
+    catalog: Catalog
+    notes: list[str] = field(default_factory=list)
+    matched: set[int] = field(default_factory=set)
+    """Which exclusions matched a cell."""
+    fingerprints: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def plan(self) -> Plan:
+        for exclusion in self.suite.exclude:
+            for path, _ in exclusion.wanted:
+                refuse_unknown_key(path, exclusion.document, self.catalog)
+        conditions = self.merged(list(self.conditions()))
+        self.notes += [
+            f"{one.document.where()}: exclude matches no cell"
+            for index, one in enumerate(self.suite.exclude)
+            if index not in self.matched
+        ]
+        cells = tuple(self.cells(conditions))
+        if not any(cell.spec for cell in cells):
+            raise UserError(_nothing(self.suite, cells))
+        for condition in conditions:
+            self.notes += condition.resolved.notes
+        return Plan(self.suite, cells, tuple(dict.fromkeys((*self.suite.notes, *self.notes))))
+
+    def conditions(self) -> Iterator[_Condition]:
+        for draft in self.suite.drafts():
+            seeds = [s for s in self.suite.seeds if not self.excluded({**draft.values, "seed": s})]
+            if not seeds:
+                continue
+            resolved = resolve(draft, self.catalog)
+            sections = as_sections(resolved.spec)
+            seeds = [s for s in seeds if not self.excluded({**sections, "seed": s})]
+            if seeds:
+                yield _Condition(resolved, sections, seeds)
+
+    def excluded(self, values: dict[str, Any]) -> bool:
+        found = {index for index, one in enumerate(self.suite.exclude) if one.matches(values)}
+        self.matched |= found
+        return bool(found)
+
+    def merged(self, conditions: list[_Condition]) -> list[_Condition]:
+        """The conditions, each once: two whose runs would have the same ids are one."""
+        unique: dict[str, _Condition] = {}
+        for condition in conditions:
+            key = canonical(identity(condition.resolved.spec, self.catalog))
+            first = unique.setdefault(key, condition)
+            if first is not condition:
+                first.seeds = [s for s in self.suite.seeds if s in {*first.seeds, *condition.seeds}]
+        if repeated := len(conditions) - len(unique):
+            self.notes.append(f"{repeated} of the conditions repeat others and are not run twice")
+        return list(unique.values())
+
+    def cells(self, conditions: list[_Condition]) -> Iterator[Cell]:
+        keys = self.suite.axis_keys()
+        rows = [self.axis_values(keys, condition) for condition in conditions]
+        axes = design_axes(keys, rows) if conditions else []
+        named = labels([condition.resolved.head for condition in conditions], axes, rows)
+        for seed in self.suite.seeds:
+            for condition, label, row in zip(conditions, named, rows, strict=True):
+                if seed in condition.seeds:
+                    chosen = {key: row[key] for key in axes if key in row}
+                    yield self.cell(condition.resolved, label, seed, chosen)
+
+    def axis_values(self, keys: list[str], condition: _Condition) -> dict[str, Any]:
+        """The condition's values of those keys that it has; a format in its shortest form."""
+        found = {}
+        for key in keys:
+            there, value = lookup(condition.sections, tuple(key.split(".")))
+            if there:
+                choice = condition.formats.get(key)
+                found[key] = short_format(choice, self.catalog) if choice else value
+        return found
+
+    def cell(self, resolved: Resolved, label: str, seed: int, axes: dict[str, Any]) -> Cell:
+        if resolved.missing:
+            return Cell(label, seed, axes, None, "; ".join(resolved.missing))
+        spec = resolved.spec.model_copy(
+            update={
+                "suite": self.suite.name,
+                "condition": label,
+                "axes": axes,
+                "seed": seed,
+                "fingerprint": self.fingerprint(resolved.spec),
+            }
+        )
+        return Cell(label, seed, axes, spec.model_copy(update={"id": run_id(spec, self.catalog)}))
+
+    def fingerprint(self, spec: RunSpec) -> dict[str, str]:
+        key = canonical(spec.task.model_dump(mode="json"))
+        if key not in self.fingerprints:
+            found = self.catalog.fingerprint(spec.task.name, spec.task.settings)
+            self.fingerprints[key] = dict(sorted(found.items()))
+        return self.fingerprints[key]
+
+
+def plan_suite(suite: Suite, catalog: Catalog | None = None) -> Plan:
+    """Expand and validate ``suite`` with the installed plugins, or those of ``catalog``.
+
+    Raises ``UserError`` for a wrong setting (with file and line), for data that cannot be
+    identified, and for a suite of which no cell can be run.
+    """
+    return _Planner(suite, catalog or installed()).plan()
+
+
+def _nothing(suite: Suite, cells: tuple[Cell, ...]) -> str:
+    reasons = dict.fromkeys(cell.skip for cell in cells if cell.skip)
+    why = "; ".join(reasons) if reasons else "every cell is excluded"
+    return f"{suite.source}: the suite {suite.name!r} has no cell to run: {why}."

@@ -1,0 +1,67 @@
+"""A plan as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from altgrad_core.planning.labels import axis_label
+from altgrad_core.planning.plan import Cell, Plan
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """Print every cell with its run id, or the reason why it is skipped; then notes and totals."""
+    console.print(Text.assemble((plan.suite.name, "bold"), f"  ({plan.suite.source})"))
+    if plan.suite.description:
+        console.print(Text(plan.suite.description, style="dim"))
+    console.print()
+    console.print(plan_table(plan))
+    console.print()
+    for note in plan.notes:
+        console.print(Text(f"note: {note}", style="yellow"))
+    console.print(Text(totals(plan)))
+
+
+def plan_table(plan: Plan) -> Table:
+    """One row per cell; columns for the axes along which the plan varies."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    axes = _varying(plan.cells)
+    table.add_column("condition", no_wrap=True)
+    table.add_column("seed", justify="right")
+    for key in axes:
+        table.add_column(key, overflow="fold")
+    table.add_column("run", no_wrap=True)
+    table.add_column("steps", justify="right")
+    skips = any(cell.skip for cell in plan.cells)
+    if skips:
+        table.add_column("skipped because", overflow="fold")
+    for cell in plan.cells:
+        values = [axis_label(cell.axes.get(key)) for key in axes]
+        run = [cell.spec.id, str(cell.spec.training.max_steps)] if cell.spec else ["–", "–"]
+        row = [cell.label, str(cell.seed), *values, *run]
+        row += [cell.skip or ""] if skips else []
+        table.add_row(*map(Text, row), style=None if cell.spec else "dim")
+    return table
+
+
+def totals(plan: Plan) -> str:
+    """``12 cells: 12 to run, 0 skipped (12 conditions, 1 seed)``."""
+    cells, runs = len(plan.cells), len(plan.specs)
+    conditions = len({cell.label for cell in plan.cells})
+    counts = f"{_count(conditions, 'condition')}, {_count(len(plan.suite.seeds), 'seed')}"
+    return f"{_count(cells, 'cell')}: {runs} to run, {cells - runs} skipped ({counts})"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _varying(cells: Iterable[Cell]) -> list[str]:
+    values: dict[str, set[str]] = {}
+    for cell in cells:
+        for key, value in cell.axes.items():
+            values.setdefault(key, set()).add(axis_label(value))
+    return [key for key, found in values.items() if len(found) > 1]

@@ -1,0 +1,216 @@
+"""A cell's draft -> complete, validated settings. Every plugin's own model has its say here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+import altgrad_core
+from altgrad_core.errors import UserError
+from altgrad_core.interfaces.plugin import Kind
+from altgrad_core.planning.draft import Draft
+from altgrad_core.planning.spec import PluginChoice, RunSpec
+from altgrad_core.quantization.settings import FormatChoice, QuantizationSettings
+from altgrad_core.registry.catalog import Catalog
+from altgrad_core.registry.discovery import Registered
+from altgrad_core.registry.needs import missing_needs
+from altgrad_core.registry.problems import Path, dotted, explain
+from altgrad_core.training.settings import TrainingSettings
+
+_CORE = "altgrad-bench"
+_ModelT = TypeVar("_ModelT", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A condition with every default written out, and what is known about its plugins."""
+
+    spec: RunSpec
+    """Without id, suite, condition, axes, seed and fingerprint."""
+    head: str
+    """``e5m2_manifold``: the labels of format and optimizer."""
+    missing: tuple[str, ...]
+    """What this machine lacks."""
+    notes: tuple[str, ...]
+
+
+def resolve(draft: Draft, catalog: Catalog) -> Resolved:
+    """Validate and complete ``draft``. ``UserError`` gives the place of each wrong setting."""
+    return _Resolver(draft, catalog).resolved()
+
+
+class _Resolver:
+    def __init__(self, draft: Draft, catalog: Catalog) -> None:
+        self.draft = draft
+        self.catalog = catalog
+        self.used: list[Registered] = []
+        self.notes: list[str] = []
+
+    def resolved(self) -> Resolved:
+        given = self.draft.values.get("training", {})
+        training = self.validated(TrainingSettings, given, ("training",))
+        quantization = self.quantization()
+        task, optimizer = self.task(), self.optimizer()
+        monitors = self.listed("monitor", "monitors")
+        distributions = {entry.distribution: entry.version for entry in self.used}
+        distributions[_CORE] = altgrad_core.__version__
+        heads = (self.label("format", quantization.format), self.label("optimizer", optimizer))
+        needs = [
+            f"{entry.kind} {entry.offer.name} {need}"
+            for entry in self.used
+            for need in missing_needs(entry.offer)
+        ]
+        spec = RunSpec(
+            id="",
+            suite="",
+            condition="",
+            seed=0,
+            task=task,
+            quantization=quantization,
+            optimizer=optimizer,
+            training=training,
+            monitors=monitors,
+            trackers=self.trackers(),
+            distributions=dict(sorted(distributions.items())),
+        )
+        return Resolved(spec, "_".join(heads), tuple(dict.fromkeys(needs)), tuple(self.notes))
+
+    def task(self) -> PluginChoice:
+        data = dict(self.draft.values.get("data", {}))
+        path: Path = ("data", "dataset")
+        name = self.name("task", data.pop("dataset", None), path)
+        fields = self.entry("task", name, path).offer.settings.model_fields
+        sections = {"data": data, "model": self.draft.values.get("model", {})}
+        settings = {key: value for key, value in sections.items() if value or key in fields}
+        return self.chosen("task", name, settings, path, ())
+
+    def optimizer(self) -> PluginChoice:
+        settings = dict(self.draft.values.get("optimizer", {}))
+        path: Path = ("optimizer", "type")
+        name = self.name("optimizer", settings.pop("type", None), path)
+        return self.chosen("optimizer", name, settings, path, ("optimizer",))
+
+    def quantization(self) -> QuantizationSettings:
+        here: Path = ("quantization",)
+        read = self.validated(QuantizationSettings, self.draft.values.get("quantization", {}), here)
+        overrides = tuple(
+            override.model_copy(
+                update={"format": self.format(override.format, (*here, "overrides", i, "format"))}
+            )
+            for i, override in enumerate(read.overrides)
+        )
+        formats = {
+            key: self.format(getattr(read, key), (*here, key))
+            for key in ("format", "activation_format")
+        }
+        return read.model_copy(update={**formats, "overrides": overrides})
+
+    def format(self, choice: FormatChoice | None, path: Path) -> FormatChoice | None:
+        if choice is None:
+            return None
+        full = self.chosen("format", choice.name, choice.settings, path, path)
+        return FormatChoice(name=full.name, settings=full.settings)
+
+    def listed(self, kind: Kind, section: str) -> tuple[PluginChoice, ...]:
+        """The plugins of a section like ``monitors``; ``all`` is every one that can run here."""
+        given = dict(self.draft.values.get(section, {}))
+        if "all" in given:
+            if given.pop("all"):
+                raise self.draft.error((section, "all"), "this takes no settings")
+            for entry in self.catalog.offers(kind).values():
+                if not missing_needs(entry.offer):
+                    given.setdefault(entry.offer.name, None)
+        chosen = []
+        for name in sorted(name for name, settings in given.items() if settings is not False):
+            settings = {} if given[name] is None else given[name]
+            path: Path = (section, name)
+            chosen.append(self.chosen(kind, name, settings, path, path))
+        return tuple(chosen)
+
+    def trackers(self) -> tuple[PluginChoice, ...]:
+        """Trackers hold copies: one that cannot run here is left out, with a note."""
+        kept = []
+        for choice in self.listed("tracker", "trackers"):
+            missing = missing_needs(self.catalog.get("tracker", choice.name).offer)
+            self.notes += [f"tracker {choice.name} is left out: it {need}" for need in missing]
+            kept += [] if missing else [choice]
+        return tuple(kept)
+
+    def name(self, kind: Kind, given: Any, path: Path) -> str:
+        if isinstance(given, str):
+            return given
+        known = ", ".join(self.catalog.names(kind))
+        got = "is missing" if given is None else f"is {given!r}, which is no name"
+        raise self.draft.error(path, f"the name of the {kind} {got}. Allowed: {known}.")
+
+    def entry(self, kind: Kind, name: str, path: Path) -> Registered:
+        try:
+            return self.catalog.get(kind, name)
+        except UserError as error:
+            raise self.draft.error(path, str(error)) from error
+
+    def chosen(
+        self, kind: Kind, name: str, settings: Any, name_path: Path, path: Path
+    ) -> PluginChoice:
+        """A plugin with its complete settings. ``path`` is where the suite gives them."""
+        entry = self.entry(kind, name, name_path)
+        model = self.validated(entry.offer.settings, settings, path)
+        if kind != "tracker":  # trackers have no part in the result
+            self.used.append(entry)
+        return PluginChoice(name=name, settings=model.model_dump(mode="json"))
+
+    def label(self, kind: Kind, choice: PluginChoice | FormatChoice) -> str:
+        """The plugin's short name; settings fill the braces of the one that its offer gives."""
+        offer = self.catalog.get(kind, choice.name).offer
+        return (offer.label or offer.name).format_map(choice.settings)
+
+    def validated(self, model: type[_ModelT], settings: Any, path: Path) -> _ModelT:
+        try:
+            return model.model_validate(settings)
+        except ValidationError as error:
+            faults = [
+                f"{self.draft.where((*path, *problem.path))}: "
+                f"{dotted((*path, *problem.path))}: {problem.message}"
+                for problem in explain(error, model)
+            ]
+            raise UserError("\n".join(faults)) from error
+        except UserError as error:  # a validator's own words
+            raise self.draft.error(path, str(error)) from error
+
+
+def as_sections(spec: RunSpec) -> dict[str, dict[str, Any]]:
+    """The sections of the suite file that declares ``spec``, every default written out."""
+    quantization = spec.quantization.model_dump(mode="json")
+    for place in (quantization, *quantization["overrides"]):
+        for key in ("format", "activation_format"):
+            if place.get(key) is not None:
+                place[key] = _compact(**place[key])
+    settings = spec.task.settings
+    data = {"dataset": spec.task.name, **(settings.get("data") or {})}
+    return {
+        **({"model": settings["model"]} if settings.get("model") else {}),
+        "data": data,
+        "training": spec.training.model_dump(mode="json"),
+        "quantization": quantization,
+        "optimizer": {"type": spec.optimizer.name, **spec.optimizer.settings},
+        "monitors": {choice.name: choice.settings for choice in spec.monitors},
+        "trackers": {choice.name: choice.settings for choice in spec.trackers},
+    }
+
+
+def short_format(choice: FormatChoice, catalog: Catalog) -> Any:
+    """A format as users would write it: its name, with the settings that are not the default."""
+    model = catalog.validate("format", choice.name, choice.settings)
+    return _compact(choice.name, model.model_dump(mode="json", exclude_defaults=True))
+
+
+def _compact(name: str, settings: Mapping[str, Any]) -> Any:
+    """A format in a suite file: its name, or its name among its settings."""
+    if not settings:
+        return name
+    if "name" in settings or "settings" in settings:
+        return {"name": name, "settings": dict(settings)}
+    return {"name": name, **settings}

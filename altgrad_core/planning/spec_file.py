@@ -1,0 +1,59 @@
+"""``spec.yaml``: a run's spec as text, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from altgrad_core.errors import UserError
+from altgrad_core.planning.document import FLOAT, FLOAT_STARTS
+from altgrad_core.planning.spec import LAYOUT, RunSpec
+from altgrad_core.registry.problems import dotted, explain
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that a suite file would read as numbers; writes no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, FLOAT_STARTS)
+
+_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def dump_yaml(data: Any) -> str:
+    """Plain data as YAML, keys in their own order."""
+    return yaml.dump(
+        data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False
+    )
+
+
+def dump_spec(spec: RunSpec) -> str:
+    """The text of ``spec.yaml``."""
+    return dump_yaml(spec.model_dump(mode="json"))
+
+
+def load_spec(path: Path) -> RunSpec:
+    """Read ``spec.yaml``. Raises ``UserError`` for a damaged file or one of another layout."""
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as a run's spec: {error}") from error
+    if not isinstance(data, dict) or "layout" not in data:
+        raise UserError(f"{path} is no run's spec: it has no 'layout'.")
+    if data["layout"] != LAYOUT:
+        raise UserError(
+            f"{path} was written by another version of altgrad-bench: its layout is "
+            f"{data['layout']!r}, this version's is {LAYOUT}. Use the version that wrote it, or "
+            "run the suite into another folder with --runs."
+        )
+    try:
+        return RunSpec.model_validate(data)
+    except ValidationError as error:
+        faults = "; ".join(f"{dotted(p.path)}: {p.message}" for p in explain(error, RunSpec))
+        raise UserError(f"{path} is no valid run's spec: {faults}") from error

@@ -1,0 +1,138 @@
+"""Straight-through fake quantisation: forward sees the rounding, backward does not.
+
+Rounding has derivative zero almost everywhere, so the gradient is passed on as if it were the
+identity (the straight-through estimator; Bengio, Léonard and Courville 2013). It is passed on for
+*saturated* elements too. Clipping it there would be right for an activation, which a layer below
+may bring back; but a weight that lies beyond the grid (possible in delayed mode only) would then
+get no gradient at all, and nothing but weight decay could bring it back. With scales that follow
+amax nothing saturates, and the two estimators are the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from altgrad_core.interfaces.format import Format
+
+_LOW_PRECISION = (torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A tensor on its grid, ready for a product: it stands for ``values * epilogue``.
+
+    ``epilogue`` is None where ``values`` already contain the scale. A scale that is not a power
+    of two would have to be rounded together with the grid values to fit bfloat16, so there it is
+    left for the epilogue: the product is taken of pure grid values and multiplied by it
+    afterwards.
+    """
+
+    values: Tensor
+    epilogue: Tensor | None
+    scale: Tensor
+
+
+def round_to_grid(
+    x: Tensor, fmt: Format, scale: Tensor, dtype: torch.dtype, *, power_of_two: bool
+) -> Rounded:
+    """``scale · fmt.round(x / scale)``: values in ``dtype``, and what the epilogue has to do."""
+    with torch.no_grad():
+        # float16 and bfloat16 would round the quotient, and the grid would round it a second time.
+        work = x.detach().float() if x.dtype in _LOW_PRECISION else x.detach()
+        if not fmt.scaled:
+            return Rounded(fmt.round(work).to(dtype), None, scale)
+        grid = fmt.round(work / scale)
+        if power_of_two or dtype not in _LOW_PRECISION:
+            return Rounded((grid * scale).to(dtype), None, scale)
+        return Rounded(grid.to(dtype), scale, scale)
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, values: Tensor) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
+def straight_through(x: Tensor, values: Tensor) -> Tensor:
+    """``values`` in the forward pass, and the gradient of the result as the gradient of ``x``.
+
+    ``values`` has the shape of ``x`` but may have another dtype. It may be used for any number of
+    forward and backward passes: each gets a graph node of its own.
+    """
+    result: Tensor = _StraightThrough.apply(x, values)  # type: ignore[no-untyped-call]
+    return result
+
+
+def fake_quantize(x: Tensor, fmt: Format, scale: Tensor | float = 1.0) -> Tensor:
+    """``scale · fmt.round(x / scale)`` with the gradient passed straight through; like ``x``."""
+    factor = torch.as_tensor(scale, dtype=torch.float32, device=x.device)
+    rounded = round_to_grid(x, fmt, factor, torch.float32, power_of_two=True)
+    return straight_through(x, rounded.values.to(x.dtype))
+
+
+class _EpilogueLinear(torch.autograd.Function):
+    """``y = (x̂ ŵᵀ) · s``: a product of grid values whose scales are applied afterwards."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        x_values: Tensor,
+        w_values: Tensor,
+        x_scale: Tensor | None,
+        w_scale: Tensor | None,
+    ) -> Tensor:
+        ctx.save_for_backward(x_values, w_values, x_scale, w_scale)
+        return _times(_times(F.linear(x_values, w_values).float(), x_scale), w_scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x_values, w_values, x_scale, w_scale = ctx.saved_tensors
+        grad = grads[0].to(w_values.dtype)
+        grad_x = grad_w = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _times((grad @ w_values).float(), w_scale)
+        if ctx.needs_input_grad[1]:
+            rows = grad.flatten(0, -2) if grad.dim() > 1 else grad[None]
+            inputs = x_values.flatten(0, -2) if x_values.dim() > 1 else x_values[None]
+            grad_w = _times((rows.mT @ inputs).float(), x_scale)
+        return grad_x, grad_w, None, None, None, None
+
+
+def _times(x: Tensor, factor: Tensor | None) -> Tensor:
+    return x if factor is None else x * factor
+
+
+def quantized_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, x_rounded: Rounded | None, w_rounded: Rounded
+) -> Tensor:
+    """``F.linear`` of input and rounded weight, with straight-through gradients.
+
+    x_rounded:
+        the input on its grid; None takes ``x`` as it is.
+
+    Scales that are left for the epilogue are applied to the product in float32, and the bias after
+    them; the result is then rounded to the dtype of the product, once more.
+    """
+    dtype = w_rounded.values.dtype
+    x_epilogue = None if x_rounded is None else x_rounded.epilogue
+    if x_epilogue is None and w_rounded.epilogue is None:
+        inputs = x if x_rounded is None else straight_through(x, x_rounded.values)
+        return F.linear(inputs, straight_through(weight, w_rounded.values), bias)
+    values = x.detach().to(dtype) if x_rounded is None else x_rounded.values
+    product: Tensor = _EpilogueLinear.apply(  # type: ignore[no-untyped-call]
+        x, weight, values, w_rounded.values, x_epilogue, w_rounded.epilogue
+    )
+    return (product if bias is None else product + bias).to(dtype)

@@ -1,0 +1,94 @@
+"""The grid of each quantised weight, as optimizers and monitors see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from altgrad_core.interfaces.format import Format
+from altgrad_core.interfaces.geometry import WeightGeometry
+from altgrad_core.quantization.linear import QuantizedModule
+from altgrad_core.quantization.quantizer import WeightQuantizer
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterGeometry:
+    """The :class:`WeightGeometry` of one parameter of one quantised module.
+
+    Every method works on whole tensors, on any device, and none waits for it.
+    """
+
+    name: str
+    module: QuantizedModule
+    quantizer: WeightQuantizer
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The parameter itself."""
+        return self.quantizer.weight(self.module)
+
+    @property
+    def format(self) -> Format:
+        """The format of the grid."""
+        return self.quantizer.format
+
+    def scale(self) -> Tensor:
+        """The scale of the last forward (before the first: the one it would use), 0-d float32."""
+        return self.quantizer.scale(self.module)
+
+    @torch.no_grad()
+    def ulp(self, weight: Tensor) -> Tensor:
+        """``scale · ulp(weight / scale)``; shape and dtype of ``weight``."""
+        if not self.format.scaled:
+            return self.format.ulp(weight)
+        scale = self.scale()
+        return self.format.ulp(weight / scale) * scale
+
+    @torch.no_grad()
+    def rung(self, weight: Tensor) -> Tensor:
+        """Rung (int32) that each element of ``weight`` rounds to."""
+        if not self.format.scaled:
+            return self.format.to_rung(weight)
+        return self.format.to_rung(weight / self.scale())
+
+    @torch.no_grad()
+    def value(self, rungs: Tensor) -> Tensor:
+        """``scale · value`` (float32) of each rung."""
+        values = self.format.from_rung(rungs)
+        return values * self.scale() if self.format.scaled else values
+
+
+def weight_geometry(model: nn.Module) -> dict[str, WeightGeometry]:
+    """The geometry of every quantised weight of ``model``, by parameter name, in model order.
+
+    A weight that several modules share appears once, under its first name.
+    """
+    found: dict[int, tuple[QuantizedModule, WeightQuantizer]] = {}
+    for module in model.modules():
+        if isinstance(module, QuantizedModule):
+            for quantizer in module.weight_quantizers.values():
+                found.setdefault(id(quantizer.weight(module)), (module, quantizer))
+    return {
+        name: ParameterGeometry(name, *found[id(parameter)])
+        for name, parameter in model.named_parameters()
+        if id(parameter) in found
+    }
+
+
+@torch.no_grad()
+def latent_position(geometry: WeightGeometry, weight: Tensor) -> Tensor:
+    """Where each element of ``weight`` stands on the ladder, as a real number of rungs.
+
+    The rung of the grid value next to it, plus the way to it in units of the gap that the element
+    lies in: ``b(w) = k + (w − v(k)) / S(w)`` with ``k`` the rung that ``w`` rounds to and
+    ``v(k)`` its value. So ``b`` is the rung itself on a grid value, k + ½ in the middle between
+    two, antisymmetric, continuous, and rising with ``w``; beyond the last value it goes on at the
+    last gap. float64 for formats of more than 16 bits, whose rungs float32 cannot hold; float32
+    otherwise. Shape of ``weight``.
+    """
+    rung = geometry.rung(weight)
+    within = (weight - geometry.value(rung)) / geometry.ulp(weight)
+    dtype = torch.float64 if geometry.format.bits > 16 else torch.float32
+    return rung.to(dtype) + within.to(dtype)

@@ -1,0 +1,38 @@
+"""``hold_weights``: each weight is rounded once per step, not once per use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from altgrad_core.quantization.linear import QuantizedModule
+from altgrad_core.quantization.quantizer import Hold
+
+
+@contextmanager
+def hold_weights(model: nn.Module) -> Iterator[None]:
+    """Within the context, round each weight of ``model`` on its first use and reuse the result.
+
+    For the micro-batches of one step, or the batches of one evaluation. Every use has a graph
+    node of its own, so several backward passes add up as they should. In delayed mode the
+    forwards inside count as one step of the history. Leave the context before weights change:
+    in-place updates (any optimizer's) are noticed and lead to a new rounding, writes through
+    ``.data`` are not. Outside of the context every forward rounds anew. Contexts may be nested;
+    the inner one starts afresh.
+    """
+    quantizers = [
+        quantizer
+        for module in model.modules()
+        if isinstance(module, QuantizedModule)
+        for quantizer in module.quantizers()
+    ]
+    outer = [quantizer.hold for quantizer in quantizers]
+    for quantizer in quantizers:
+        quantizer.hold = Hold()
+    try:
+        yield
+    finally:
+        for quantizer, hold in zip(quantizers, outer, strict=True):
+            quantizer.hold = hold

@@ -1,0 +1,88 @@
+"""What a careful reader of a quantised model wants to know: shared weights, inputs out of reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch import nn
+
+from altgrad_core.errors import UserError
+from altgrad_core.interfaces.format import Format
+from altgrad_core.quantization.attention import projections
+from altgrad_core.quantization.settings import ScalingSettings
+
+Chosen = Mapping[nn.Module, Format]
+
+
+def weights_of(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters of ``module`` that quantising it rounds."""
+    names = projections(module) if isinstance(module, nn.MultiheadAttention) else ("weight",)
+    return [p for name in names if (p := module._parameters[name]) is not None]
+
+
+def check_shared(model: nn.Module, chosen: Chosen) -> None:
+    """Raise ``UserError`` if two layers would put the weight that they share on two grids."""
+    formats: dict[nn.Parameter, tuple[nn.Module, Format]] = {}
+    for module, format in chosen.items():
+        for weight in weights_of(module):
+            first, other = formats.setdefault(weight, (module, format))
+            if other is not format and other.name != format.name:
+                raise UserError(
+                    f"{_name(model, first)!r} and {_name(model, module)!r} share one weight, so "
+                    f"they cannot put it on two grids, {other.name} and {format.name}. Give both "
+                    f"the same format, or leave one of them alone."
+                )
+
+
+def notes_on(
+    model: nn.Module,
+    chosen: Chosen,
+    activation_format: Format | None,
+    scaling: ScalingSettings,
+) -> tuple[str, ...]:
+    """The notes of a report, for the modules that are about to be quantised."""
+    return (
+        *_shared_notes(model, chosen),
+        *_attention_notes(model, chosen, activation_format, scaling),
+    )
+
+
+def _shared_notes(model: nn.Module, chosen: Chosen) -> Iterator[str]:
+    rounded = {weight for module in chosen for weight in weights_of(module)}
+    users: dict[nn.Parameter, list[tuple[str, bool]]] = {weight: [] for weight in rounded}
+    for module_name, module in model.named_modules():
+        for weight in module._parameters.values():
+            if weight in rounded:
+                users[weight].append((module_name, module in chosen))
+    for name, parameter in model.named_parameters():
+        sharers = users.get(parameter, [])
+        if len(sharers) > 1:
+            who = ", ".join(f"{m} ({'rounded' if r else 'not rounded'})" for m, r in sharers)
+            yield f"{name} is one weight that several modules use: {who}"
+
+
+def _attention_notes(
+    model: nn.Module,
+    chosen: Chosen,
+    activation_format: Format | None,
+    scaling: ScalingSettings,
+) -> Iterator[str]:
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.MultiheadAttention):
+            continue
+        formats = [chosen[m] for m in (module, module.out_proj) if m in chosen]
+        if formats and activation_format is not None:
+            yield (
+                f"the inputs of {name or '(root)'} are not quantised: nn.MultiheadAttention "
+                f"computes its projections inside one function"
+            )
+        if any(f.scaled for f in formats) and not scaling.power_of_two:
+            yield (
+                f"under autocast, scaled weights of {name or '(root)'} are rounded once more: an "
+                f"exact scale cannot be applied after the product inside nn.MultiheadAttention"
+            )
+
+
+def _name(model: nn.Module, wanted: nn.Module) -> str:
+    names: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
+    return names[wanted]

@@ -1,0 +1,60 @@
+"""What a format cannot hold: magnitudes beyond its largest value, and those that round to zero."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from altgrad_core.interfaces.format import Format
+
+
+@dataclass(frozen=True)
+class Range:
+    """What one format can hold, in grid units.
+
+    ``low`` and ``high`` are the smallest and the largest float32 that round (to nearest) to zero.
+    They turn the question whether ``x`` rounds to zero into two comparisons.
+    """
+
+    largest: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, fmt: Format) -> Range:
+        """The range of ``fmt``, found by asking it where its rounding to zero ends."""
+        zero = torch.zeros(1)
+        if float(fmt.round(zero)) != 0:
+            return cls(fmt.max_finite, low=math.inf, high=-math.inf)
+        return cls(fmt.max_finite, low=_edge(fmt, -1), high=_edge(fmt, 1))
+
+    def counts(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """How many elements of ``x`` overflow, and how many underflow: float64, 0-d.
+
+        Overflow is ``|x / scale| > largest``; underflow is ``x ≠ 0`` whose rounding is zero; NaN is
+        neither. ``scale`` broadcasts against ``x``. Where it is not finite the rounded tensor is
+        NaN throughout, and so are both counts.
+        """
+        grid = x.detach().to(torch.float32) / scale
+        overflows = torch.count_nonzero(grid.abs() > self.largest)
+        to_zero = torch.count_nonzero((grid >= self.low) & (grid <= self.high))
+        underflows = to_zero - (x.numel() - torch.count_nonzero(x))
+        finite = torch.isfinite(scale).all()
+        return (
+            torch.where(finite, overflows.to(torch.float64), torch.nan),
+            torch.where(finite, underflows.to(torch.float64), torch.nan),
+        )
+
+
+def _edge(fmt: Format, side: int) -> float:
+    """The last float32 that rounds to zero, above (``side`` 1) or below zero (-1)."""
+    neighbour = fmt.from_rung(torch.tensor([side])).to(torch.float32)
+    if float(neighbour) == 0:  # the grid ends at zero on this side
+        return side * math.inf
+    middle = neighbour / 2
+    if float(fmt.round(middle)) != 0:
+        middle = torch.nextafter(middle, torch.zeros(1))
+    return float(middle)

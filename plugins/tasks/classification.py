@@ -1,0 +1,151 @@
+"""The task: multi-label classification of texts with a transformer encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from altgrad_core.interfaces.task import Batch, Evaluation, Split, Task
+from altgrad_plugins.tasks.documents import Source
+from altgrad_plugins.tasks.encoded import EncodedCorpus, EncodedSplit, Int64, batch_rows
+from altgrad_plugins.tasks.encoder import build_classifier, encoder_config, size_facts
+from altgrad_plugins.tasks.eurlex import EurlexSource
+from altgrad_plugins.tasks.license_rules import LicenseRulesSource
+from altgrad_plugins.tasks.losses import multilabel_loss, positive_weight
+from altgrad_plugins.tasks.metrics import all_scores, best_threshold
+from altgrad_plugins.tasks.preparation import prepared_corpus
+from altgrad_plugins.tasks.settings import EurlexSettings, LicenseRulesSettings, ModelSettings
+
+
+class TextClassification(Task):
+    """Documents of a source, prepared once; their batches, model, loss and scores."""
+
+    head = ("classifier",)
+
+    def __init__(self, source: Source, model: ModelSettings) -> None:
+        self._source = source
+        self._model = model
+        self._prepared: EncodedCorpus | None = None
+        self._config: Any = None
+        self._pos_weight: Tensor | None = None
+
+    def prepare(self, cache_dir: Path, log: Callable[[str], None]) -> None:
+        """Read the prepared file from the cache, or make it. Checks what ``pretrained`` names."""
+        self._prepared = prepared_corpus(self._source, self._model, cache_dir, log)
+        tokenizer = self._corpus.facts["tokenizer"]
+        self._config = encoder_config(self._model, tokenizer["vocab_size"], tokenizer["pad_id"])
+        for name, size in size_facts(self._config, self._model).get("overruled", {}).items():
+            log(f"model.{name}={size['asked']} gives way to {size['used']} of the pretrained model")
+        train = self._corpus.splits["train"]
+        counts = np.bincount(train.labels.values, minlength=self._labels).tolist()
+        self._pos_weight = positive_weight(self._model.pos_weight, counts, len(train))
+
+    @property
+    def _corpus(self) -> EncodedCorpus:
+        if self._prepared is None:
+            raise RuntimeError("prepare() must be called first")
+        return self._prepared
+
+    @property
+    def _labels(self) -> int:
+        return int(self._corpus.facts["labels"])
+
+    def facts(self) -> dict[str, Any]:
+        """Sizes, labels kept and left out, lengths, sources, and the encoder in use."""
+        return {**self._corpus.facts, "model": size_facts(self._config, self._model)}
+
+    def build_model(self) -> nn.Module:
+        """Encoder, masked mean, classifier."""
+        return build_classifier(self._config, self._labels, self._model)
+
+    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        """``input_ids`` and ``attention_mask`` (n, longest), ``targets`` (n, labels)."""
+        train = self._corpus.splits["train"]
+        rows = batch_rows(step, batch_size, seed, len(train))
+        return self._batch(train, rows)
+
+    def _batch(self, split: EncodedSplit, rows: Int64) -> Batch:
+        input_ids, mask = split.padded(rows, self._corpus.facts["tokenizer"]["pad_id"])
+        tensors = {
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask": torch.from_numpy(mask),
+            "targets": torch.from_numpy(split.targets(rows, self._labels)),
+        }
+        return Batch(tensors, samples=len(rows), tokens=int(mask.sum()))
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean over all entries of the batch."""
+        logits = model(batch.tensors["input_ids"], batch.tensors["attention_mask"])
+        return self._loss(logits, batch.tensors["targets"])
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if self._pos_weight is not None:
+            self._pos_weight = self._pos_weight.to(logits.device)
+        return multilabel_loss(logits, targets, self._model, self._pos_weight)
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        split: Split,
+        *,
+        batch_size: int,
+        device: torch.device,
+        calibration: Mapping[str, float] | None = None,
+    ) -> Evaluation:
+        """Scores of a whole split.
+
+        Predictions: ``probabilities`` (examples, labels) as float16, rounded after the scores were
+        computed, ``targets`` (examples, labels) as uint8, and ``ids``; rows in the order of the
+        data.
+        """
+        examples = self._corpus.splits[split]
+        logits = self._logits(model, examples, batch_size, device)
+        targets = examples.targets(np.arange(len(examples)), self._labels)
+        finite = torch.isfinite(logits)
+        loss = float(self._loss(logits, torch.from_numpy(targets)))
+        if not finite.all():
+            loss = float("nan")
+        probabilities = torch.sigmoid(logits).masked_fill(~finite, float("nan")).numpy()
+        truth = targets.astype(np.uint8)
+        if calibration is None:
+            calibration = {"threshold": best_threshold(probabilities, truth)}
+        scores = all_scores(probabilities, truth, calibration["threshold"])
+        return Evaluation(
+            {"loss": loss, **scores},
+            dict(calibration),
+            {
+                "probabilities": probabilities.astype(np.float16),
+                "targets": truth,
+                "ids": examples.ids,
+            },
+        )
+
+    def _logits(
+        self, model: nn.Module, examples: EncodedSplit, batch_size: int, device: torch.device
+    ) -> Tensor:
+        """Logits (examples, labels), float32, on the CPU; batches hold examples of like length."""
+        order = np.argsort(examples.tokens.lengths(), kind="stable")
+        parts = []
+        for start in range(0, len(order), batch_size):
+            batch = self._batch(examples, order[start : start + batch_size]).to(device)
+            logits = model(batch.tensors["input_ids"], batch.tensors["attention_mask"])
+            parts.append(logits.detach().float())
+        sorted_logits = torch.cat(parts).cpu()
+        restored = torch.empty_like(sorted_logits)
+        restored[torch.from_numpy(order)] = sorted_logits
+        return restored
+
+
+def eurlex(settings: EurlexSettings) -> TextClassification:
+    """The task ``eurlex``."""
+    return TextClassification(EurlexSource(settings.data), settings.model)
+
+
+def license_rules(settings: LicenseRulesSettings) -> TextClassification:
+    """The task ``license_rules``."""
+    return TextClassification(LicenseRulesSource(settings.data), settings.model)

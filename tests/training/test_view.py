@@ -1,0 +1,101 @@
+"""Views: copies on first ask, shared; rungs under the scale of the step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from altgrad_core.interfaces.format import Format
+from altgrad_core.quantization.geometry import weight_geometry
+from altgrad_core.quantization.surgery import quantize_model
+from altgrad_core.testing.monitors import CoarseFormat
+from altgrad_core.training.clock import StepClock
+from altgrad_core.training.view import Run, StepView
+
+
+class Counting(CoarseFormat):
+    """Counts how often rungs are computed."""
+
+    calls = 0
+
+    def to_rung(self, x: Tensor) -> Tensor:
+        type(self).calls += 1
+        return Format.to_rung(self, x)
+
+
+@pytest.fixture
+def run() -> Run:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4))
+    quantize_model(model, Counting())
+    Counting.calls = 0
+    device = torch.device("cpu")
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    return Run(model, optimizer, weight_geometry(model), device, 9, StepClock(device), step=3)
+
+
+def test_the_view_shows_the_run_and_the_loss(run: Run) -> None:
+    loss = torch.tensor(0.5)
+    view = StepView(run, loss)
+    assert (view.step, view.max_steps, view.loss) == (3, 9, loss)
+    assert view.model is run.model
+    assert view.optimizer is run.optimizer
+    assert view.weights is run.weights
+    assert view.clock is run.clock
+    assert view.device == torch.device("cpu")
+
+
+def test_copies_are_made_once_and_only_on_demand(run: Run) -> None:
+    view = StepView(run, torch.tensor(0.0))
+    assert Counting.calls == 0
+    first = view.weight_before("0.weight")
+    assert view.weight_before("0.weight") is first
+    assert first.data_ptr() != run.weights["0.weight"].parameter.data_ptr()
+    assert not first.requires_grad
+    assert Counting.calls == 0
+    assert view.rung_before("0.weight") is view.rung_before("0.weight")
+    view.mark_updated()
+    assert view.rung_after("0.weight") is view.rung_after("0.weight")
+    assert Counting.calls == 2
+
+
+def test_old_and_new_rungs_share_the_scale_of_the_forward_pass(run: Run) -> None:
+    run.model(torch.ones(1, 6))
+    weight = run.weights["0.weight"].parameter
+    old = weight.detach().clone()
+    view = StepView(run, torch.tensor(0.0))
+    view.rung_before("0.weight")
+    view.weight_before("0.weight")
+    with torch.no_grad():
+        weight.mul_(5.0)  # a new forward pass would use a scale at least four times as large
+    view.mark_updated()
+
+    # amax / (7/8), rounded up to a power of two; the grid has steps of 1/8 and ends at 7/8
+    scale = 2.0 ** np.ceil(np.log2(float(old.abs().max()) / 0.875))
+    rungs = [np.clip(np.round(w.numpy() / scale * 8), -7, 7) for w in (old, weight.detach())]
+    assert np.array_equal(view.rung_before("0.weight").numpy(), rungs[0])
+    assert np.array_equal(view.rung_after("0.weight").numpy(), rungs[1])
+    assert torch.equal(view.weight_before("0.weight"), old)
+
+
+@pytest.mark.parametrize("method", ["weight_before", "rung_before"])
+def test_the_past_must_be_asked_for_before_the_update(run: Run, method: str) -> None:
+    view = StepView(run, torch.tensor(0.0))
+    view.mark_updated()
+    with pytest.raises(RuntimeError, match=r"first asked for after the update of step 3"):
+        getattr(view, method)("0.weight")
+
+
+def test_the_future_cannot_be_asked_for(run: Run) -> None:
+    view = StepView(run, torch.tensor(0.0))
+    with pytest.raises(RuntimeError, match="before the update of step 3"):
+        view.rung_after("0.weight")
+
+
+@pytest.mark.parametrize("method", ["weight_before", "rung_before", "rung_after"])
+def test_an_unknown_weight_is_named_with_those_that_exist(run: Run, method: str) -> None:
+    view = StepView(run, torch.tensor(0.0))
+    with pytest.raises(KeyError, match=r"'0.bias' is not a quantised weight.*0.weight, 1.weight"):
+        getattr(view, method)("0.bias")
