@@ -15,7 +15,7 @@ import pandas as pd
 
 from altgrad_core.analysis.numbers import Spread, spread
 from altgrad_core.analysis.summary import finished, scores
-from altgrad_core.results.collect import FORMAT_AXIS, axis_text, is_axis
+from altgrad_core.results.collect import FORMAT_AXIS, is_axis
 from altgrad_core.results.stored import Contrast
 
 
@@ -86,11 +86,9 @@ def axes_of(results: pd.DataFrame) -> list[str]:
 def group_labels(results: pd.DataFrame, contrast: Contrast) -> pd.Series[str]:
     """Each run's group: the values of the axes but the contrast's; the format if there are none."""
     axes = [name for name in axes_of(results) if name != contrast.axis]
-    if not axes:
-        return results["format"].astype(str)
-    return results[axes].apply(
-        lambda row: ", ".join(_axis_label(name, row[name]) for name in axes), axis=1
-    )
+    rows = results[["format", *axes]].itertuples(index=False, name=None)
+    labels = [", ".join(filter(None, map(_axis_label, axes, row))) or fmt for fmt, *row in rows]
+    return pd.Series(labels, index=results.index, dtype=object)
 
 
 def deltas(results: pd.DataFrame, contrast: Contrast, metric: str | None = None) -> list[Delta]:
@@ -141,8 +139,15 @@ def _sides(contrast: Contrast) -> tuple[str, str]:
 
 
 def _axis_label(name: str, value: object) -> str:
-    text = axis_text(value)
-    return text if name == FORMAT_AXIS else f"{name.rpartition('.')[2]}={text}"
+    """``e5m2``, ``num_layers=2``; nothing for a cell that is not on the axis.
+
+    A whole number may have become a float, since such a gap is NaN: it is shown as it was.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if name == FORMAT_AXIS else f"{name.rpartition('.')[2]}={value}"
 
 
 def _delta(label: str, metric: str, baseline: pd.DataFrame, treatment: pd.DataFrame) -> Delta:

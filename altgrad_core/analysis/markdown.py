@@ -38,14 +38,15 @@ def escape(text: str) -> str:
 
 def _block(block: Block) -> str:
     match block:
-        case Paragraph(text=text, lead=lead):
-            return f"**{escape(text)}**" if lead else escape(text)
+        case Paragraph(text=text):
+            return escape(text)
         case Bullets(items=items):
             return "\n".join(f"- {escape(item)}" for item in items)
         case Code(text=text):
             return _fenced(text)
         case Figure(name=name, caption=caption):
-            return f"![{escape(caption)}]({FIGURES}/{name}.svg)\n\n{escape(caption)}"
+            alt = caption.partition(".")[0]
+            return f"![{escape(alt)}]({FIGURES}/{name}.svg)\n\n{escape(caption)}"
         case Table():
             return _table(block)
 

@@ -47,6 +47,7 @@ def build_document(found: Findings, folder: Path) -> Document:
             _results(found),
             _differences(found),
             _curves(found),
+            _throughput(found),
             _failures(found, folder),
             _data(found),
             _provenance(found, folder),
@@ -59,7 +60,7 @@ def _results(found: Findings) -> Section:
     blocks: list[Block] = [main_table(found)]
     if said := notes(found):
         blocks.append(Bullets(said))
-    return Section("Results", [*blocks, *_present(throughput_figure(found))])
+    return Section("Results", blocks)
 
 
 def _differences(found: Findings) -> Section:
@@ -87,6 +88,11 @@ def _seeds(seeds: Iterable[int]) -> str:
 def _curves(found: Findings) -> Section:
     drawn = [*_present(validation_figure(found)), *_present(loss_figure(found))]
     return Section("Curves", drawn or [Paragraph("No run has logged a loss or an evaluation yet.")])
+
+
+def _throughput(found: Findings) -> Section:
+    drawn = _present(throughput_figure(found))
+    return Section("Throughput", drawn or [Paragraph("No run has measured its throughput yet.")])
 
 
 def _present(figure: Figure | None) -> list[Block]:

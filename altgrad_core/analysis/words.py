@@ -72,10 +72,8 @@ def _certainty(found: Findings) -> list[str]:
     if max(pairs) == 1:
         text = "One seed carries no spread: these differences cannot be told from chance."
         return [text, *_within_floor(found)]
-    text = (
-        f"± is the standard deviation over {_range(pairs)} paired seeds, not a confidence interval"
-    )
-    return [f"{text}; no test was made.", *_within_floor(found)]
+    text = f"± is the standard deviation over {_range(pairs)} paired seeds"
+    return [f"{text}, not a confidence interval; nothing was tested.", *_within_floor(found)]
 
 
 def _range(numbers: list[int]) -> str:
@@ -141,8 +139,8 @@ def _floors(found: Findings) -> list[str]:
             )
         else:
             said.append(
-                f"{head}{compared}, at most {score(floor.largest)} apart. Smaller differences "
-                "between any two conditions are noise."
+                f"{head}{compared}, at most {score(floor.largest)} apart. A difference of that "
+                "size elsewhere may be noise as well."
             )
     return said
 

@@ -1,15 +1,15 @@
 """The grid of a format, worked out once from its code values.
 
 Rounding by table is exact by construction. Between two neighbouring grid values lies one *switch
-point*: the smallest float of the compute dtype that rounds up, found with rational arithmetic and
+point*: the smallest float of the compute dtype that rounds up, found with integer arithmetic and
 with the tie rule built in. Rounding is then a search among the switch points and a gather, where no
 rounding error can enter.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 import torch
@@ -161,24 +161,26 @@ def switch_points(
     (position less ``zero``). ``values`` and ``codes`` have shape ``(n,)``, the result ``(n - 1,)``.
     """
     real = np.float64 if dtype == torch.float64 else np.float32
-    exact = [Fraction(float(v)) for v in values]
+    # Every float32 is a multiple of 2^-149, so every midpoint is one of 2^-150: Python's integers
+    # hold both exactly, and compare with floats exactly.
+    exact = [int(math.ldexp(value, 149)) for value in values.tolist()]
+    even = (codes % 2 == 0).tolist()
     switches = np.empty(len(values) - 1, dtype=real)
     for i in range(len(values) - 1):
-        lower_even, upper_even = codes[i] % 2 == 0, codes[i + 1] % 2 == 0
-        tie_up = (i + 1 - zero) % 2 == 0 if lower_even == upper_even else upper_even
-        switches[i] = _smallest_beyond((exact[i] + exact[i + 1]) / 2, real, inclusive=bool(tie_up))
+        tie_up = even[i + 1] if even[i] != even[i + 1] else (i + 1 - zero) % 2 == 0
+        switches[i] = _smallest_beyond(exact[i] + exact[i + 1], real, inclusive=tie_up)
     return switches
 
 
-def _smallest_beyond(point: Fraction, real: type[np.floating], *, inclusive: bool) -> np.floating:
-    """The smallest float that is above ``point``, or equal to it if ``inclusive``."""
+def _smallest_beyond(point: int, real: type[np.floating], *, inclusive: bool) -> np.floating:
+    """The smallest float above ``point * 2^-150``, or equal to it if ``inclusive``."""
 
     def beyond(f: np.floating) -> bool:
-        exact = Fraction(float(f))
-        return exact >= point if inclusive else exact > point
+        scaled = math.ldexp(float(f), 150)
+        return scaled >= point if inclusive else scaled > point
 
     up, down = real(np.inf), real(-np.inf)
-    found = real(float(point))  # near enough; the two loops take at most two steps
+    found = real(point / 2**150)  # the division is rounded: at most two steps away
     while not beyond(found):
         found = np.nextafter(found, up)
     while beyond(previous := np.nextafter(found, down)):

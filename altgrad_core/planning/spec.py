@@ -7,7 +7,6 @@ from typing import Any
 from pydantic import Field
 
 from altgrad_core.interfaces.layout import LAYOUT as LAYOUT
-from altgrad_core.interfaces.layout import LAYOUT as LAYOUT
 from altgrad_core.interfaces.plugin import Settings
 from altgrad_core.quantization.settings import QuantizationSettings
 from altgrad_core.training.settings import TrainingSettings

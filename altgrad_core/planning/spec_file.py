@@ -23,13 +23,24 @@ class _Dumper(yaml.SafeDumper):
 
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, FLOAT_STARTS)
 
+_LINE_BREAKS = frozenset("\x85\u2028\u2029")
 _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def dump_yaml(data: Any) -> str:
     """Plain data as YAML, keys in their own order."""
+    text = _dumped(data, allow_unicode=True)
+    # pyyaml writes Unicode's own line breaks as they are, and reads them back as spaces.
+    return text if _LINE_BREAKS.isdisjoint(text) else _dumped(data, allow_unicode=False)
+
+
+def _dumped(data: Any, *, allow_unicode: bool) -> str:
     return yaml.dump(
-        data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False
+        data,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=allow_unicode,
+        default_flow_style=False,
     )
 
 

@@ -26,7 +26,7 @@ def leave_fast_path(model: nn.Module) -> None:
             affected = isinstance(module, kind) and any(
                 isinstance(child, QuantizedModule) for child in module.modules()
             )
-            if False and affected and hasattr(module, name):
+            if affected and hasattr(module, name):
                 module.__dict__[_SAVED] = getattr(module, name)
                 setattr(module, name, off)
 

@@ -40,11 +40,16 @@ from altgrad_core.results.stored import (
 FORMAT_AXIS = "quantization.format"
 OPTIMIZER_AXIS = "optimizer.type"
 
-_TEXT = ("id", "suite", "condition", "status", "message", "format", "optimizer", "task", "device")
 _FIXED = (
     *("id", "suite", "condition", "seed", "status", "message", "step", "max_steps", "seconds"),
     *("planned", "format", "optimizer", "task", "learning_rate", "device", "directory"),
 )
+
+_TYPES: dict[str, Any] = {
+    **dict.fromkeys(_FIXED, object),
+    **dict.fromkeys(("seed", "step", "max_steps"), "int64"),
+    "planned": "bool",
+}
 
 
 def load_results(path: Path | str) -> pd.DataFrame:
@@ -69,9 +74,8 @@ def results_table(suites: Iterable[StoredSuite]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=[*_FIXED, *axes, *metrics])
     for name in axes:
         table[name] = _one_type(table[name].tolist())
-    for name in _TEXT:
-        table[name] = table[name].astype(object)
-    return table.astype(dict.fromkeys(("learning_rate", "seconds", *metrics), "float64"))
+    floats = dict.fromkeys(("learning_rate", "seconds", *metrics), "float64")
+    return table.astype(_TYPES | floats)  # an empty table has them too
 
 
 def curves_table(suites: Iterable[StoredSuite], names: Sequence[str]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""A format under test: its neighbouring pairs, its calls on a device, and how to say what is wrong."""
+"""A format under test: its neighbouring pairs, its calls on a device, and comparing results."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from altgrad_core.interfaces.format import Format
 LISTED_BITS = 16
 """Formats up to this width are expected to list their codes; of wider ones a sample is checked."""
 PAIRS = 1024
-"""Where there are more pairs of neighbours, about so many are checked: evenly spread, and the ends."""
+"""Of more pairs of neighbours, about so many are checked: evenly spread, and the ends."""
 
 
 class FormatProbe:
     """Takes inputs to the device, brings results back to the host, and compares them bit for bit.
 
-    ``lower``: rungs (int64), shape ``(n,)``; ``low`` and ``high``: the values on each of them and on the
-    next (float32), the neighbours between which rounding is checked.
+    ``lower``: rungs (int64), shape ``(n,)``; ``low`` and ``high``: the values (float32) on each of
+    them and on the next, the neighbours between which rounding is checked.
     """
 
     def __init__(self, fmt: Format, device: torch.device) -> None:
@@ -73,7 +73,7 @@ class FormatProbe:
         return self.fmt.ulp(x.to(self.device)).cpu()
 
     def around(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each pair's ends, midpoint and the floats beside it, with the pair's index in ``lower``."""
+        """Each pair's ends, midpoint and the floats beside it, with the pair's place in ``lower``."""
         low, high = self.low.to(dtype), self.high.to(dtype)
         up, down = torch.full_like(low, math.inf), torch.full_like(low, -math.inf)
         middle = low / 2 + high / 2
@@ -106,5 +106,5 @@ class FormatProbe:
             self.require(
                 False,
                 f"{what} of {x[place].item()!r} is {got[place].item()!r} instead of "
-                f"{want[place].item()!r} ({int(differs.sum())} of {differs.numel()} values differ).",
+                f"{want[place].item()!r} ({int(differs.sum())} of {differs.numel()} differ).",
             )

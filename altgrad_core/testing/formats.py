@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,8 +24,8 @@ SIGMAS = 7.0
 def check_format(fmt: Format, device: str | torch.device = "cpu") -> None:
     """Check that ``fmt`` keeps the contract of :class:`Format`, on ``device``.
 
-    Raises ``AssertionError`` with a sentence that says what is wrong, and for which value. The draws
-    of stochastic rounding come from fixed seeds, so a verdict never changes. Before the seeds were
+    Raises ``AssertionError`` with a sentence that says what is wrong, and for which value. Draws for
+    stochastic rounding come from fixed seeds, so a verdict never changes. Before the seeds were
     fixed, a correct format had a chance below one in a million of a false alarm: at most 400 means
     are looked at, and beyond 7 standard errors lie 3e-12 of a normal distribution; the binomial
     distributions here have heavier tails than that by far less than the factor of 1000 left.
@@ -79,7 +80,7 @@ def _codes(p: FormatProbe) -> None:
     p.require(not back.dtype.is_floating_point, f"encode() gives {back.dtype} and not integers.")
     decoded = p.decode(back)
     zeros = finite == 0
-    both_zeros = len(finite[zeros].signbit().unique()) == 2
+    both_zeros = len(set(finite[zeros].signbit().tolist())) == 2
     if not both_zeros:  # the only zero stands for both
         decoded = torch.where(zeros & (decoded == 0), finite, decoded)
     p.require_equal("decode(encode(value))", finite, decoded, finite)
@@ -98,13 +99,13 @@ def _rungs(p: FormatProbe) -> None:
     if p.listed:
         rungs = torch.arange(p.bottom, p.top + 1)
         distinct = p.fmt.code_values()
-        distinct = (distinct[distinct.isfinite()] + 0.0).unique()
+        distinct = torch.unique(distinct[distinct.isfinite()] + 0.0)
         p.require(
             torch.equal(p.from_rung(rungs), distinct),
             "from_rung() must give every distinct finite value of code_values(), in order.",
         )
     else:
-        rungs = torch.cat([p.lower, p.lower + 1]).unique()
+        rungs = torch.unique(torch.cat([p.lower, p.lower + 1]))
     values = p.from_rung(rungs)
     p.require(bool((values.diff() > 0).all()), "values must rise from rung to rung.")
     p.require_equal("to_rung()", values, p.to_rung(values), rungs.to(torch.int32))
@@ -145,7 +146,7 @@ def _nearest(p: FormatProbe) -> None:
 
 
 def _derivation(p: FormatProbe) -> None:
-    """All that may be overridden, against the base class, on every bfloat16 and near every value."""
+    """All that may be overridden, against the base class: every bfloat16, and near every value."""
     if not p.listed:
         return
     derived = _Derived(p.fmt)
@@ -200,10 +201,9 @@ def _dtypes(p: FormatProbe) -> None:
             want = p.round(narrow.float()).to(dtype)
             p.require_equal(f"round() in {dtype}", narrow, p.round(narrow), want)
         p.require_equal("to_rung()", narrow, p.to_rung(narrow), p.to_rung(narrow.float()))
-    for name in ("round", "ulp", "to_rung", "encode"):
-        method = getattr(p, name)
-        integers = torch.tensor([1, 2])
-        p.require_raises(TypeError, lambda m=method: m(integers), f"{name}() of integers")  # type: ignore[misc]
+    integers = torch.tensor([1, 2])
+    for method in (p.round, p.ulp, p.to_rung, p.encode):
+        p.require_raises(TypeError, partial(method, integers), f"{method.__name__}() of integers")
 
 
 def _shapes(p: FormatProbe) -> None:
@@ -236,7 +236,7 @@ def _stochastic(p: FormatProbe) -> None:
     # 56 pairs over the whole grid, and those around zero
     spread = torch.linspace(0, len(p.lower) - 1, min(56, len(p.lower))).long()
     near_zero = (p.lower.abs() <= 2).nonzero().flatten()
-    index = torch.cat([spread, near_zero]).unique()
+    index = torch.unique(torch.cat([spread, near_zero]))
     low, high = p.low[index].double(), p.high[index].double()
     for dtype in (torch.float32, torch.float64):
         for share in (0.125, 0.5, 0.8):

@@ -41,7 +41,7 @@ from altgrad_core.quantization.scaling import largest_magnitude, scale_for
 from altgrad_plugins.monitors.gradients import nonfinite_count
 from altgrad_plugins.monitors.inputs import InputProbe
 from altgrad_plugins.monitors.layers import LayerMonitor, counts_and_rates
-from altgrad_plugins.monitors.ranges import Range
+from altgrad_plugins.monitors.ranges import Range, known
 from altgrad_plugins.monitors.settings import OverflowSettings
 
 
@@ -82,6 +82,10 @@ class OverflowMonitor(LayerMonitor):
     def before_update(self, step: StepView) -> Observation | None:
         """Count in the forward and backward pass, and keep the old weights."""
         tally = _Tally()
+        if self._inputs is not None:
+            for name, (overflows, underflows, size) in self._inputs.take().items():
+                tally.add("input_overflow", name, overflows, size)
+                tally.add("input_underflow", name, underflows, size)
         for name in self.layers:
             geometry = step.weights[name]
             weight, held = step.weight_before(name), self._ranges[name]
@@ -93,10 +97,6 @@ class OverflowMonitor(LayerMonitor):
                 lost = held.counts(gradient, _gradient_scale(gradient, geometry))[1]
                 tally.add("gradient_nonfinite", name, nonfinite_count(gradient), weight.numel())
                 tally.add("gradient_underflow", name, lost, weight.numel())
-        if self._inputs is not None:
-            for name, (overflows, underflows, size) in self._inputs.take().items():
-                tally.add("input_overflow", name, overflows, size)
-                tally.add("input_underflow", name, underflows, size)
         return tally.observation()
 
     def after_update(self, step: StepView) -> Observation | None:
@@ -106,7 +106,8 @@ class OverflowMonitor(LayerMonitor):
             geometry = step.weights[name]
             before = step.weight_before(name)
             update = geometry.parameter.detach() - before
-            lost = lost_updates(update, geometry.ulp(before))
+            small = (update != 0) & (update.abs() < geometry.ulp(before) * 0.5)
+            lost = known(torch.count_nonzero(small), geometry.scale())
             tally.add("update_nonfinite", name, nonfinite_count(update), update.numel())
             tally.add("update_lost", name, lost, update.numel())
         return tally.observation()
@@ -116,12 +117,6 @@ class OverflowMonitor(LayerMonitor):
         if self._inputs is not None:
             self._inputs.close()
         return None
-
-
-def lost_updates(update: Tensor, ulp: Tensor) -> Tensor:
-    """How many elements have ``0 < |update| < ulp / 2`` (0-d, int64)."""
-    small = torch.count_nonzero(update.abs() < ulp * 0.5)
-    return small - (update.numel() - torch.count_nonzero(update))
 
 
 def _gradient_scale(gradient: Tensor, geometry: WeightGeometry) -> Tensor:

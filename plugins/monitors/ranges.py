@@ -40,13 +40,14 @@ class Range:
         """
         grid = x.detach().to(torch.float32) / scale
         overflows = torch.count_nonzero(grid.abs() > self.largest)
-        to_zero = torch.count_nonzero((grid >= self.low) & (grid <= self.high))
-        underflows = to_zero - (x.numel() - torch.count_nonzero(x))
-        finite = torch.isfinite(scale).all()
-        return (
-            torch.where(finite, overflows.to(torch.float64), torch.nan),
-            torch.where(finite, underflows.to(torch.float64), torch.nan),
-        )
+        to_zero = (grid >= self.low) & (grid <= self.high)
+        underflows = torch.count_nonzero(to_zero & (x != 0))
+        return known(overflows, scale), known(underflows, scale)
+
+
+def known(count: Tensor, scale: Tensor) -> Tensor:
+    """``count`` as float64, or NaN where ``scale`` is not finite."""
+    return torch.where(torch.isfinite(scale).all(), count.to(torch.float64), torch.nan)
 
 
 def _edge(fmt: Format, side: int) -> float:

@@ -9,7 +9,7 @@ to ``out × rest``), both without unit, between 1 and min(out, rest), and 0 for 
 ==================  ===============================================================================
 
 ``all`` is the mean over the watched layers, and ``stable_rank_min``, ``effective_rank_min`` the
-least. A matrix with NaN or inf has rank NaN.
+least. A matrix with NaN or inf has rank NaN, and so have the mean and the least then.
 
 Measured before the update, on the weight that this step's forward pass used (``of: quantized``,
 family ``rank``) or on its float32 master (``of: master``, family ``master_rank``).
@@ -59,15 +59,15 @@ class RankMonitor(LayerMonitor):
         if not self.layers:
             return None
         grams = [gram(self._matrix(step, name)) for name in self.layers]
-        ranks: list[list[float]] = stable_and_effective_rank(grams).tolist()
-        found = dict(zip(self.layers, ranks, strict=True))
+        ranks = stable_and_effective_rank(grams)
+        *layers, mean, least = torch.cat((ranks, ranks.mean(0)[None], ranks.amin(0)[None])).tolist()
+        found = dict(zip(self.layers, layers, strict=True))
         metrics: dict[str, float | Tensor] = {}
         for index, metric in enumerate(_METRICS):
-            values = [pair[index] for pair in ranks]
-            for name, value in zip(self.layers, values, strict=True):
-                metrics[f"{self.family}/{name}/{metric}"] = value
-            metrics[f"{self.family}/{ALL}/{metric}"] = sum(values) / len(values)
-            metrics[f"{self.family}/{ALL}/{metric}_min"] = min(values)
+            for name, pair in found.items():
+                metrics[f"{self.family}/{name}/{metric}"] = pair[index]
+            metrics[f"{self.family}/{ALL}/{metric}"] = mean[index]
+            metrics[f"{self.family}/{ALL}/{metric}_min"] = least[index]
         return Observation(metrics, self._collapses(found))
 
     def state_dict(self) -> dict[str, Any]:

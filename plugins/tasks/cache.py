@@ -35,7 +35,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(
             f"the cache file {path} cannot be written: {error.strerror or error}. Free some space "
-            "there, or give another cache folder."
+            "there, or name another cache folder in the environment variable ALTGRAD_CACHE."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -59,7 +59,7 @@ def only_writer(path: Path, log: Callable[[str], None]) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"the cache folder {path.parent} cannot be used: {error.strerror or error}. "
-            "Give another cache folder."
+            "Name another one in the environment variable ALTGRAD_CACHE."
         ) from error
     try:
         yield

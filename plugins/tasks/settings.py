@@ -30,8 +30,10 @@ class CorpusSettings(Settings):
     min_count: PositiveInt = Field(
         1, description="keep only labels on at least this many training examples"
     )
-    vocab_size: int = Field(
-        8192, ge=512, description="size of the tokenizer trained when model.pretrained is null"
+    vocab_size: PositiveInt = Field(
+        8192,
+        description="size of the tokenizer trained when model.pretrained is null; its 256 bytes and "
+        "5 special tokens are always there",
     )
 
 

@@ -39,7 +39,14 @@ def test_what_is_dumped_is_read_back_and_so_it_is_by_plain_yaml(data: Any) -> No
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("2e-5", 2e-5), ("1E3", 1e3), ("-1.5e5", -1.5e5), (".5e1", 5.0), ("3.e2", 300.0), ("+1e0", 1.0)],
+    [
+        ("2e-5", 2e-5),
+        ("1E3", 1e3),
+        ("-1.5e5", -1.5e5),
+        (".5e1", 5.0),
+        ("3.e2", 300.0),
+        ("+1e0", 1.0),
+    ],
 )
 def test_exponents_are_numbers(text: str, value: float) -> None:
     assert read(f"x: {text}").data == {"x": value}

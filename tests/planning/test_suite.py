@@ -9,7 +9,7 @@ import pytest
 
 from altgrad_core.errors import UserError
 from altgrad_core.planning.declaration import Suite
-from altgrad_core.planning.suite import load_suite, parse_suite, shipped_suites
+from altgrad_core.planning.suite import load_suite, shipped_suites
 
 SuiteOf = Callable[..., Suite]
 
@@ -111,9 +111,7 @@ def test_what_a_suite_is_without_more(suite_of: SuiteOf) -> None:
         ("monitors: []", {}),
     ],
 )
-def test_shapes_of_a_list_of_plugins(
-    suite_of: SuiteOf, text: str, named: dict[str, Any]
-) -> None:
+def test_shapes_of_a_list_of_plugins(suite_of: SuiteOf, text: str, named: dict[str, Any]) -> None:
     assert values(suite_of(text), "monitors") == [(named,)]
 
 
@@ -181,7 +179,10 @@ def test_a_deeper_mapping_replaces_what_was_there(suite_of: SuiteOf) -> None:
         matrix: {quantization.format: [{name: exmy, exponent_bits: 4}, e5m2]}
         """
     )
-    assert values(suite, "quantization.format") == [({"name": "exmy", "exponent_bits": 4},), ("e5m2",)]
+    assert values(suite, "quantization.format") == [
+        ({"name": "exmy", "exponent_bits": 4},),
+        ("e5m2",),
+    ]
 
 
 def test_included_cells_come_after_the_product_on_top_of_the_base(suite_of: SuiteOf) -> None:
@@ -243,7 +244,10 @@ def test_a_contrast_of_another_axis(suite_of: SuiteOf) -> None:
     ("text", "message"),
     [
         ("{baseline: adam, treatment: manifold_adamw}", "baseline: unknown value 'adam'.*'adamw'"),
-        ("{axis: optimiser.type, baseline: a, treatment: b}", "axis: unknown axis 'optimiser.type'"),
+        (
+            "{axis: optimiser.type, baseline: a, treatment: b}",
+            "axis: unknown axis 'optimiser.type'",
+        ),
     ],
 )
 def test_a_contrast_of_what_there_is_not(suite_of: SuiteOf, text: str, message: str) -> None:
@@ -375,7 +379,9 @@ def test_a_wrong_override_is_named(suite_of: SuiteOf, text: str, message: str) -
 
 def test_an_override_holds_in_every_cell(suite_of: SuiteOf) -> None:
     text = MATRIX + "include: [{training.max_steps: 9}]\ntraining: {max_steps: 5}"
-    suite = suite_of(text, "training.max_steps=1e1", "seeds=[3, 4]", "name=other", "model.width=null")
+    suite = suite_of(
+        text, "training.max_steps=1e1", "seeds=[3, 4]", "name=other", "model.width=null"
+    )
     assert set(values(suite, "training.max_steps", "model.width")) == {(10.0, None)}
     assert (suite.seeds, suite.name) == ((3, 4), "other")
     assert suite.notes == (
@@ -405,7 +411,10 @@ def test_an_override_of_an_axis_replaces_its_values_and_says_so(
 def test_an_override_of_an_axis_reaches_the_included_cells(suite_of: SuiteOf) -> None:
     include = "include: [{quantization.format: e4m3}, {training.max_steps: 9}]"
     suite = suite_of(MATRIX + include, "quantization.format=bf16", "optimizer.type=adamw")
-    assert values(suite, "quantization.format", "training.max_steps") == [("bf16", None), ("bf16", 9)]
+    assert values(suite, "quantization.format", "training.max_steps") == [
+        ("bf16", None),
+        ("bf16", 9),
+    ]
     assert "--set quantization.format=bf16 drops 1 of the included cells" in suite.notes
 
 
@@ -422,7 +431,9 @@ def test_an_override_inside_a_section_axis_wins(suite_of: SuiteOf) -> None:
     text = "matrix: {optimizer: [{type: adamw}, {type: manifold_adamw, site: pre}]}"
     suite = suite_of(text, "optimizer.site=post")
     assert values(suite, "optimizer.site") == [("post",), ("post",)]
-    assert suite.notes == ("--set optimizer.site=post holds in every cell, over the axis optimizer.site",)
+    assert suite.notes == (
+        "--set optimizer.site=post holds in every cell, over the axis optimizer.site",
+    )
 
 
 def test_a_whole_section_override_is_merged(suite_of: SuiteOf) -> None:
@@ -450,12 +461,16 @@ def test_monitors_can_be_replaced_and_changed(suite_of: SuiteOf) -> None:
 
 
 def test_matrix_overrides_make_and_replace_axes(suite_of: SuiteOf) -> None:
-    suite = suite_of(MATRIX, "matrix.training.max_steps=[1, 2]", "matrix.quantization.format=[e3m4]")
+    suite = suite_of(
+        MATRIX, "matrix.training.max_steps=[1, 2]", "matrix.quantization.format=[e3m4]"
+    )
     assert values(suite, "training.max_steps", "quantization.format")[:2] == [
         (1, "e3m4"),
         (2, "e3m4"),
     ]
-    with pytest.raises(UserError, match=r"--set matrix.training.max_steps=3: matrix: .*needs a list"):
+    with pytest.raises(
+        UserError, match=r"--set matrix.training.max_steps=3: matrix: .*needs a list"
+    ):
         suite_of("", "matrix.training.max_steps=3")
 
 

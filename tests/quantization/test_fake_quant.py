@@ -99,7 +99,7 @@ def test_bfloat16_products_see_exact_grid_values(name: str, scaling: ScalingSett
 def test_the_epilogue_gives_the_values_and_gradients_of_the_folded_scale(
     activations: bool, shape: tuple[int, ...]
 ) -> None:
-    """In bfloat16 the scale is applied after the product; in float32 it is folded into the weight."""
+    """In bfloat16 the scale is applied after the product; in float32 it is part of the weight."""
     fmt = load_format("e3m4")
     results = []
     for autocast in (False, True):

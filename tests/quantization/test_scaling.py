@@ -52,8 +52,8 @@ def test_the_power_of_two_is_the_smallest_that_avoids_overflow(name: str, amax: 
 def test_the_exact_scale_is_the_correctly_rounded_quotient(name: str, amax: float) -> None:
     fmt = FORMATS[name]
     quotient = Fraction(amax) / Fraction(fmt.max_finite)
-    # Python's float of a Fraction is correctly rounded; doubles round to float32 once more, and only
-    # a quotient within 2^-29 of a tie could then differ by an ulp.
+    # Python's float of a Fraction is correctly rounded. Rounding it to float32 is a second rounding,
+    # which near a tie may differ by an ulp.
     expected = float(torch.tensor(float(quotient)))
     assert scale(amax, fmt, power_of_two=False) == pytest.approx(expected, rel=2.0**-24)
 

@@ -1,0 +1,178 @@
+"""Conformance checks for tasks: :func:`check_task` runs them all. No test framework is needed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from altgrad_core.interfaces.task import Batch, Evaluation, Split, Task
+
+_CPU = torch.device("cpu")
+_SEED = 1234
+
+
+def check_task(make_task: Callable[[], Task], folder: Path, batch_size: int = 4) -> None:
+    """Check that a task keeps the contract of :class:`Task`, on the CPU.
+
+    make_task:
+        builds the task anew at each call, from the same settings; choose a small model and few data.
+    folder:
+        an empty folder to work in. The data are prepared in two cache folders within it.
+    batch_size:
+        examples per training batch.
+
+    Raises ``AssertionError`` with a sentence that says what is wrong: preparing is not deterministic,
+    batches depend on more than their arguments, the model is not made from torch's generator alone,
+    the loss does not reach the parameters, or an evaluation depends on how it is batched.
+    """
+    task = _prepared(make_task, folder / "first")
+    _facts(task, _prepared(make_task, folder / "second"), _prepared(make_task, folder / "first"))
+    _batches(task, _prepared(make_task, folder / "second"), batch_size)
+    _model(task)
+    _loss(task, batch_size)
+    _evaluation(task)
+
+
+def _prepared(make_task: Callable[[], Task], cache: Path) -> Task:
+    task = make_task()
+    assert isinstance(task, Task), f"{task!r} is not a Task"
+    cache.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(len(cache.name))  # another one in each folder: no seed may enter
+    task.prepare(cache, _no_log)
+    return task
+
+
+def _no_log(message: str) -> None:
+    assert isinstance(message, str), f"prepare() must log strings, not {message!r}"
+
+
+def _facts(task: Task, fresh: Task, cached: Task) -> None:
+    written = [_json(one.facts()) for one in (task, fresh, cached)]
+    assert written[0] == written[1], "facts() differ between two cache folders"
+    assert written[0] == written[2], "facts() differ between making and reading the cache"
+
+
+def _json(facts: dict[str, Any]) -> str:
+    try:
+        return json.dumps(facts, sort_keys=True)
+    except TypeError as error:
+        raise AssertionError(f"facts() must hold JSON values only: {error}") from error
+
+
+def _batches(task: Task, other: Task, size: int) -> None:
+    first = task.batch(1, size, seed=0)
+    assert first.samples == size, f"a batch of {size} says that it has {first.samples} samples"
+    tokens: object = first.tokens
+    assert isinstance(tokens, int), f"tokens must be an int, not {tokens!r}"
+    assert tokens > 0, "a batch must count its tokens"
+    for name, tensor in first.tensors.items():
+        assert tensor.device == _CPU, f"tensor {name!r} of a batch must be on the CPU"
+    fifth = task.batch(5, size, seed=0)
+    torch.rand(3)
+    np.random.rand(3)
+    _same(first, task.batch(1, size, seed=0), "the same batch asked for twice")
+    _same(fifth, other.batch(5, size, seed=0), "a batch with and without its predecessors")
+    assert _differ(task, size, [(1, 0), (2, 0), (3, 0)]), "every step gets the same batch"
+    assert _differ(task, size, [(1, 0), (1, 1), (1, 2)]), "every seed gets the same batch"
+
+
+def _same(one: Batch, two: Batch, what: str) -> None:
+    assert one.tensors.keys() == two.tensors.keys(), f"{what}: the tensors' names differ"
+    for name, tensor in one.tensors.items():
+        assert torch.equal(tensor, two.tensors[name]), f"{what}: tensor {name!r} differs"
+    assert (one.samples, one.tokens) == (two.samples, two.tokens), f"{what}: the counts differ"
+
+
+def _differ(task: Task, size: int, choices: list[tuple[int, int]]) -> bool:
+    first, *others = (task.batch(step, size, seed).tensors for step, seed in choices)
+    return any(
+        tensor.shape != other[name].shape or not torch.equal(tensor, other[name])
+        for other in others
+        for name, tensor in first.items()
+    )
+
+
+def _seeded_model(task: Task, seed: int = _SEED) -> nn.Module:
+    torch.manual_seed(seed)
+    return task.build_model()
+
+
+def _model(task: Task) -> None:
+    model, twin = _seeded_model(task), _seeded_model(task)
+    for (name, one), two in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert one.device == _CPU, f"parameter {name!r} must be on the CPU"
+        assert one.dtype == torch.float32, f"parameter {name!r} must be float32, not {one.dtype}"
+        assert torch.equal(one, two), f"parameter {name!r} differs though torch was seeded alike"
+    names = [name for name, _ in model.named_modules()]
+    for pattern in task.head:
+        found = any(fnmatch(name, pattern) for name in names)
+        assert found, f"no module matches the head pattern {pattern!r}; there are {names}"
+
+
+def _loss(task: Task, size: int) -> None:
+    model = _seeded_model(task).train()
+    loss = task.loss(model, task.batch(1, size, seed=0))
+    assert loss.shape == (), f"the loss must be 0-d, not {tuple(loss.shape)}"
+    assert torch.isfinite(loss), f"the loss of a fresh model is {loss.item()}"
+    loss.backward()  # type: ignore[no-untyped-call]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"the loss does not reach parameter {name!r}"
+            assert torch.isfinite(parameter.grad).all(), f"the gradient of {name!r} is not finite"
+    reached = any(_moves(parameter.grad) for parameter in model.parameters())
+    assert reached, "the gradient of every parameter is zero"
+
+
+def _moves(gradient: Tensor | None) -> bool:
+    return gradient is not None and bool(gradient.any())
+
+
+def _evaluation(task: Task) -> None:
+    model = _seeded_model(task).eval()
+    for split in get_args(Split):
+        one, again = _evaluate(task, model, split, 3), _evaluate(task, model, split, 3)
+        _agree(one, again, 0.0, f"two evaluations of {split}")
+        _agree(one, _evaluate(task, model, split, 8), 1e-4, f"{split} in other batches")
+        _predictions(one, split)
+    tuned = _evaluate(task, model, "validation", 8).calibration
+    applied = task.evaluate(model, "test", batch_size=8, device=_CPU, calibration=tuned)
+    assert applied.calibration == tuned, "an evaluation must use the calibration that it is given"
+
+
+@torch.no_grad()
+def _evaluate(task: Task, model: nn.Module, split: Split, size: int) -> Evaluation:
+    return task.evaluate(model, split, batch_size=size, device=_CPU)
+
+
+def _agree(one: Evaluation, two: Evaluation, tolerance: float, what: str) -> None:
+    assert "loss" in one.metrics, f"an evaluation must have the metric 'loss', not {[*one.metrics]}"
+    assert one.metrics.keys() == two.metrics.keys(), f"{what}: the metrics' names differ"
+    for name, value in {**one.metrics, **one.calibration}.items():
+        kind: object = value
+        assert isinstance(kind, float), f"metric {name!r} must be a float, not {kind!r}"
+        assert "/" not in name, f"metric {name!r}: the caller puts the family before the name"
+    loss, other = one.metrics["loss"], two.metrics["loss"]
+    close = math.isclose(loss, other, rel_tol=tolerance, abs_tol=0.0)
+    assert close, f"{what}: the loss is {loss} and {other}"
+    assert one.predictions.keys() == two.predictions.keys(), f"{what}: the predictions differ"
+    for name, array in one.predictions.items():
+        exact = tolerance == 0.0 or not np.issubdtype(array.dtype, np.floating)
+        slack = 0.0 if exact else 1e-3
+        if array.dtype.kind in "US":
+            assert np.array_equal(array, two.predictions[name]), f"{what}: {name!r} differs"
+        else:
+            near = np.allclose(array, two.predictions[name], rtol=slack, atol=slack, equal_nan=True)
+            assert near, f"{what}: predictions {name!r} differ"
+
+
+def _predictions(evaluation: Evaluation, split: str) -> None:
+    rows = {name: len(array) for name, array in evaluation.predictions.items()}
+    assert len(set(rows.values())) <= 1, f"{split}: predictions need one row per example: {rows}"

@@ -1,0 +1,168 @@
+"""``grid_optim``: momentum in rungs, moving weights from grid value to grid value.
+
+For each weight on a grid, with gradient ``g``, stiffness ``S`` and rung ``k``::
+
+    h  = S · g                                      the gradient in rungs, dL/dk
+    v  = β₂ v + (1 − β₂) mean(h²)                   one number per tensor
+    m  = β₁ m + (1 − β₁) h / sqrt(v / (1 − β₂ᵗ))    momentum, about 1 in size
+    Δ  = r · m / (1 − β₁ᵗ) + lr · λ · w / S         in rungs, real; the last term is weight decay
+    k' = k − stochastic_round(clip(Δ, ±max_rungs))
+    w' = value(k')
+
+``r = lr / rms(S)``: with this rate, a gradient of usual size moves a weight by about ``lr`` in
+its own units, as AdamW does, so learning rates that suit AdamW suit here; ``rungs_per_lr`` sets
+``r`` directly, as ``rungs_per_lr · lr``. Rounding is stochastic, so moves of less than a rung
+happen with the right frequency instead of being lost. Parameters on no grid are updated by AdamW.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from altgrad_core.interfaces.format import Format
+from altgrad_core.interfaces.geometry import WeightGeometry
+from altgrad_core.interfaces.optimizer import OptimizerPlugin
+from altgrad_plugins.optimizers.adamw import adam_state, adam_update, adamw_arguments
+from altgrad_plugins.optimizers.settings import GridOptimSettings
+
+_TINY = 2.0**-100
+
+
+class GridOptimPlugin(OptimizerPlugin):
+    """Builds :class:`GridOptim`."""
+
+    def __init__(self, settings: GridOptimSettings) -> None:
+        self.settings = settings
+
+    def build(
+        self,
+        groups: Sequence[dict[str, Any]],
+        geometry: Mapping[nn.Parameter, WeightGeometry],
+        *,
+        learning_rate: float,
+        generator: torch.Generator,
+    ) -> GridOptim:
+        """See :class:`OptimizerPlugin`."""
+        return GridOptim(groups, geometry, self.settings, learning_rate, generator)
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The ends of a format's ladder: the outermost rungs, and the gap there, in grid units."""
+
+    lowest: int
+    highest: int
+    gap_below: float
+    gap_above: float
+
+    @classmethod
+    def of(cls, fmt: Format) -> Ladder:
+        """Asked once, on the CPU."""
+        ends = torch.tensor([-fmt.max_finite, fmt.max_finite])
+        lowest, highest = fmt.to_rung(ends).tolist()
+        gap_below, gap_above = fmt.ulp(ends).tolist()
+        return cls(lowest, highest, gap_below, gap_above)
+
+
+class GridOptim(torch.optim.AdamW):
+    """Moves weights along their grids; draws from ``generator`` and nothing else.
+
+    After a step every weight is a grid value under the scale of the step. There is one exception:
+    a weight that moves up from the last rung goes one gap beyond it. Otherwise the end of the
+    ladder would be a wall, and the scale, which follows the largest weight, could only ever
+    shrink. The next forward finds a larger amax, and with power-of-two scales doubles the scale;
+    all weights are then rounded to the coarser grid once. When the largest weight shrinks and the
+    scale is halved, every weight stays where it is, since all its grid values lie on the finer
+    grid, too.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[dict[str, Any]],
+        geometry: Mapping[nn.Parameter, WeightGeometry],
+        settings: GridOptimSettings,
+        learning_rate: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(groups, **adamw_arguments(groups, settings, learning_rate))
+        self.settings = settings
+        self.geometry = dict(geometry)
+        self.generator = generator
+        self._ladders = {p: Ladder.of(g.format) for p, g in geometry.items()}
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update. Gradients are left as they are."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            others = [p for p in group["params"] if p not in self.geometry]
+            adam_update(group, adam_state(self, group, others))
+            for parameter in group["params"]:
+                if parameter in self.geometry and parameter.grad is not None:
+                    self._move(group, parameter, parameter.grad)
+        return loss
+
+    def _move(self, group: Mapping[str, Any], parameter: nn.Parameter, grad: Tensor) -> None:
+        geometry = self.geometry[parameter]
+        weight = parameter.detach()
+        stiffness = geometry.ulp(weight)
+        move = self._direction(group, parameter, grad * stiffness)
+        lr, settings = group["lr"], self.settings
+        if settings.rungs_per_lr is None:
+            move.mul_(lr).div_(_rms(stiffness).clamp_min(_TINY))
+        else:
+            move.mul_(lr * settings.rungs_per_lr)
+        if group["weight_decay"]:
+            move.addcdiv_(weight, stiffness, value=lr * group["weight_decay"])
+        move.clamp_(-settings.max_rungs, settings.max_rungs)
+        target = geometry.rung(weight) - stochastic_round(move, self.generator).to(torch.int32)
+        moved = geometry.value(target) + self._beyond(parameter, target) * geometry.scale()
+        # a NaN has no rung: hand it on instead of healing it
+        broken = (move + weight).isnan()
+        parameter.copy_(moved.masked_fill_(broken, math.nan))
+
+    def _direction(self, group: Mapping[str, Any], parameter: nn.Parameter, h: Tensor) -> Tensor:
+        """Momentum of the normalised gradient in rungs, without its start-up bias."""
+        momentum, decay = self.settings.momentum, self.settings.rms_decay
+        state = self.state[parameter]
+        if not state:
+            # where torch's Adam keeps its step count: on the device if it is needed there
+            device = parameter.device if group["fused"] else torch.device("cpu")
+            state["step"] = torch.zeros((), device=device)
+            state["mean_square"] = torch.zeros((), dtype=h.dtype, device=h.device)
+            state["momentum"] = torch.zeros_like(h)
+        step = state["step"].add_(1)
+        mean_square = state["mean_square"].lerp_(h.square().mean(), 1 - decay)
+        size = (mean_square / (1 - decay**step)).sqrt().clamp_min(_TINY)
+        mean = state["momentum"].lerp_(h.div_(size), 1 - momentum)
+        direction: Tensor = mean / (1 - momentum**step)
+        return direction
+
+    def _beyond(self, parameter: nn.Parameter, target: Tensor) -> Tensor:
+        """How far beyond the last grid value each target lies, in grid units; almost always 0."""
+        ladder = self._ladders[parameter]
+        above = (target - ladder.highest).clamp_(min=0) * ladder.gap_above
+        below = (target - ladder.lowest).clamp_(max=0) * ladder.gap_below
+        return torch.add(above, below)
+
+
+def stochastic_round(x: Tensor, generator: torch.Generator) -> Tensor:
+    """One of the two whole numbers next to each element, with mean ``x``; whole numbers stay."""
+    draw = torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+    size = x.abs()
+    whole = size.floor()
+    return whole.add_(draw < size - whole).copysign_(x)
+
+
+def _rms(x: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(x)
+    return norm / math.sqrt(max(x.numel(), 1))

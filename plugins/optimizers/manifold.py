@@ -1,0 +1,147 @@
+"""``manifold_adamw``: AdamW in the coordinates of the grid.
+
+In rungs ``k`` a weight moves as ``dw = S · dk``, so the loss has the gradient ``dL/dk = S · g``,
+and an Adam step of ``k`` moves the weight by ``Δw = −lr · S · Adam(S · g)``: site ``both``, the
+default. ``pre`` keeps only the inner S, which Adam divides out again but for its eps and for
+changes of S; ``post`` keeps only the outer one. Weight decay is AdamW's own: decoupled, and not
+multiplied by S, so that switching the manifold on changes what the gradient does and nothing
+else. S is taken where the weight stands before the update; parameters that are on no grid have S
+= 1, that is, plain AdamW.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from altgrad_core.interfaces.geometry import WeightGeometry
+from altgrad_core.interfaces.optimizer import OptimizerPlugin
+from altgrad_core.quantization.geometry import latent_position
+from altgrad_plugins.optimizers.adamw import AdamState, adam_state, adam_update, adamw_arguments
+from altgrad_plugins.optimizers.position import pack, unpack
+from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings
+from altgrad_plugins.optimizers.stiffness import Stiffness
+
+_START = "start_position"
+
+
+class ManifoldAdamWPlugin(OptimizerPlugin):
+    """Builds :class:`ManifoldAdamW`."""
+
+    def __init__(self, settings: ManifoldAdamWSettings) -> None:
+        self.settings = settings
+
+    def build(
+        self,
+        groups: Sequence[dict[str, Any]],
+        geometry: Mapping[nn.Parameter, WeightGeometry],
+        *,
+        learning_rate: float,
+        generator: torch.Generator,
+    ) -> ManifoldAdamW:
+        """See :class:`OptimizerPlugin`. Raises ``UserError`` as :class:`Stiffness` does."""
+        return ManifoldAdamW(groups, geometry, self.settings, learning_rate)
+
+
+class ManifoldAdamW(torch.optim.AdamW):
+    """AdamW with the stiffness of the grid at one of four sites.
+
+    The moments are always torch's own, updated by torch's kernels; with ``enabled: false`` or
+    ``site: none``, and for parameters on no grid, the whole update is, and equals AdamW bit for
+    bit.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[dict[str, Any]],
+        geometry: Mapping[nn.Parameter, WeightGeometry],
+        settings: ManifoldAdamWSettings,
+        learning_rate: float,
+    ) -> None:
+        super().__init__(groups, **adamw_arguments(groups, settings, learning_rate))
+        self.settings = settings
+        self.geometry = dict(geometry)
+        self.stiffness = Stiffness(settings, geometry)
+        self._site = settings.site if settings.enabled else "none"
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update. Gradients are left as they are."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            on_grid = [p for p in group["params"] if p in self.geometry]
+            others = [p for p in group["params"] if p not in self.geometry]
+            adam_update(group, adam_state(self, group, others))
+            state = adam_state(self, group, on_grid)
+            self._remember_start(state.params)
+            if self._site == "none":
+                adam_update(group, state)
+            else:
+                for portion in state.portions():
+                    self._update_on_grid(group, portion)
+        return loss
+
+    def _update_on_grid(self, group: Mapping[str, Any], state: AdamState) -> None:
+        stiffness = self.stiffness(state.params)
+        grads: Sequence[Tensor] = state.grads
+        if self._site in ("pre", "both"):
+            grads = torch._foreach_mul(state.grads, stiffness)
+        if self._site == "pre":
+            adam_update(group, state, grads=grads)
+            return
+        # Torch's kernel writes the step -lr·Adam(·) of each weight into zeros, where none of its
+        # digits are lost; then it is stretched by S.
+        steps = [torch.zeros_like(p) for p in state.params]
+        adam_update(group, state, targets=steps, grads=grads, weight_decay=0.0)
+        weights: list[Tensor] = list(state.params)
+        if group["weight_decay"]:
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_addcmul_(weights, stiffness, steps)
+
+    def bit_position(self, parameter: nn.Parameter) -> Tensor:
+        """Where each weight stands on its ladder now, in rungs: see ``latent_position``.
+
+        Computed when asked for. Raises ``KeyError`` for a parameter that is on no grid.
+        """
+        return latent_position(self.geometry[parameter], parameter.detach())
+
+    def bit_drift(self, parameter: nn.Parameter) -> Tensor:
+        """How far each weight has moved since before the first step, in rungs, to 1/512 of a rung.
+
+        Positions are taken under the scale of their time, so a change of scale counts as
+        movement, as it does in the stored bits. Zeros before the first step. Raises ``KeyError``
+        for a parameter that is on no grid, or if ``track_position`` is off.
+        """
+        position = self.bit_position(parameter)
+        if not self.settings.track_position:
+            raise KeyError("The starting positions were not kept: track_position is off.")
+        packed = self.state[parameter].get(_START)
+        if packed is None:
+            return torch.zeros_like(position)
+        return position - unpack(packed, self.geometry[parameter].format.bits)
+
+    def _remember_start(self, params: Sequence[nn.Parameter]) -> None:
+        if not self.settings.track_position:
+            return
+        for parameter in params:
+            state = self.state[parameter]
+            if _START not in state:
+                bits = self.geometry[parameter].format.bits
+                state[_START] = pack(self.bit_position(parameter), bits)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a state. Torch makes every tensor of it a float; positions are integers."""
+        super().load_state_dict(state_dict)
+        saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+        own = chain.from_iterable(group["params"] for group in self.param_groups)
+        for key, parameter in zip(saved, own, strict=True):
+            packed = state_dict["state"].get(key, {}).get(_START)
+            if packed is not None:
+                self.state[parameter][_START] = packed.to(parameter.device, copy=True)

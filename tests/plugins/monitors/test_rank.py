@@ -1,0 +1,174 @@
+"""Ranks against full singular value decompositions in float64."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from altgrad_core.interfaces.format import Format
+from altgrad_core.interfaces.monitor import Monitor
+from altgrad_plugins.monitors.rank import gram, stable_and_effective_rank
+
+
+def witness(matrix: Tensor) -> list[float]:
+    values = torch.linalg.svdvals(matrix.detach().double().flatten(1)).numpy()
+    stable = (values**2).sum() / values[0] ** 2
+    shares = values / values.sum()
+    shares = shares[shares > 0]
+    return [float(stable), float(np.exp(-(shares * np.log(shares)).sum()))]
+
+
+def ranks(*matrices: Tensor) -> list[list[float]]:
+    found: list[list[float]] = stable_and_effective_rank([gram(m) for m in matrices]).tolist()
+    return found
+
+
+def test_random_matrices_of_several_shapes_agree_with_svd() -> None:
+    torch.manual_seed(0)
+    shapes = [(40, 30), (30, 40), (30, 30), (1, 9), (9, 1), (8, 3, 5, 5), (2, 2), (40, 30)]
+    matrices = [torch.randn(shape) * 10.0 ** (4 * i - 15) for i, shape in enumerate(shapes)]
+    for found, matrix in zip(ranks(*matrices), matrices, strict=True):
+        assert found == pytest.approx(witness(matrix), rel=1e-9)
+
+
+def test_a_decaying_spectrum_agrees_with_svd() -> None:
+    torch.manual_seed(0)
+    left = torch.linalg.qr(torch.randn(60, 60, dtype=torch.float64)).Q
+    right = torch.linalg.qr(torch.randn(60, 60, dtype=torch.float64)).Q
+    matrix = (left * torch.logspace(0, -6, 60, dtype=torch.float64)) @ right
+    assert ranks(matrix)[0] == pytest.approx(witness(matrix), rel=1e-6)
+
+
+def test_matrices_whose_ranks_are_known() -> None:
+    torch.manual_seed(0)
+    orthogonal = torch.linalg.qr(torch.randn(24, 24, dtype=torch.float64)).Q
+    outer = torch.outer(torch.randn(50), torch.randn(70))
+    three_of_ten = torch.diag(torch.tensor([2.0, 2.0, 2.0] + [0.0] * 7))
+    found = ranks(orthogonal, outer, three_of_ten, torch.eye(5) * 1e-20)
+    assert found[0] == pytest.approx([24, 24], rel=1e-12)
+    assert found[1] == pytest.approx([1, 1], rel=1e-5)
+    assert found[2] == pytest.approx([3, 3], rel=1e-12)
+    assert found[3] == pytest.approx([5, 5], rel=1e-12)
+
+
+def test_zero_has_rank_zero_and_broken_matrices_have_none() -> None:
+    broken = torch.eye(4)
+    broken[1, 2] = math.nan
+    endless = torch.eye(4)
+    endless[0, 0] = math.inf
+    found = ranks(torch.zeros(4, 4), broken, torch.eye(4), endless)
+    assert found[0] == [0, 0]
+    assert all(math.isnan(value) for index in (1, 3) for value in found[index])
+    assert found[2] == pytest.approx([4, 4])
+
+
+@pytest.mark.parametrize("of", ["quantized", "master"])
+def test_the_matrix_that_the_forward_pass_uses_or_its_master(
+    of: str,
+    load_monitor: Callable[..., Monitor],
+    load_format: Callable[..., Format],
+    bench: Any,
+    two_layers: Any,
+) -> None:
+    place = bench(load_monitor("rank", of=of), two_layers("e5m2"))
+    expected = {}
+    for name, geometry in place.weights.items():
+        weight = geometry.parameter.detach().clone()
+        if of == "quantized":  # torch's own e5m2, at the power of two that fits amax
+            scale = 2.0 ** math.ceil(math.log2(float(weight.abs().max()) / 57344))
+            weight = (weight / scale).to(torch.float8_e5m2).double() * scale
+        expected[name] = witness(weight)
+    metrics = place.step(inputs=torch.randn(2, 6), change=lambda name, weight: weight * 0 + 1)
+
+    family = "rank" if of == "quantized" else "master_rank"
+    for index, metric in enumerate(("stable_rank", "effective_rank")):
+        values = [pair[index] for pair in expected.values()]
+        for name, value in zip(expected, values, strict=True):
+            assert metrics[f"{family}/{name}/{metric}"] == pytest.approx(value, rel=1e-9)
+        assert metrics[f"{family}/all/{metric}"] == pytest.approx(np.mean(values), rel=1e-9)
+        assert metrics[f"{family}/all/{metric}_min"] == pytest.approx(min(values), rel=1e-9)
+    assert len(metrics) == 2 * 2 + 4
+
+
+def flatten(layer: str) -> Callable[[str, Tensor], Tensor]:
+    """Replaces the weight of ``layer`` by a matrix of rank one."""
+    return lambda name, weight: weight[:1].expand_as(weight) if name == layer else weight
+
+
+def test_a_collapse_is_told_once_and_by_layer(
+    load_monitor: Callable[..., Monitor], bench: Any, two_layers: Any
+) -> None:
+    place = bench(load_monitor("rank", interval=1), two_layers())
+    place.step(1, change=flatten("2.weight"))
+    assert place.events == []
+    for step in (2, 3):
+        place.step(step)
+    assert [(e.kind, e.layer, e.alert) for e in place.events] == [
+        ("rank_collapse", "2.weight", True)
+    ]
+    first = witness(two_layers()[2].weight)[1]
+    assert place.events[0].message.startswith("below 0.5 of the first value: ")
+    assert "effective rank 1, at first" in place.events[0].message
+    told = float(place.events[0].message.rsplit(" ", 1)[1])
+    assert told == pytest.approx(first, rel=0.05)
+    place.step(4, change=flatten("0.weight"))
+    place.step(5)
+    assert [event.layer for event in place.events] == ["2.weight", "0.weight"]
+
+
+def test_collapses_are_judged_across_a_restart_and_not_told_again(
+    load_monitor: Callable[..., Monitor], bench: Any, two_layers: Any
+) -> None:
+    model = two_layers()
+    first = bench(load_monitor("rank", interval=1), model)
+    first.step(1, change=flatten("0.weight"))
+    first.step(2, change=flatten("2.weight"))
+    assert [event.layer for event in first.events] == ["0.weight"]
+
+    second = bench(load_monitor("rank", interval=1), model)
+    second.panel.load_state_dict(copy.deepcopy(first.panel.state_dict()))
+    second.step(3)
+    assert [event.layer for event in second.events] == ["2.weight"]
+
+
+def test_collapse_zero_never_warns_and_nan_is_no_first_value(
+    load_monitor: Callable[..., Monitor], bench: Any, two_layers: Any
+) -> None:
+    place = bench(load_monitor("rank", interval=1, collapse=0), two_layers())
+    place.step(1, change=lambda name, weight: weight * 0)
+    place.step(2)
+    assert place.events == []
+
+    model = two_layers()
+    healthy = model[0].weight.detach().clone()
+    with torch.no_grad():
+        model[0].weight[0, 0] = math.nan
+    place = bench(load_monitor("rank", interval=1), model)
+    metrics = place.step(1, change=lambda n, weight: healthy if n == "0.weight" else weight)
+    assert math.isnan(metrics["rank/0.weight/stable_rank"])
+    assert math.isnan(metrics["rank/all/stable_rank"])
+    assert math.isnan(metrics["rank/all/effective_rank_min"])
+    place.step(2, change=flatten("0.weight"))
+    place.step(3)
+    assert [event.layer for event in place.events] == ["0.weight"]
+
+
+def test_weights_that_are_no_matrices_are_left_out(
+    load_monitor: Callable[..., Monitor], bench: Any, two_layers: Any
+) -> None:
+    model: nn.Module = two_layers()
+    place = bench(load_monitor("rank"), model)
+
+    class Vector:
+        parameter = nn.Parameter(torch.ones(3))
+
+    place.run.weights = {**place.weights, "vector": Vector()}
+    place.monitor.start(place.run)
+    assert place.monitor.layers == ("0.weight", "2.weight")

@@ -1,0 +1,160 @@
+"""The wandb tracker: what it asks of wandb, and a real run of wandb in offline mode."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from altgrad_core.interfaces.monitor import Event
+from altgrad_core.interfaces.tracker import RunInfo
+from altgrad_core.testing.trackers import check_tracker
+from altgrad_plugins.trackers.settings import WandbSettings
+from altgrad_plugins.trackers.wandb import WandbTracker
+
+
+def info(directory: Path) -> RunInfo:
+    settings = {"optimizer": {"name": "adamw"}, "seed": 3}
+    return RunInfo("0123456789ab", "quickstart", "e5m2_adamw", 3, directory, settings)
+
+
+class FakeRun:
+    def __init__(self) -> None:
+        self.logged: list[tuple[dict[str, Any], int]] = []
+        self.alerts: list[dict[str, str]] = []
+        self.summary: dict[str, Any] = {}
+        self.exit_code: int | None = None
+
+    def log(self, metrics: dict[str, Any], step: int) -> None:
+        self.logged.append((metrics, step))
+
+    def alert(self, **alert: str) -> None:
+        self.alerts.append(alert)
+
+    def finish(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A stand-in for wandb that remembers how it was opened."""
+    module = SimpleNamespace(run=FakeRun(), asked={})
+
+    def init(**asked: Any) -> FakeRun:
+        module.asked.update(asked)
+        run: FakeRun = module.run
+        return run
+
+    module.init, module.Settings = init, dict
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return module
+
+
+def test_wandb_is_told_which_run_this_is(fake: SimpleNamespace, tmp_path: Path) -> None:
+    WandbTracker(WandbSettings(entity="team", tags=("a", "b"))).start(info(tmp_path))
+    settings = fake.asked.pop("settings")
+    assert settings == {"console": "off", "silent": True}
+    assert fake.asked == {
+        "id": "0123456789ab",
+        "resume": "allow",
+        "mode": "online",
+        "project": "altgrad-bench",
+        "entity": "team",
+        "group": "quickstart",
+        "name": "e5m2_adamw_seed3",
+        "tags": ["a", "b"],
+        "dir": str(tmp_path),
+        "config": {"optimizer": {"name": "adamw"}, "seed": 3},
+        "force": True,
+    }
+
+
+def test_names_can_be_chosen(fake: SimpleNamespace, tmp_path: Path) -> None:
+    settings = WandbSettings(project="p", group="g", name="n", mode="offline")
+    WandbTracker(settings).start(info(tmp_path))
+    assert [fake.asked[key] for key in ("project", "group", "name", "mode")] == [
+        *("p", "g", "n", "offline")
+    ]
+
+
+def test_metrics_alerts_and_the_end(fake: SimpleNamespace, tmp_path: Path) -> None:
+    tracker = WandbTracker(WandbSettings())
+    tracker.start(info(tmp_path))
+    tracker.log(1, {"train/all/loss": 1.0})
+    tracker.log(1, {"rank/all/stable_rank": 2.0})
+    tracker.event(2, Event("rank_collapse", "l" * 100, "stable rank 1, at first 9", alert=True))
+    tracker.event(3, Event("monitor_failed", "all", "not for waking anyone"))
+    tracker.finish("ok", {"final/test/f1_micro": 0.5})
+    run = fake.run
+    assert run.logged == [({"train/all/loss": 1.0}, 1), ({"rank/all/stable_rank": 2.0}, 1)]
+    assert len(run.alerts) == 1
+    assert run.alerts[0]["title"].startswith("rank_collapse lll")
+    assert len(run.alerts[0]["title"]) < 64
+    assert run.alerts[0]["text"] == f"step 2, {'l' * 100}: stable rank 1, at first 9"
+    assert run.alerts[0]["level"] == "WARN"
+    assert run.summary == {"final/test/f1_micro": 0.5, "status": "ok"}
+    assert run.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [("diverged", 0), ("oom", 1), ("error", 1), ("timeout", 1)]
+)
+def test_only_results_end_well(
+    fake: SimpleNamespace, tmp_path: Path, status: str, code: int
+) -> None:
+    tracker = WandbTracker(WandbSettings())
+    tracker.start(info(tmp_path))
+    tracker.finish(status, {})
+    assert fake.run.exit_code == code
+
+
+@pytest.fixture
+def clean_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No login and no settings from outside, and home folders that are thrown away."""
+    pytest.importorskip("wandb")
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+
+
+@pytest.mark.usefixtures("clean_wandb")
+def test_a_real_offline_run_is_quiet_and_complete(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tracker = WandbTracker(WandbSettings(mode="offline"))
+    tracker.start(info(tmp_path))
+    tracker.log(1, {"flips/all/stall_ratio": 0.25, "amax/all/weight": float("nan")})
+    tracker.event(1, Event("rank_collapse", "layer.7", "all is one", alert=True))
+    tracker.finish("ok", {"final/test/f1_micro": 0.5})
+    assert capfd.readouterr() == ("", "")
+    (file,) = tmp_path.glob("wandb/offline-run-*-0123456789ab/run-0123456789ab.wandb")
+    content = file.read_bytes()
+    for part in (
+        *(b"flips/all/stall_ratio", b"amax/all/weight", b"final/test/f1_micro"),
+        *(b"rank_collapse layer.7", b"all is one", b"adamw", b"e5m2_adamw_seed3", b"altgrad-bench"),
+    ):
+        assert part in content, part
+
+
+@pytest.mark.usefixtures("clean_wandb")
+def test_conformance_when_disabled(capfd: pytest.CaptureFixture[str]) -> None:
+    check_tracker(WandbTracker(WandbSettings(mode="disabled")))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("clean_wandb")
+def test_conformance_offline() -> None:
+    check_tracker(WandbTracker(WandbSettings(mode="offline")))
+
+
+@pytest.mark.usefixtures("clean_wandb")
+def test_online_without_a_login_fails_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", open("/dev/null"))  # noqa: PTH123, SIM115
+    with pytest.raises(Exception, match="(?i)api key|log ?in"):
+        WandbTracker(WandbSettings(mode="online")).start(info(tmp_path))
