@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from altgrad_core.analysis.numbers import Spread, spread
-from altgrad_core.analysis.summary import finished, scores
+from altgrad_core.analysis.summary import finished, lower_is_better, scores
 from altgrad_core.results.collect import FORMAT_AXIS, is_axis
 from altgrad_core.results.stored import Contrast
 
@@ -59,9 +59,15 @@ class Delta:
         return spread(pair.delta for pair in self.pairs)
 
     @property
+    def gain(self) -> float:
+        """The mean difference, positive where the treatment is better; NaN without a pair."""
+        return -self.delta.mean if lower_is_better(self.metric) else self.delta.mean
+
+    @property
     def improved(self) -> int:
-        """Seeds whose treatment scores above their baseline."""
-        return sum(pair.delta > 0 for pair in self.pairs)
+        """Seeds whose treatment is better than their baseline."""
+        sign = -1 if lower_is_better(self.metric) else 1
+        return sum(sign * pair.delta > 0 for pair in self.pairs)
 
 
 @dataclass(frozen=True)

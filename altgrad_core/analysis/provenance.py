@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from altgrad_core.analysis.document import Cell, cells
+from altgrad_core.analysis.document import Cell, Table, cells, columns
 from altgrad_core.analysis.numbers import NONE, significant
 from altgrad_core.results.stored import StoredRun
+
+SPLITS = ("train", "validation", "test")
 
 _LONGEST = 160
 """Characters of one fact; a longer one is cut, since it is whole in ``facts.json``."""
@@ -58,24 +60,39 @@ def _git(revision: Any) -> str:
     return _cut(str(revision), 40) if revision else NONE
 
 
-def fact_rows(facts: Sequence[Mapping[str, Any]]) -> tuple[tuple[Cell, ...], ...]:
-    """One row per fact; where runs differ, each value once."""
-    values: dict[str, dict[str, None]] = {}
+def fact_tables(facts: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """What the runs say about their data: facts about each split side by side, then the others.
+
+    Where runs differ, each value is shown once.
+    """
+    values: dict[tuple[str, str], dict[str, None]] = {}
     for one in facts:
-        for name, value in _flat(one):
-            values.setdefault(name, {})[value] = None
-    return tuple(cells(name, _cut("; ".join(known), _LONGEST)) for name, known in values.items())
+        for path, value in _flat(one):
+            split = next((part for part in path if part in SPLITS), "")
+            name = ": ".join(part for part in path if part != split).replace("_", " ")
+            values.setdefault((name, split), {})[value] = None
+    shown = {key: _cut("; ".join(known), _LONGEST) for key, known in values.items()}
+    by_split = dict.fromkeys(name for name, split in shown if split)
+    whole = [cells(name, value) for (name, split), value in shown.items() if not split]
+    rows = [cells(n, *(shown.get((n, split), NONE) for split in SPLITS)) for n in by_split]
+    tables = (
+        Table(columns("By split", *SPLITS, numbers=SPLITS), tuple(rows)),
+        Table(columns("Fact", "Value"), tuple(whole)),
+    )
+    return [table for table in tables if table.rows]
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flat(
+    value: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], str]]:
     for key, inner in value.items():
-        name = f"{prefix}{key}".replace("_", " ")
+        here = (*path, str(key))
         if isinstance(inner, Mapping):
-            yield from _flat(inner, f"{name}: ")
+            yield from _flat(inner, here)
         elif isinstance(inner, list):
-            yield name, ", ".join(map(_text, inner)) or "none"
+            yield here, ", ".join(map(_text, inner)) or "none"
         else:
-            yield name, _text(inner)
+            yield here, _text(inner)
 
 
 def _text(value: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from altgrad_core._files import write_text
 from altgrad_core.analysis.document import Document, Figure
 from altgrad_core.analysis.findings import find
 from altgrad_core.analysis.html import render_html
@@ -14,7 +15,6 @@ from altgrad_core.analysis.sections import build_document
 from altgrad_core.analysis.svg import standalone
 from altgrad_core.errors import UserError
 from altgrad_core.results.collect import write_table
-from altgrad_core.results.run_directory import write_text
 from altgrad_core.results.stored import read_suite
 
 

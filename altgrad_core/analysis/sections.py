@@ -26,7 +26,7 @@ from altgrad_core.analysis.figures import (
 )
 from altgrad_core.analysis.findings import Findings
 from altgrad_core.analysis.numbers import NONE, significant
-from altgrad_core.analysis.provenance import directory_link, fact_rows, provenance_row
+from altgrad_core.analysis.provenance import directory_link, fact_tables, provenance_row
 from altgrad_core.analysis.tables import delta_table, main_table, status_cell
 from altgrad_core.analysis.words import lead, notes
 
@@ -150,10 +150,10 @@ def _events(found: Findings) -> list[Block]:
 
 def _data(found: Findings) -> Section:
     facts = [run.facts.get("data", run.facts) for run in found.runs if run.facts]
-    rows = fact_rows([one for one in facts if isinstance(one, Mapping)])
-    if not rows:
+    tables = fact_tables([one for one in facts if isinstance(one, Mapping)])
+    if not tables:
         return Section("Data", [Paragraph("No run has recorded facts about its data yet.")])
-    return Section("Data", [Table(columns("Fact", "Value"), rows)])
+    return Section("Data", [*tables])
 
 
 def _provenance(found: Findings, folder: Path) -> Section:

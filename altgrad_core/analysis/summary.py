@@ -19,8 +19,8 @@ from altgrad_core.results.stored import Contrast
 SCORES: dict[str, str] = {
     "final/test/f1_micro_tuned": "F1 micro, tuned",
     "final/test/f1_macro_tuned": "F1 macro, tuned",
-    "final/test/f1_micro": "F1 micro, at 0.5",
-    "final/test/f1_macro": "F1 macro, at 0.5",
+    "final/test/f1_micro": "F1 micro, at\N{NO-BREAK SPACE}0.5",
+    "final/test/f1_macro": "F1 macro, at\N{NO-BREAK SPACE}0.5",
 }
 """Scores of the main table: the test split, at the threshold tuned on validation and at 0.5."""
 
@@ -48,6 +48,11 @@ def worst_score(metric: str) -> float:
         return 1.0
     bounded = ("f1_", "precision_", "recall_", "subset_accuracy", "roc_auc", "pr_auc")
     return 0.0 if name.startswith(bounded) else math.nan
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a smaller value of a final metric is the better one, as with every loss."""
+    return metric.endswith("loss")
 
 
 def scores(runs: pd.DataFrame, metric: str) -> pd.Series[float]:

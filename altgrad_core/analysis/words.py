@@ -43,19 +43,22 @@ def _outcome(found: Findings) -> list[str]:
     sides = f"{contrast.treatment} against {contrast.baseline}"
     if not found.compared:
         return [f"No group has a result on both sides of {sides} yet."]
-    ordered = sorted(found.compared, key=lambda delta: delta.delta.mean)
+    ordered = sorted(found.compared, key=lambda delta: delta.gain)
     best, worst = ordered[-1], ordered[0]
     head = f"{sides}, {name}: "
     if len(ordered) == 1:
         return [head + f"the difference in {best.group} is {_difference(best)}."]
-    gains = best.delta.mean > 0
+    if best.delta.mean == worst.delta.mean:
+        value = score(best.delta.mean, signed=True)
+        return [f"{head}the difference is {value} in each of {listed(d.group for d in ordered)}."]
+    gains = best.gain > 0
     top = (
         f"the largest gain is in {best.group}"
         if gains
         else "no group gains; the best difference is"
     )
     top += f", {_difference(best)}" if gains else f" {_difference(best)} in {best.group}"
-    return [head + top + f"; the lowest is {_difference(worst)} in {worst.group}."]
+    return [head + top + f"; the least is {_difference(worst)} in {worst.group}."]
 
 
 def _difference(delta: Delta) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from altgrad_core._files import write_json
 from altgrad_core.errors import UserError
 from altgrad_core.execution.outcome import status_after_exit
 from altgrad_core.interfaces.executor import Executor, Exit, Job
@@ -29,7 +30,6 @@ from altgrad_core.results.run_directory import (
     RunDirectory,
     Status,
     is_running,
-    write_json,
 )
 
 _MAX_CPU_WORKERS = 8

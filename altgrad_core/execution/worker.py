@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from altgrad_core._files import atomic_file, write_json
 from altgrad_core.errors import UserError
 from altgrad_core.execution.assemble import assemble, build_trackers, prepare_task, resolve_device
 from altgrad_core.execution.environment import describe_environment
@@ -34,9 +35,7 @@ from altgrad_core.results.run_directory import (
     RunDirectory,
     Status,
     StatusName,
-    atomic_file,
     run_lock,
-    write_json,
 )
 from altgrad_core.training.divergence import Diverged
 from altgrad_core.training.loop import Result, Trainer

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from altgrad_core._files import write_text
 from altgrad_core.errors import UserError
 from altgrad_core.planning.plan import Plan
-from altgrad_core.planning.resolve import as_sections
+from altgrad_core.planning.sections import as_sections
 from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import dump_yaml
-from altgrad_core.results.run_directory import write_text
 
 
 def export_plan(plan: Plan, folder: Path | str) -> list[Path]:
@@ -23,7 +23,11 @@ def export_plan(plan: Plan, folder: Path | str) -> list[Path]:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: name a folder to export to.")
     texts = {folder / f"{label}.yaml": _text(plan, specs) for label, specs in _conditions(plan)}
-    other = [path for path, text in texts.items() if path.exists() and path.read_text() != text]
+    other = [
+        path
+        for path, text in texts.items()
+        if path.exists() and path.read_text(encoding="utf-8") != text
+    ]
     if other:
         names = ", ".join(path.name for path in other)
         raise UserError(
@@ -32,7 +36,9 @@ def export_plan(plan: Plan, folder: Path | str) -> list[Path]:
         )
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in texts.items():
-        write_text(path, text)
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
     return list(texts)
 
 

@@ -12,7 +12,8 @@ from altgrad_core.planning.draft import lookup
 from altgrad_core.planning.identity import canonical, identity, run_id
 from altgrad_core.planning.known import refuse_unknown_key
 from altgrad_core.planning.labels import design_axes, labels
-from altgrad_core.planning.resolve import Resolved, as_sections, resolve, short_format
+from altgrad_core.planning.resolve import Resolved, resolve
+from altgrad_core.planning.sections import as_sections, short_format
 from altgrad_core.planning.spec import RunSpec
 from altgrad_core.quantization.settings import FormatChoice
 from altgrad_core.registry.catalog import Catalog
@@ -154,7 +155,10 @@ class _Planner:
         """The condition's values of those keys that it has; a format in its shortest form."""
         found = {}
         for key in keys:
-            there, value = lookup(condition.sections, tuple(key.split(".")))
+            path = key.split(".")
+            if path[:2] == ["optimizer", condition.resolved.spec.optimizer.name]:
+                del path[1]  # a setting for that optimizer alone
+            there, value = lookup(condition.sections, tuple(path))
             if there:
                 choice = condition.formats.get(key)
                 found[key] = short_format(choice, self.catalog) if choice else value

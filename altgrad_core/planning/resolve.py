@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -17,7 +18,7 @@ from altgrad_core.quantization.settings import FormatChoice, QuantizationSetting
 from altgrad_core.registry.catalog import Catalog
 from altgrad_core.registry.discovery import Registered
 from altgrad_core.registry.needs import missing_needs
-from altgrad_core.registry.problems import Path, dotted, explain
+from altgrad_core.registry.problems import Path, dotted, explain, unknown
 from altgrad_core.training.settings import TrainingSettings
 
 _CORE = "altgrad-bench"
@@ -88,10 +89,43 @@ class _Resolver:
         return self.chosen("task", name, settings, path, ())
 
     def optimizer(self) -> PluginChoice:
+        """The optimizer; a key that is an optimizer's name holds settings for that one alone."""
         settings = dict(self.draft.values.get("optimizer", {}))
         path: Path = ("optimizer", "type")
         name = self.name("optimizer", settings.pop("type", None), path)
-        return self.chosen("optimizer", name, settings, path, ("optimizer",))
+        places: dict[str, Path] = {}
+        for other in self.catalog.names("optimizer"):
+            alone = self.alone(other, settings.pop(other, None))
+            if other == name:
+                settings |= alone
+                places = {key: ("optimizer", other, key) for key in alone}
+        for key in settings:
+            self.hint(name, key)
+        return self.chosen("optimizer", name, settings, path, ("optimizer",), places)
+
+    def alone(self, name: str, settings: Any) -> dict[str, Any]:
+        """Settings that are for the optimizer ``name`` alone; known keys, whether it is used or not."""
+        path: Path = ("optimizer", name)
+        if settings is None:
+            return {}
+        if not isinstance(settings, dict):
+            raise self.draft.error(path, f"expected the settings of {name}, got {settings!r}")
+        known = self.catalog.get("optimizer", name).offer.settings.model_fields
+        for key in settings:
+            if key not in known:
+                raise self.draft.error((*path, key), unknown("key", key, known))
+        return settings
+
+    def hint(self, name: str, key: str) -> None:
+        """Refuse a setting that only other optimizers have, saying how to give it to them alone."""
+        offers = {n: entry.offer for n, entry in self.catalog.offers("optimizer").items()}
+        having = [n for n, offer in offers.items() if key in offer.settings.model_fields]
+        if name in offers and having and name not in having:
+            raise self.draft.error(
+                ("optimizer", key),
+                f"{name} has no such setting, {' and '.join(having)} has: for that one alone, write "
+                f"optimizer.{having[0]}.{key}",
+            )
 
     def quantization(self) -> QuantizationSettings:
         here: Path = ("quantization",)
@@ -153,11 +187,20 @@ class _Resolver:
             raise self.draft.error(path, str(error)) from error
 
     def chosen(
-        self, kind: Kind, name: str, settings: Any, name_path: Path, path: Path
+        self,
+        kind: Kind,
+        name: str,
+        settings: Any,
+        name_path: Path,
+        path: Path,
+        places: Mapping[str, Path] | None = None,
     ) -> PluginChoice:
-        """A plugin with its complete settings. ``path`` is where the suite gives them."""
+        """A plugin with its complete settings. ``path`` is where the suite gives them.
+
+        ``places`` are the paths of those settings that stand somewhere else.
+        """
         entry = self.entry(kind, name, name_path)
-        model = self.validated(entry.offer.settings, settings, path)
+        model = self.validated(entry.offer.settings, settings, path, places or {})
         if kind != "tracker":  # trackers have no part in the result
             self.used.append(entry)
         return PluginChoice(name=name, settings=model.model_dump(mode="json"))
@@ -167,50 +210,22 @@ class _Resolver:
         offer = self.catalog.get(kind, choice.name).offer
         return (offer.label or offer.name).format_map(choice.settings)
 
-    def validated(self, model: type[_ModelT], settings: Any, path: Path) -> _ModelT:
+    def validated(
+        self,
+        model: type[_ModelT],
+        settings: Any,
+        path: Path,
+        places: Mapping[str, Path] = MappingProxyType({}),
+    ) -> _ModelT:
         try:
             return model.model_validate(settings)
         except ValidationError as error:
-            faults = [
-                f"{self.draft.where((*path, *problem.path))}: "
-                f"{dotted((*path, *problem.path))}: {problem.message}"
-                for problem in explain(error, model)
-            ]
+            faults = []
+            for problem in explain(error, model):
+                first, *rest = problem.path or ("",)
+                moved = places.get(str(first))
+                full = (*moved, *rest) if moved else (*path, *problem.path)
+                faults.append(f"{self.draft.where(full)}: {dotted(full)}: {problem.message}")
             raise UserError("\n".join(faults)) from error
         except UserError as error:  # a validator's own words
             raise self.draft.error(path, str(error)) from error
-
-
-def as_sections(spec: RunSpec) -> dict[str, dict[str, Any]]:
-    """The sections of the suite file that declares ``spec``, every default written out."""
-    quantization = spec.quantization.model_dump(mode="json")
-    for place in (quantization, *quantization["overrides"]):
-        for key in ("format", "activation_format"):
-            if place.get(key) is not None:
-                place[key] = _compact(**place[key])
-    settings = spec.task.settings
-    data = {"dataset": spec.task.name, **(settings.get("data") or {})}
-    return {
-        **({"model": settings["model"]} if settings.get("model") else {}),
-        "data": data,
-        "training": spec.training.model_dump(mode="json"),
-        "quantization": quantization,
-        "optimizer": {"type": spec.optimizer.name, **spec.optimizer.settings},
-        "monitors": {choice.name: choice.settings for choice in spec.monitors},
-        "trackers": {choice.name: choice.settings for choice in spec.trackers},
-    }
-
-
-def short_format(choice: FormatChoice, catalog: Catalog) -> Any:
-    """A format as users would write it: its name, with the settings that are not the default."""
-    model = catalog.validate("format", choice.name, choice.settings)
-    return _compact(choice.name, model.model_dump(mode="json", exclude_defaults=True))
-
-
-def _compact(name: str, settings: Mapping[str, Any]) -> Any:
-    """A format in a suite file: its name, or its name among its settings."""
-    if not settings:
-        return name
-    if "name" in settings or "settings" in settings:
-        return {"name": name, "settings": dict(settings)}
-    return {"name": name, **settings}

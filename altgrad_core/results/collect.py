@@ -26,8 +26,8 @@ from typing import Any
 
 import pandas as pd
 
+from altgrad_core._files import atomic_file
 from altgrad_core.errors import UserError
-from altgrad_core.results.run_directory import atomic_file
 from altgrad_core.results.stored import (
     History,
     PlannedCell,

@@ -29,6 +29,7 @@ from typing import IO, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from altgrad_core._files import write_text
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import Settings
 
@@ -90,33 +91,6 @@ def _json_number(value: float) -> float | str:
 def json_to_number(value: float | str) -> float:
     """The number of a metric in ``metrics.jsonl``."""
     return _NOT_IN_JSON[value] if isinstance(value, str) else float(value)
-
-
-@contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that replaces ``path`` when the block ends, and leaves it alone if it raises."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` atomically."""
-    with atomic_file(path) as file:
-        file.write(text.encode())
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write ``value`` to ``path`` atomically, indented."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 class RunDirectory:

@@ -6,6 +6,7 @@ Nothing here needs torch or pandas; the tables are made in :mod:`altgrad_core.re
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,7 @@ from altgrad_core.errors import UserError
 from altgrad_core.interfaces.layout import LAYOUT
 from altgrad_core.results.run_directory import Record, RecordKind, RunDirectory, Status
 
+_ID = re.compile(r"[0-9a-f]{12}")
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
 
@@ -200,10 +202,13 @@ def _folders(path: Path) -> Iterator[Path]:
     return (entry for entry in sorted(path.iterdir()) if entry.is_dir())
 
 
+def _run_folders(path: Path) -> list[Path]:
+    """The run directories in a suite's folder, which are named by id: one that was renamed is gone."""
+    return [f for f in _folders(path) if _ID.fullmatch(f.name) and (f / "spec.yaml").exists()]
+
+
 def _is_suite(path: Path) -> bool:
-    return (path / "plan.json").exists() or any(
-        (folder / "spec.yaml").exists() for folder in _folders(path)
-    )
+    return (path / "plan.json").exists() or bool(_run_folders(path))
 
 
 def _read_suite(path: Path) -> StoredSuite:
@@ -211,8 +216,7 @@ def _read_suite(path: Path) -> StoredSuite:
     plan = (
         _validated(StoredPlan, _read_object(plan_file), plan_file) if plan_file.exists() else None
     )
-    runs = tuple(_read_run(f) for f in _folders(path) if (f / "spec.yaml").exists())
-    return StoredSuite(path, plan, runs)
+    return StoredSuite(path, plan, tuple(map(_read_run, _run_folders(path))))
 
 
 def _read_run(path: Path) -> StoredRun:

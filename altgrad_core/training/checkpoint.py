@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from altgrad_core._files import atomic_file
 from altgrad_core.errors import UserError
-from altgrad_core.results.run_directory import atomic_file
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -12,12 +12,11 @@ has a gradient, quantised or not, whatever ``layers`` says. Units: those of the 
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from altgrad_core.interfaces.monitor import Observation, StepView
+from altgrad_plugins.monitors.amax import largest
 from altgrad_plugins.monitors.layers import ALL, LayerMonitor
 from altgrad_plugins.monitors.settings import GradientsSettings
 
@@ -35,7 +34,7 @@ class GradientsMonitor(LayerMonitor):
             return None
         gradients = list(named.values())
         l2 = torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float64))
-        linf = torch.stack(torch._foreach_norm(gradients, math.inf))
+        linf = largest(gradients)
         nonfinite = torch.stack([nonfinite_count(gradient) for gradient in gradients])
         totals = {
             "l2": torch.linalg.vector_norm(l2),

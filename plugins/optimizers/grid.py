@@ -150,9 +150,10 @@ class GridOptim(torch.optim.AdamW):
     def _beyond(self, parameter: nn.Parameter, target: Tensor) -> Tensor:
         """How far beyond the last grid value each target lies, in grid units; almost always 0."""
         ladder = self._ladders[parameter]
-        above = (target - ladder.highest).clamp_(min=0) * ladder.gap_above
-        below = (target - ladder.lowest).clamp_(max=0) * ladder.gap_below
-        return torch.add(above, below)
+        excess = target - target.clamp(ladder.lowest, ladder.highest)
+        if ladder.gap_below == ladder.gap_above:
+            return excess * ladder.gap_above
+        return torch.where(excess < 0, excess * ladder.gap_below, excess * ladder.gap_above)
 
 
 def stochastic_round(x: Tensor, generator: torch.Generator) -> Tensor:

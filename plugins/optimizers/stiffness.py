@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.geometry import WeightGeometry
+from altgrad_core.quantization.rounding import GridNumbers
 from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings
 
 _TINY = 2.0**-126
@@ -26,7 +27,8 @@ class Stiffness:
         ``2^(floor(log2|w|) − M)``, which knows neither scale nor subnormals; for comparison. Below
         ``2^-126``, at zero in particular, it is taken to be what it is at ``2^-126``.
 
-    Raises ``UserError`` if the textbook's M is asked for and a format has no ``mantissa_bits``.
+    Raises ``UserError`` if the textbook's M is asked for and a format has no ``mantissa_bits``
+    (an attribute of its own, or of its ``numbers``, a ``GridNumbers``).
     """
 
     def __init__(
@@ -74,11 +76,15 @@ def normalize_rms_(stiffness: list[Tensor]) -> None:
 
 
 def _mantissa_bits(geometry: WeightGeometry) -> int:
-    bits = getattr(geometry.format, "mantissa_bits", None)
+    """Of the format itself, or of the numbers that it hands to the rounding kernel."""
+    fmt = geometry.format
+    numbers = getattr(fmt, "numbers", None)
+    source = numbers if isinstance(numbers, GridNumbers) else fmt
+    bits = getattr(source, "mantissa_bits", None)
     if not isinstance(bits, int):
         raise UserError(
             f"optimizer.stiffness: textbook needs the number of mantissa bits, which the format "
-            f"{geometry.format.name!r} of {geometry.name} does not have. Use stiffness: grid, which "
+            f"{fmt.name!r} of {geometry.name} does not have. Use stiffness: grid, which "
             f"works with every format."
         )
     return bits

@@ -58,6 +58,20 @@ def test_another_metric_can_be_asked_for(suite: Path) -> None:
     assert not any(d.pairs for d in deltas(load_results(suite), CONTRAST, "final/test/none"))
 
 
+def test_a_smaller_loss_is_a_gain(fabricated: ModuleType, tmp_path: Path) -> None:
+    f, loss = fabricated, {"adamw": 0.3, "manifold_adamw": 0.2}
+    f.write_matrix(
+        tmp_path,
+        ["e5m2"],
+        [0],
+        lambda fmt, optimizer, seed: [f.line(9, "final", {"final/test/loss": loss[optimizer]})],
+    )
+    (found,) = deltas(load_results(tmp_path), CONTRAST, "final/test/loss")
+    assert found.delta.mean == pytest.approx(-0.1)
+    assert found.gain == pytest.approx(0.1)
+    assert found.improved == 1
+
+
 def test_one_seed_has_a_difference_and_no_deviation(fabricated: ModuleType, tmp_path: Path) -> None:
     fabricated.write_matrix(
         tmp_path, ["e5m2"], [7], lambda f, o, s: [fabricated.final_line(9, SCORES[f, o][0])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -14,10 +14,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from altgrad_core.analysis.findings import find
 from altgrad_core.analysis.report import ReportFiles, write_report
 from altgrad_core.analysis.terminal import summary_table
+from altgrad_core.analysis.words import lead, notes
 from altgrad_core.errors import UserError
 from altgrad_core.results.collect import load_results
+from altgrad_core.results.stored import read_suite
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 LOADING = {"src", "srcset", "data", "poster", "background", "action", "xlink:href"}
@@ -104,9 +107,12 @@ SCORES = {
     ("e1m6", "manifold_adamw"): 0.490,
 }
 FORMATS = ("bf16", "e5m2", "e0m7", "e1m6")
+TWO = FORMATS[:2]
 
 
-def make(f: ModuleType, folder: Path, seeds: Iterable[int], **more: Any) -> Path:
+def make(
+    f: ModuleType, folder: Path, seeds: Iterable[int], formats: Sequence[str] = FORMATS
+) -> Path:
     def lines(fmt: str, optimizer: str, seed: int) -> list[str]:
         final = SCORES[fmt, optimizer] + 0.01 * seed * (1 if optimizer == "adamw" else 2)
         curve = [
@@ -118,23 +124,34 @@ def make(f: ModuleType, folder: Path, seeds: Iterable[int], **more: Any) -> Path
         ]
         return [*curve, *scores, f.final_line(8, final)]
 
-    f.write_matrix(folder, FORMATS, list(seeds), lines, **more)
+    f.write_matrix(folder, formats, list(seeds), lines)
     return folder
 
 
-def test_one_seed_says_that_it_carries_no_spread(fabricated: ModuleType, tmp_path: Path) -> None:
-    files = write_report(make(fabricated, tmp_path, [0]))
-    seen = page(files)
+@pytest.fixture(scope="module")
+def one_seed(fabricated: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
+    """The report of four formats with one seed."""
+    return write_report(make(fabricated, tmp_path_factory.mktemp("one"), [0]))
+
+
+def said(folder: Path, same_grid: Sequence[tuple[str, str]] = ()) -> str:
+    """The sentences of a suite's report."""
+    found = find(read_suite(folder), same_grid)
+    return " ".join([lead(found), *notes(found)])
+
+
+def test_one_seed_says_that_it_carries_no_spread(one_seed: ReportFiles) -> None:
+    seen = page(one_seed)
     assert "One seed carries no spread" in seen.text
     assert "the largest gain is in e5m2, +0.0500 (from 0.6000 to 0.6500)" in seen.text
-    assert "the lowest is −0.0130 (from 0.5030 to 0.4900) in e1m6" in seen.text
+    assert "the least is −0.0130 (from 0.5030 to 0.4900) in e1m6" in seen.text
     assert "same learning rate, 0.001" in seen.text
     row = next(row for row in seen.rows if row[0] == "e5m2")
     assert row[:7] == ["e5m2", "0.6000", "0.6500", "+0.0500", "–", "1", "1 of 1"]
 
 
 def test_three_seeds_give_mean_and_deviation(fabricated: ModuleType, tmp_path: Path) -> None:
-    seen = page(write_report(make(fabricated, tmp_path, [0, 1, 2])))
+    seen = page(write_report(make(fabricated, tmp_path, [0, 1, 2], TWO)))
     # e5m2: 0.60, 0.61, 0.62 against 0.65, 0.67, 0.69, so the differences are 0.05, 0.06, 0.07.
     row = next(row for row in seen.rows if row[0] == "e5m2")
     assert row[:7] == ["e5m2", "0.6100", "0.6700", "+0.0600", "0.0100", "3", "3 of 3"]
@@ -145,8 +162,8 @@ def test_three_seeds_give_mean_and_deviation(fabricated: ModuleType, tmp_path: P
     assert "significan" not in seen.text
 
 
-def test_the_main_table_has_a_row_per_condition(fabricated: ModuleType, tmp_path: Path) -> None:
-    files = write_report(make(fabricated, tmp_path, [0]))
+def test_the_main_table_has_a_row_per_condition(one_seed: ReportFiles) -> None:
+    files = one_seed
     expected = [f"{fmt}_{o}" for fmt in FORMATS for o in ("adamw", "manifold_adamw")]
     main = markdown_tables(files.markdown.read_text())[0]
     assert [row[0].replace("\\", "") for row in main[2:]] == expected
@@ -160,20 +177,35 @@ def test_the_main_table_has_a_row_per_condition(fabricated: ModuleType, tmp_path
 def test_the_noise_floor_is_named_and_held_against_the_differences(
     fabricated: ModuleType, tmp_path: Path
 ) -> None:
-    files = write_report(make(fabricated, tmp_path, [0]), same_grid=[("e0m7", "e1m6")])
-    text = page(files).text
+    text = said(make(fabricated, tmp_path, [0]), [("e0m7", "e1m6")])
     assert "e0m7 and e1m6 are the same grid up to a power of two" in text
     assert "2 comparisons, at most 0.0030 apart" in text
     assert "Within the noise floor" not in text  # all differences are larger
-    plain = page(write_report(tmp_path, tmp_path / "plain")).text
-    assert "same grid" not in plain
+    assert "same grid" not in said(tmp_path)
 
 
 def test_a_difference_inside_the_noise_floor_is_said_to_be(
     fabricated: ModuleType, tmp_path: Path
 ) -> None:
-    files = write_report(make(fabricated, tmp_path, [0]), same_grid=[("e5m2", "bf16")])
-    assert "Within the noise floor of 0.1000: bf16, e5m2, e0m7 and e1m6." in page(files).text
+    text = said(make(fabricated, tmp_path, [0]), [("e5m2", "bf16")])
+    assert "Within the noise floor of 0.1000: bf16, e5m2, e0m7 and e1m6." in text
+
+
+def test_an_exact_pair_says_what_it_does_not_show(fabricated: ModuleType, tmp_path: Path) -> None:
+    f = fabricated
+    f.write_matrix(tmp_path, ["e0m7", "e1m6"], [0], lambda *_: [f.final_line(8, 0.5)])
+    text = said(tmp_path, [("e0m7", "e1m6")])
+    assert "2 comparisons, all equal" in text
+    assert "how much a seed changes is another matter" in text
+    assert "Within the noise floor" not in text
+
+
+def test_equal_differences_have_no_best(fabricated: ModuleType, tmp_path: Path) -> None:
+    f = fabricated
+    f.write_matrix(tmp_path, TWO, [0], lambda *_: [f.final_line(8, 0.5)])
+    text = said(tmp_path)
+    assert "the difference is 0.0000 in each of bf16 and e5m2" in text
+    assert "largest" not in text
 
 
 def test_no_gain_is_not_called_one(fabricated: ModuleType, tmp_path: Path) -> None:
@@ -184,7 +216,7 @@ def test_no_gain_is_not_called_one(fabricated: ModuleType, tmp_path: Path) -> No
         [0],
         lambda fmt, o, s: [f.final_line(8, 0.6 if o == "adamw" else 0.5 + 0.05 * (fmt == "e3m4"))],
     )
-    text = page(write_report(tmp_path)).text
+    text = said(tmp_path)
     assert "no group gains; the best difference is −0.0500" in text
     assert "largest gain" not in text
 
@@ -241,7 +273,15 @@ def test_facts_and_provenance(fabricated: ModuleType, tmp_path: Path) -> None:
             "e5m2",
             "adamw",
             seed,
-            facts={"data": {"documents": {"train": 96}, "unseen_labels": unseen, "ok": True}},
+            facts={
+                "data": {
+                    "documents": {"train": 96, "test": 24},
+                    "unseen": {"test": {"labels": unseen}},
+                    "min_count": 5 + seed,
+                    "ok": True,
+                },
+                "quantization": {"layers": 3},
+            },
             environment={
                 "python": "3.11.9",
                 "device_name": "A card",
@@ -253,8 +293,10 @@ def test_facts_and_provenance(fabricated: ModuleType, tmp_path: Path) -> None:
     f.write_plan(tmp_path / "runs", cells, command="altgrad-bench run 'a b'")
     files = write_report(tmp_path / "runs", tmp_path / "out")
     seen = page(files)
-    assert ["documents: train", "96"] in seen.rows
-    assert ["unseen labels", "3; 4"] in seen.rows
+    assert ["By split", "train", "validation", "test"] in seen.rows
+    assert ["documents", "96", "–", "24"] in seen.rows
+    assert ["unseen: labels", "–", "–", "3; 4"] in seen.rows
+    assert ["min count", "5; 6"] in seen.rows
     assert ["ok", "yes"] in seen.rows
     row = next(row for row in seen.rows if row[0] == cells[0]["id"])
     assert row[1:5] == ["e5m2_adamw", "0", "12.5", "A card"]
@@ -270,12 +312,11 @@ def test_facts_and_provenance(fabricated: ModuleType, tmp_path: Path) -> None:
 def test_different_devices_are_pointed_out(fabricated: ModuleType, tmp_path: Path) -> None:
     for seed, device in enumerate(["A card", "Another card"]):
         fabricated.write_run(tmp_path, "e5m2", "adamw", seed, environment={"device_name": device})
-    assert "different devices (A card and Another card)" in page(write_report(tmp_path)).text
+    assert "different devices (A card and Another card)" in said(tmp_path)
 
 
-def test_the_page_stands_alone(fabricated: ModuleType, tmp_path: Path) -> None:
-    files = write_report(make(fabricated, tmp_path, [0, 1]))
-    html = files.html.read_text(encoding="utf-8")
+def test_the_page_stands_alone(one_seed: ReportFiles) -> None:
+    html = one_seed.html.read_text(encoding="utf-8")
     seen = Page(html)
     assert {"script", "link", "iframe", "img", "base"}.isdisjoint(seen.tags)
     assert [address for address in seen.loaded if not address.startswith("#")] == []
@@ -293,8 +334,8 @@ def test_the_page_stands_alone(fabricated: ModuleType, tmp_path: Path) -> None:
     assert seen.tags.count("h1") == 1
 
 
-def test_markdown_has_even_tables_and_its_figures(fabricated: ModuleType, tmp_path: Path) -> None:
-    files = write_report(make(fabricated, tmp_path, [0, 1]))
+def test_markdown_has_even_tables_and_its_figures(one_seed: ReportFiles) -> None:
+    files = one_seed
     text = files.markdown.read_text()
     tables = markdown_tables(text)
     assert len(tables) == 3  # results, differences, provenance
@@ -336,10 +377,11 @@ def test_names_are_shown_and_never_obeyed(fabricated: ModuleType, tmp_path: Path
     assert f"{evil}: report" in seen.text
     assert {link for link in seen.links if "http" in link} == set()
     markdown = files.markdown.read_text()
-    assert "<script" not in markdown
+    outside_code = re.sub(r"````sh\n.*?\n````\n", "", markdown, flags=re.DOTALL)
+    assert outside_code != markdown  # the fence is longer than the backticks in the command
+    assert "<script" not in outside_code
     assert all(len({len(row) for row in table}) == 1 for table in markdown_tables(markdown))
     assert markdown.splitlines()[0].startswith("# &lt;script&gt;")
-    assert "````sh" in markdown  # the command holds three backticks
     for path in files.figures:
         ET.fromstring(path.read_text())
     assert evil in "".join(ET.fromstring(files.figures[0].read_text()).itertext())
@@ -368,7 +410,7 @@ def test_runs_without_a_plan_have_a_report(fabricated: ModuleType, tmp_path: Pat
 
 
 def test_the_same_results_give_the_same_bytes(fabricated: ModuleType, tmp_path: Path) -> None:
-    make(fabricated, tmp_path / "runs", [0])
+    make(fabricated, tmp_path / "runs", [0], TWO)
     first = write_report(tmp_path / "runs", tmp_path / "a")
     second = write_report(tmp_path / "runs", tmp_path / "b")
     for name in ("markdown", "html", "csv"):
@@ -389,7 +431,7 @@ def test_several_suites_and_a_place_that_is_taken(fabricated: ModuleType, tmp_pa
 
 def test_the_terminal_shows_every_condition(fabricated: ModuleType, tmp_path: Path) -> None:
     f = fabricated
-    make(f, tmp_path / "toy", [0])
+    make(f, tmp_path / "toy", [0], TWO)
     f.write_plan(tmp_path / "two", [f.cell("[red]x[/red]", "adamw", 0, None)], suite="two")
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(summary_table(load_results(tmp_path)))

@@ -110,6 +110,11 @@ def stub_module(monkeypatch: pytest.MonkeyPatch) -> StubModule:
     return module
 
 
+@pytest.fixture(scope="session")
+def stub_plugins() -> StubPlugins:
+    return StubPlugins()
+
+
 @pytest.fixture
 def stubs(stub_module: StubModule) -> Catalog:
     return Catalog.from_modules(StubPlugins(), distribution="stubs", version="1.0")

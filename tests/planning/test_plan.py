@@ -381,3 +381,58 @@ def test_planning_uses_the_given_plugins_alone(plan_of: PlanOf, stubs: Catalog) 
     with pytest.raises(UserError, match="unknown format 'e7m0'"):
         plan_of("quantization: {format: e7m0}")
     assert "e7m0" not in stubs.names("format")
+
+
+# ---- settings for one optimizer alone --------------------------------------------------------
+
+
+def test_settings_under_an_optimizers_name_are_for_it_alone(plan_of: PlanOf) -> None:
+    plan = plan_of(
+        MATRIX + "optimizer: {weight_decay: 0.5, adamw: {weight_decay: 0.1}}",
+        "optimizer.manifold_adamw.site=pre",
+        base="name: tried\ndata: {dataset: texts}\n",
+    )
+    adamw, manifold = plan.specs[:2]
+    assert adamw.optimizer.settings == {"weight_decay": 0.1}
+    assert manifold.optimizer.settings == {"weight_decay": 0.5, "site": "pre", "cache": "cache"}
+    direct = plan_of("", "optimizer={type: manifold_adamw, weight_decay: 0.5, site: pre}")
+    assert direct.specs[0].id == manifold.id
+
+
+def test_they_can_be_an_axis_that_the_others_do_not_have(plan_of: PlanOf) -> None:
+    text = "  optimizer.manifold_adamw.site: [pre, post]"
+    plan = plan_of(MATRIX + text, "quantization.format=bf16")
+    assert [cell.label for cell in plan.cells] == [
+        "bf16_adamw",
+        "bf16_manifold_site=pre",
+        "bf16_manifold_site=post",
+    ]
+    key = "optimizer.manifold_adamw.site"
+    assert [cell.axes.get(key) for cell in plan.cells] == [None, "pre", "post"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "optimizer.site=pre",
+            "--set optimizer.site=pre: optimizer.site: adamw has no such setting, manifold_adamw "
+            "has: for that one alone, write optimizer.manifold_adamw.site",
+        ),
+        (
+            "optimizer.manifold_adamw.site=per",
+            "--set optimizer.manifold_adamw.site=per: optimizer.manifold_adamw.site: 'per' is not "
+            "allowed. Did you mean 'pre'?",
+        ),
+        (
+            "optimizer.manifold_adamw.sight=pre",
+            "optimizer.manifold_adamw.sight: unknown key 'sight'. Did you mean 'site'?",
+        ),
+        ("optimizer.manifold_adamw=3", "optimizer.manifold_adamw: expected the settings of"),
+        ("optimizer.manifold=3", "optimizer.manifold: unknown key 'manifold'"),
+    ],
+)
+def test_wrong_settings_for_one_optimizer(plan_of: PlanOf, override: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        plan_of(MATRIX, override)
+    assert message in str(caught.value)

@@ -156,6 +156,15 @@ def test_a_damaged_line_elsewhere_names_file_and_line(
     assert run in str(caught.value)
 
 
+def test_a_run_directory_that_was_renamed_is_out_of_the_way(suite: Path) -> None:
+    run = Path(load_results(suite).loc[0, "directory"])
+    (run / "spec.yaml").write_text("{damaged")
+    run.rename(run.with_name(f"away-{run.name}"))
+    table = load_results(suite)
+    assert table.loc[0, "status"] == "pending"
+    assert len(table) == 5
+
+
 def test_a_folder_without_results_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no folder"):
         load_results(tmp_path / "nowhere")

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from altgrad_core._files import atomic_file
 from altgrad_core.errors import UserError
 from altgrad_core.results.run_directory import (
     MetricsWriter,
     Record,
     RunDirectory,
     Status,
-    atomic_file,
     is_running,
     run_lock,
 )

@@ -83,7 +83,8 @@ class Reference:
 
     def probes(self) -> np.ndarray:
         """Grid values, their midpoints, the float32 beside each, the overflow region; both signs."""
-        grid = np.append(self.magnitudes, [self.beyond, 2 * self.beyond]).astype(np.float32)
+        over = [v for v in (self.beyond, 2 * self.beyond) if v < 2.0**128]
+        grid = np.append(self.magnitudes, over).astype(np.float32)
         middle = [(a + b) / 2 for a, b in zip(self.exact, self.exact[1:], strict=False)]
         top = (self.exact[-1] + Fraction(self.beyond)) / 2
         exact = np.array([float(v) for v in [*middle, top]])

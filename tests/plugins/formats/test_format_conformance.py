@@ -27,7 +27,7 @@ def test_built_in_formats_conform(build, name: str) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [[-1.0, 1.0], [0.5, 1.0, 2.0, 7.0], [3.0, -2.0**100, 2.0**100, 2.0**-100], [0.0, 1.0]],
+    [[-1.0, 1.0], [0.5, 1.0, 2.0, 7.0], [3.0, -(2.0**100), 2.0**100, 2.0**-100], [0.0, 1.0]],
     ids=["no zero", "positive", "far apart", "one bit"],
 )
 def test_odd_tables_conform(build, values: list[float]) -> None:
@@ -86,13 +86,15 @@ class OverflowsEarly(E2M1):
 
 class CarriesGradient(E2M1):
     def round(self, x, rounding="nearest", generator=None):
-        return super().round(x, rounding, generator) + (x - x.detach())
+        result = super().round(x, rounding, generator)
+        return result + (x - x.detach()) if x.requires_grad else result
 
 
 class WritesOnItsInput(E2M1):
     def round(self, x, rounding="nearest", generator=None):
         result = super().round(x, rounding, generator)
-        x.detach().add_(1)
+        if x.ndim == 2:
+            x.detach().add_(1)
         return result
 
 
@@ -101,7 +103,7 @@ class Biased(E2M1):
         if rounding == "nearest":
             return super().round(x)
         rounded = super().round(x, "stochastic", generator)
-        low, keep = super().round(x), torch.rand(x.shape, generator=generator) < 0.02
+        low, keep = super().round(x), torch.rand(x.shape, generator=generator) < 0.05
         return torch.where(keep, low, rounded)
 
 
@@ -199,14 +201,14 @@ class NoName(E2M1):
 
 
 BROKEN = [
-    (TiesAway, "round[(][)] in torch.float32 of 0.25"),
+    (TiesAway, "round[(][)] in torch.float32 of -5.0 is -6.0 instead of -4.0"),
     (Truncates, "round[(][)] in"),
     (RoundsTwice, "round[(][)] in torch.float64"),
-    (LosesTheSignOfZero, "round[(][)]"),
+    (LosesTheSignOfZero, "of -0.0 is 0.0 instead of -0.0"),
     (SwallowsNaN, "NaN"),
-    (OverflowsEarly, "6.0"),
+    (OverflowsEarly, "no code for [+]inf"),
     (CarriesGradient, "gradient"),
-    (WritesOnItsInput, "round"),
+    (WritesOnItsInput, "must not change its input"),
     (Biased, "biased"),
     (MovesGridValues, "stochastic rounding of"),
     (HiddenRandomness, "global"),
@@ -215,14 +217,14 @@ BROKEN = [
     (ForgetsNegativeZero, "decode[(]encode"),
     (WrongValue, "decode[(][)]"),
     (EncodesNaN, "encode[(]NaN[)]"),
-    (RungsOffByOne, "to_rung|from_rung|rung"),
+    (RungsOffByOne, "IndexError"),
     (RungsDoNotEnd, "from_rung"),
     (LongRungs, "torch.int64 instead of torch.int32"),
     (WrongUlpBelowZero, "ulp"),
     (UlpOfNaN, "ulp[(]NaN[)]"),
     (WrongMaximum, "max_finite"),
     (TakesIntegers, "integers must raise TypeError"),
-    (WrongWidth, "code_values|shape"),
+    (WrongWidth, "code_values[(][)] must be a float32 tensor of shape [(]16,[)]"),
     (NoName, "name must be a word"),
 ]
 

@@ -43,7 +43,9 @@ def test_bf16_is_the_upper_half_of_a_float32(build, patterns, same) -> None:
     codes = torch.arange(2**16)[x.isfinite()]
     assert torch.equal(fmt.encode(finite).long(), codes)
     magnitude = codes & 0x7FFF
-    assert torch.equal(fmt.to_rung(finite).long(), torch.where(codes > 0x7FFF, -magnitude, magnitude))
+    assert torch.equal(
+        fmt.to_rung(finite).long(), torch.where(codes > 0x7FFF, -magnitude, magnitude)
+    )
 
 
 def test_bf16_rounds_by_the_definition(build, same) -> None:

@@ -1,0 +1,116 @@
+"""check_optimizer must notice each way to break the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from altgrad_core.interfaces.geometry import WeightGeometry
+from altgrad_core.interfaces.optimizer import OptimizerPlugin
+from altgrad_core.testing.optimizers import check_optimizer
+
+
+class Good(torch.optim.SGD):
+    def __init__(self, groups: Any, generator: torch.Generator, **arguments: Any) -> None:
+        super().__init__(groups, momentum=0.9, **arguments)
+        self.generator = generator
+
+
+class Idle(Good):
+    def step(self, closure: Any = None) -> None: ...
+
+
+class Global(Good):
+    def step(self, closure: Any = None) -> None:
+        torch.rand(1)
+        super().step()
+
+
+class Spoils(Good):
+    def step(self, closure: Any = None) -> None:
+        super().step()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.grad.mul_(2)
+
+
+class OwnRate(Good):
+    def step(self, closure: Any = None) -> None:
+        kept = [group["lr"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["lr"] = 0.01
+        super().step()
+        for group, lr in zip(self.param_groups, kept, strict=True):
+            group["lr"] = lr
+
+
+class Forgets(Good):
+    """Keeps a count outside of its state dict."""
+
+    count = 0
+
+    def step(self, closure: Any = None) -> None:
+        self.count += 1
+        for group in self.param_groups:
+            group["lr"] = 0.01 / self.count**0.5 if group["lr"] else 0.0
+        super().step()
+
+
+class Unrepeatable(Good):
+    shared = torch.Generator().manual_seed(0)
+
+    def step(self, closure: Any = None) -> None:
+        super().step()
+        with torch.no_grad():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.add_(1e-3 * torch.randn(p.shape, generator=self.shared))
+
+
+class Plugin(OptimizerPlugin):
+    def __init__(self, build: Callable[..., Any]) -> None:
+        self._build = build
+
+    def build(
+        self,
+        groups: Sequence[dict[str, Any]],
+        geometry: Mapping[nn.Parameter, WeightGeometry],
+        *,
+        learning_rate: float,
+        generator: torch.Generator,
+    ) -> torch.optim.Optimizer:
+        result: torch.optim.Optimizer = self._build(groups, generator, lr=learning_rate)
+        return result
+
+
+def test_a_good_optimizer_passes() -> None:
+    check_optimizer(Plugin(Good), learning_rate=0.05)
+
+
+@pytest.mark.parametrize(
+    ("build", "complaint"),
+    [
+        (Idle, "at least halve the loss"),
+        (Global, "global generator"),
+        (Spoils, "leave gradients as they are"),
+        (OwnRate, r"group\['lr'\] = 0"),
+        (Forgets, "going on from a saved state"),
+        (Unrepeatable, "must give the same weights"),
+        (lambda groups, generator, lr: Good(groups[:1], generator, lr=lr), "every parameter"),
+        (lambda groups, generator, lr: Good(groups, generator, lr=lr / 2), "must start as"),
+        (lambda groups, generator, lr: object(), "must return a torch.optim.Optimizer"),
+    ],
+)
+def test_a_bad_one_does_not(build: Callable[..., Any], complaint: str) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        check_optimizer(Plugin(build), learning_rate=0.05)
+
+
+def test_something_else_is_refused() -> None:
+    with pytest.raises(AssertionError, match="not an OptimizerPlugin"):
+        check_optimizer(Good)  # type: ignore[arg-type]
