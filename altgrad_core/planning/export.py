@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from altgrad_core._files import write_text
 from altgrad_core.errors import UserError
 from altgrad_core.planning.plan import Plan
 from altgrad_core.planning.sections import as_sections

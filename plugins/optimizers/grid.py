@@ -161,7 +161,8 @@ def stochastic_round(x: Tensor, generator: torch.Generator) -> Tensor:
     draw = torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator)
     size = x.abs()
     whole = size.floor()
-    return whole.add_(draw < size - whole).copysign_(x)
+    up = size.sub_(whole).sub_(draw).ceil_()  # 1 where the fraction is larger than the draw
+    return whole.add_(up).copysign_(x)
 
 
 def _rms(x: Tensor) -> Tensor:
