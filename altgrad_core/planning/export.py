@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from altgrad_core._files import write_text
 from altgrad_core.errors import UserError
 from altgrad_core.planning.plan import Plan
 from altgrad_core.planning.sections import as_sections
@@ -35,9 +36,7 @@ def export_plan(plan: Plan, folder: Path | str) -> list[Path]:
         )
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in texts.items():
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        write_text(path, text)
     return list(texts)
 
 

@@ -57,7 +57,7 @@ class Plan:
             "notes": list(self.notes),
             "cells": [
                 {
-                    "label": cell.label,
+                    "condition": cell.label,
                     "seed": cell.seed,
                     "id": cell.spec.id if cell.spec else None,
                     "axes": cell.axes,

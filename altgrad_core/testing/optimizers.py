@@ -160,17 +160,13 @@ def _check_repeats(first: _Fit, second: _Fit) -> None:
         inside = torch.get_rng_state()
         second.step(number)
         assert torch.equal(inside, torch.get_rng_state()), (
-            f"{fit_name(second)} draws from torch's global generator; use the one given to build"
+            f"{type(second.optimizer).__name__} draws from torch's global generator; use the one "
+            f"given to build"
         )
     torch.set_rng_state(before)
     assert torch.equal(first.weights(), second.weights()), (
         f"{first.where}, the same steps with the same generator must give the same weights"
     )
-
-
-def fit_name(fit: _Fit) -> str:
-    """The class of the optimizer under test."""
-    return type(fit.optimizer).__name__
 
 
 def _check_checkpoint(first: _Fit, second: _Fit) -> None:

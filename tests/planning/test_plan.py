@@ -362,7 +362,7 @@ def test_the_plan_as_json(plan_of: PlanOf) -> None:
     data = json.loads(json.dumps(plan.to_json(), allow_nan=False))
     assert data["suite"] == "tried"
     assert data["contrast"]["treatment"] == "manifold_adamw"
-    assert [cell["label"] for cell in data["cells"]] == [cell.label for cell in plan.cells]
+    assert [cell["condition"] for cell in data["cells"]] == [cell.label for cell in plan.cells]
     assert data["cells"][0]["id"] == plan.specs[0].id == data["cells"][0]["spec"]["id"]
     assert data["cells"][2]["id"] is None
     assert "needs the Python module" in data["cells"][2]["skip"]
