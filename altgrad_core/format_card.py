@@ -23,7 +23,7 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 def format_card(fmt: Format, details: Mapping[str, Any] | None = None) -> RenderableType:
     """What ``altgrad-bench show format NAME`` prints: aligned facts and three pictures.
 
-    ``details`` are the facts of the offer; what the format says of itself comes before them. The
+    ``details`` are the facts of the offer; what the format says of itself prevails. The
     pictures need 80 columns and no colour. They ask for nothing but rungs and ULPs, so they serve a
     format too wide to list its codes, too.
     """
@@ -46,7 +46,7 @@ def number(value: float) -> str:
 
 def _facts(fmt: Format, details: Mapping[str, Any]) -> Table:
     bottom, top = _ends(fmt)
-    facts: dict[str, Any] = {**fmt.facts(), **details}
+    facts: dict[str, Any] = {**details, **fmt.facts()}
     facts.setdefault("largest", fmt.max_finite)
     facts.setdefault("smallest positive", fmt.min_positive)
     facts["rungs"] = f"{bottom} to {top}"

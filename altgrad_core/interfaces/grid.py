@@ -77,8 +77,6 @@ class Grid:
                 f"{name}: code_values() needs at least two distinct finite values, one of them "
                 f"positive, but its finite values are {values[:8].tolist()}."
             )
-        self.name = name
-        self.bits = bits
         self._values = values + np.float32(0)  # -0 becomes +0: both are one grid value
         # Of several codes with one value the lowest stands for it, and +0 comes before -0.
         codes = finite[first].astype(np.int64)
@@ -174,15 +172,10 @@ def switch_points(
 
 def _smallest_beyond(point: int, real: type[np.floating], *, inclusive: bool) -> np.floating:
     """The smallest float above ``point * 2^-150``, or equal to it if ``inclusive``."""
-
-    def beyond(f: np.floating) -> bool:
-        scaled = math.ldexp(float(f), 150)
-        return scaled >= point if inclusive else scaled > point
-
-    up, down = real(np.inf), real(-np.inf)
-    found = real(point / 2**150)  # the division is rounded: at most two steps away
-    while not beyond(found):
-        found = np.nextafter(found, up)
-    while beyond(previous := np.nextafter(found, down)):
-        found = previous
-    return found
+    # Rounding is monotone, so the float before this one lies below the point, and the next above.
+    found = real(point / 2**150)
+    scaled = math.ldexp(float(found), 150)
+    if scaled > point or (inclusive and scaled == point):
+        return found
+    above: np.floating = np.nextafter(found, real(np.inf))
+    return above

@@ -143,13 +143,19 @@ def _evaluation(task: Task) -> None:
         _agree(one, _evaluate(task, model, split, 8), 1e-4, f"{split} in other batches")
         _predictions(one, split)
     tuned = _evaluate(task, model, "validation", 8).calibration
-    applied = task.evaluate(model, "test", batch_size=8, device=_CPU, calibration=tuned)
+    applied = _evaluate(task, model, "test", 8, tuned)
     assert applied.calibration == tuned, "an evaluation must use the calibration that it is given"
 
 
 @torch.no_grad()
-def _evaluate(task: Task, model: nn.Module, split: Split, size: int) -> Evaluation:
-    return task.evaluate(model, split, batch_size=size, device=_CPU)
+def _evaluate(
+    task: Task,
+    model: nn.Module,
+    split: Split,
+    size: int,
+    calibration: dict[str, float] | None = None,
+) -> Evaluation:
+    return task.evaluate(model, split, batch_size=size, device=_CPU, calibration=calibration)
 
 
 def _agree(one: Evaluation, two: Evaluation, tolerance: float, what: str) -> None:

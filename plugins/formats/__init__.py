@@ -28,10 +28,9 @@ _FP32_FACTS: Mapping[str, Any] = {
 def _ladder_offer(name: str) -> Offer:
     layout = LADDER[name]
     settings: type[Settings] = SaturatingSettings if layout.specials == "none" else OverflowSettings
-    share = f"{layout.exponent_bits} exponent and {layout.mantissa_bits} mantissa bits"
     return Offer(
         name=name,
-        summary=f"8 bits: {share}, up to {layout.largest:g}",
+        summary=f"8 bits, {layout.exponent_bits} of them exponent; largest {layout.largest:g}",
         target="altgrad_plugins.formats.exmy:build_ladder",
         settings=settings,
         details=layout.facts(),

@@ -15,10 +15,7 @@ Overflow = Literal["saturate", "special"]
 _OVERFLOW = (
     "what a value beyond the largest becomes: the largest (saturate), or inf or NaN (special)"
 )
-_NO_SPECIALS = (
-    "overflow: special needs a format with NaN or inf, and this one has neither: every code is a "
-    "number. Use overflow: saturate."
-)
+_NO_SPECIALS = "special needs NaN or inf to overflow to, and in this format every code is a number; use saturate"
 
 
 class OverflowSettings(Settings):
@@ -30,11 +27,11 @@ class OverflowSettings(Settings):
 class SaturatingSettings(Settings):
     """For formats where every code is a number."""
 
-    overflow: Overflow = Field("saturate", description="saturate, the only choice here")
+    overflow: Literal["saturate"] = Field("saturate", description="the only choice: no NaN, no inf")
 
-    @field_validator("overflow")
+    @field_validator("overflow", mode="before")
     @classmethod
-    def _saturates(cls, value: Overflow) -> Overflow:
+    def _saturates(cls, value: object) -> object:
         if value == "special":
             raise ValueError(_NO_SPECIALS)
         return value
@@ -59,7 +56,7 @@ class ExMySettings(Settings):
     def _is_a_format(self) -> ExMySettings:
         self.layout()
         if self.overflow == "special" and self.specials == "none":
-            raise ValueError(_NO_SPECIALS)
+            raise ValueError(f"overflow: {_NO_SPECIALS}")
         return self
 
 
@@ -72,11 +69,6 @@ class TableSettings(Settings):
     )
 
     _values = field_validator("values", mode="before")(read_values)
-
-    @property
-    def bits(self) -> int:
-        """Width of a code."""
-        return (len(self.values) - 1).bit_length()
 
     def numbers(self) -> list[float]:
         """The values as floats, NaN and inf among them."""

@@ -48,7 +48,11 @@ def read_values(given: Any) -> tuple[TableEntry, ...]:
 def _from_file(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ValueError(
+            f"{path}: the table of values cannot be read: {error.strerror}."
+        ) from error
+    except UnicodeDecodeError as error:
         raise ValueError(f"{path}: the table of values cannot be read: {error}.") from error
     if path.suffix.lower() == ".json":
         try:

@@ -127,6 +127,10 @@ class Float32(Format):
         """See :class:`Format`."""
         return dtype in (torch.float32, torch.float64)
 
+    def facts(self) -> dict[str, object]:
+        """See :class:`Format`."""
+        return {"overflow": self.overflow}
+
 
 _TOP_RUNG = 0x7F7FFFFF
 """The bit pattern of the largest finite float32."""

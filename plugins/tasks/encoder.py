@@ -58,10 +58,10 @@ def encoder_config(settings: ModelSettings, vocab_size: int, pad_id: int) -> Any
     config = from_pretrained(
         "configuration", AutoConfig, settings.pretrained, settings.pretrained_revision
     )
-    longest = config.max_position_embeddings
-    if config.model_type in _POSITIONS_AFTER_PADDING:
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest is not None and config.model_type in _POSITIONS_AFTER_PADDING:
         longest -= config.pad_token_id + 1
-    if settings.max_length > longest:
+    if longest is not None and settings.max_length > longest:
         raise UserError(
             f"model.max_length is {settings.max_length}, but {settings.pretrained} reads at most "
             f"{longest} tokens."

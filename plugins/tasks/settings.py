@@ -21,8 +21,7 @@ class CorpusSettings(Settings):
 
     max_examples: PositiveInt | None = Field(
         None,
-        description="at most this many examples of each split: those with the smallest content "
-        "hashes, so that a larger number only adds examples",
+        description="at most this many of each split, those with the smallest content hashes",
     )
     top_k: PositiveInt | None = Field(
         None, description="keep only the most frequent labels of the training split"
@@ -32,8 +31,7 @@ class CorpusSettings(Settings):
     )
     vocab_size: PositiveInt = Field(
         8192,
-        description="size of the tokenizer trained when model.pretrained is null; its 256 bytes and "
-        "5 special tokens are always there",
+        description="of the tokenizer that is trained if model.pretrained is null; at least 261",
     )
 
 
@@ -42,17 +40,16 @@ class EurlexDataSettings(CorpusSettings):
 
     path: str | dict[SplitName, str] | None = Field(
         None,
-        description="a folder with {train,validation,test}.{jsonl,jsonl.gz,parquet}, or a mapping "
-        "from split to file, relative to the working directory; null takes `hub`",
+        description="a folder with train, validation and test as .jsonl, .jsonl.gz or .parquet, or "
+        "a mapping from split to file; null takes hub",
         json_schema_extra=_ELSEWHERE,
     )
     hub: Literal["eurlex57k", "lex_glue"] = Field(
-        "eurlex57k", description="which published data set to fetch when `path` is null"
+        "eurlex57k", description="published data set that is fetched if path is null"
     )
     text: Literal["title", "text", "both"] = Field(
         "both",
-        description="what the model reads; both puts the title before the text, once if the text "
-        "opens with it",
+        description="what the model reads; both: the title, then the text unless it opens with it",
     )
 
 
@@ -78,15 +75,14 @@ class ModelSettings(Settings):
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
     pretrained: str | None = Field(
         None,
-        description="hub name or local folder of an encoder with its tokenizer, which then decides "
-        "type and sizes; null starts from scratch",
+        description="hub name or local folder, which then decides type and sizes; null: from scratch",
         json_schema_extra=_ELSEWHERE,
     )
     pretrained_revision: str | None = Field(
         None, description="commit of a hub name", json_schema_extra=_ELSEWHERE
     )
     pooling: Literal["mean", "cls"] = Field(
-        "mean", description="mean over the tokens that are not padding, or the first token"
+        "mean", description="mean over the tokens, padding left out, or the first token"
     )
     classifier_bias: float = Field(
         -3.0, description="initial bias of the classifier: labels are rare, sigmoid(-3) is 0.05"

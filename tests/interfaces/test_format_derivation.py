@@ -116,6 +116,7 @@ def test_duplicates_and_zeros() -> None:
     assert fmt.to_rung(x).tolist() == [1, 0, 0, -1, 0]
     only_negative = Tabulated([1.0, -0.0])
     assert only_negative.encode(torch.tensor([0.0, -0.0, 1.0])).tolist() == [1, 1, 0]
+    assert not only_negative.from_rung(torch.tensor(0)).signbit()
     unsigned = Tabulated([0.0, 1.0])
     assert unsigned.encode(torch.tensor([0.0, -0.0, -3.0])).tolist() == [0, 0, 0]
     assert unsigned.round(torch.tensor([-0.0])).signbit().all()

@@ -51,7 +51,7 @@ def test_details_are_facts(build) -> None:
 
 @pytest.mark.parametrize("name", ["e0m7", "e1m6", "e2m5", "e3m4", "e6m1", "e7m0"])
 def test_special_overflow_needs_specials(build, name: str) -> None:
-    with pytest.raises(ValidationError, match="needs a format with NaN or inf"):
+    with pytest.raises(ValidationError, match="special needs NaN or inf"):
         build(name, overflow="special")
 
 

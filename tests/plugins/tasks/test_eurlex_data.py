@@ -18,7 +18,12 @@ from altgrad_plugins.tasks.rows import compose
 from altgrad_plugins.tasks.settings import EurlexDataSettings, EurlexSettings
 
 Write = Callable[[Path, Iterable[dict[str, Any]]], None]
-ROW = {"celex_id": "32004D0539", "title": "Pets", "text": "Dogs.", "eurovoc_concepts": ["7", "3"]}
+ROW: dict[str, Any] = {
+    "celex_id": "32004D0539",
+    "title": "Pets",
+    "text": "Dogs.",
+    "eurovoc_concepts": ["7", "3"],
+}
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".parquet"])

@@ -1,0 +1,213 @@
+"""The conformance check finds each breach of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from altgrad_core.interfaces.task import Batch, Evaluation, Split, Task
+from altgrad_core.testing.tasks import check_task
+
+
+class Good(Task):
+    """A regression on made-up numbers that keeps the contract."""
+
+    head = ("1",)
+
+    def prepare(self, cache_dir: Path, log: Callable[[str], None]) -> None:
+        log("preparing")
+        self.inputs = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+
+    def facts(self) -> dict[str, Any]:
+        return {"examples": len(self.inputs)}
+
+    def build_model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1))
+
+    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        rows = np.random.Generator(np.random.PCG64([seed, step])).permutation(12)[:batch_size]
+        return Batch({"x": self.inputs[torch.from_numpy(rows)]}, batch_size, 3 * batch_size)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        x = batch.tensors["x"]
+        return (model(x).squeeze(1) - x.sum(dim=1)).square().mean()
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        split: Split,
+        *,
+        batch_size: int,
+        device: torch.device,
+        calibration: Mapping[str, float] | None = None,
+    ) -> Evaluation:
+        parts = [model(self.inputs[i : i + batch_size]) for i in range(0, 12, batch_size)]
+        outputs = torch.cat(parts).squeeze(1)
+        loss = (outputs - self.inputs.sum(dim=1)).square().mean().item()
+        calibration = dict(calibration or {"threshold": 0.5})
+        return Evaluation({"loss": loss}, calibration, {"outputs": outputs.numpy()})
+
+
+class DrawsInPrepare(Good):
+    def prepare(self, cache_dir: Path, log: Callable[[str], None]) -> None:
+        self.inputs = torch.randn(12, 3)
+
+
+class ForgetsToCache(Good):
+    def prepare(self, cache_dir: Path, log: Callable[[str], None]) -> None:
+        super().prepare(cache_dir, log)
+        self.warm = (cache_dir / "made").exists()
+        (cache_dir / "made").touch()
+
+    def facts(self) -> dict[str, Any]:
+        return {"warm": self.warm}
+
+
+class FactsAreArrays(Good):
+    def facts(self) -> dict[str, Any]:
+        return {"inputs": self.inputs}
+
+
+class CountsCalls(Good):
+    calls = 0
+
+    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        self.calls += 1
+        return super().batch(self.calls, batch_size, seed)
+
+
+class DrawsBatches(Good):
+    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        return super().batch(int(np.random.randint(1000)), batch_size, seed)
+
+
+class IgnoresTheSeed(Good):
+    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        return super().batch(step, batch_size, 0)
+
+
+class IgnoresTheStep(Good):
+    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        return super().batch(1, batch_size, seed)
+
+
+class SmallBatch(Good):
+    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        return super().batch(step, batch_size - 1, seed)
+
+
+class SeedsItself(Good):
+    def build_model(self) -> nn.Module:
+        torch.seed()
+        return super().build_model()
+
+
+class DoubleModel(Good):
+    def build_model(self) -> nn.Module:
+        return super().build_model().double()
+
+
+class WrongHead(Good):
+    head = ("classifier",)
+
+
+class LossPerExample(Good):
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return model(batch.tensors["x"]).squeeze(1)
+
+
+class Detached(Good):
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return super().loss(model, batch) * 0.0
+
+
+class UnusedLayer(Good):
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        assert isinstance(model, nn.Sequential)
+        return model[0](batch.tensors["x"]).square().mean()
+
+
+class Infinite(Good):
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return super().loss(model, batch) / 0.0
+
+
+class _Evaluates(Good):
+    def change(self, evaluation: Evaluation, batch_size: int) -> None:
+        raise NotImplementedError
+
+    def evaluate(self, model: nn.Module, split: Split, **options: Any) -> Evaluation:
+        evaluation = super().evaluate(model, split, **options)
+        self.change(evaluation, options["batch_size"])
+        return evaluation
+
+
+class NoLoss(_Evaluates):
+    def change(self, evaluation: Evaluation, batch_size: int) -> None:
+        evaluation.metrics = {"f1": 0.5}
+
+
+class TensorMetric(_Evaluates):
+    def change(self, evaluation: Evaluation, batch_size: int) -> None:
+        evaluation.metrics["f1"] = torch.tensor(0.5)  # type: ignore[assignment]
+
+
+class DependsOnBatches(_Evaluates):
+    def change(self, evaluation: Evaluation, batch_size: int) -> None:
+        evaluation.metrics["loss"] += batch_size
+
+
+class RandomEvaluation(_Evaluates):
+    def change(self, evaluation: Evaluation, batch_size: int) -> None:
+        evaluation.predictions["outputs"] = np.random.rand(12)
+
+
+class UnevenPredictions(_Evaluates):
+    def change(self, evaluation: Evaluation, batch_size: int) -> None:
+        evaluation.predictions["other"] = np.zeros(3)
+
+
+class IgnoresCalibration(_Evaluates):
+    def change(self, evaluation: Evaluation, batch_size: int) -> None:
+        evaluation.calibration = {"threshold": evaluation.calibration["threshold"] + 1}
+
+
+def test_a_good_task_passes(tmp_path: Path) -> None:
+    check_task(Good, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (DrawsInPrepare, "with and without its predecessors: tensor 'x' differs"),
+        (ForgetsToCache, "between making and reading the cache"),
+        (FactsAreArrays, "JSON values only"),
+        (CountsCalls, "asked for twice: tensor 'x' differs"),
+        (DrawsBatches, "asked for twice: tensor 'x' differs"),
+        (IgnoresTheSeed, "every seed gets the same batch"),
+        (IgnoresTheStep, "every step gets the same batch"),
+        (SmallBatch, "a batch of 4 says that it has 3 samples"),
+        (SeedsItself, "differs though torch was seeded alike"),
+        (DoubleModel, "must be float32"),
+        (WrongHead, "no module matches the head pattern 'classifier'"),
+        (LossPerExample, "must be 0-d"),
+        (Detached, "gradient of every parameter is zero"),
+        (UnusedLayer, "does not reach parameter '1.weight'"),
+        (Infinite, "the loss of a fresh model is inf"),
+        (NoLoss, "must have the metric 'loss'"),
+        (TensorMetric, "'f1' must be a float"),
+        (DependsOnBatches, "in other batches: the loss is"),
+        (RandomEvaluation, "two evaluations of validation: predictions 'outputs' differ"),
+        (UnevenPredictions, "one row per example"),
+        (IgnoresCalibration, "must use the calibration"),
+    ],
+)
+def test_each_breach_is_found(bad: type[Task], message: str, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_task(bad, tmp_path)

@@ -1,0 +1,273 @@
+"""The whole task: the conformance check, learning, evaluation, caches, and several processes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from altgrad_core.errors import UserError
+from altgrad_core.interfaces.task import Evaluation
+from altgrad_core.testing.tasks import check_task
+from altgrad_plugins.tasks.classification import TextClassification, eurlex
+from altgrad_plugins.tasks.metrics import all_scores
+from altgrad_plugins.tasks.settings import EurlexSettings
+
+Tiny = Callable[..., EurlexSettings]
+CPU = torch.device("cpu")
+
+
+def _silent(message: str) -> None:
+    """A log that nobody reads."""
+
+
+@pytest.fixture
+def task(tiny: Tiny, tmp_path: Path) -> TextClassification:
+    made = eurlex(tiny())
+    made.prepare(tmp_path / "cache", _silent)
+    return made
+
+
+@torch.no_grad()
+def _evaluate(task: TextClassification, model: nn.Module, **options: Any) -> Evaluation:
+    options = {"split": "validation", "batch_size": 5, "device": CPU, **options}
+    return task.evaluate(model.eval(), options.pop("split"), **options)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {},
+        {"type": "distilbert", "loss": "focal", "pos_weight": 3.0},
+        {"type": "roberta", "pos_weight": "balanced", "pooling": "cls", "dropout": 0.2},
+    ],
+    ids=["bert", "distilbert", "roberta"],
+)
+def test_the_task_keeps_its_contract(tiny: Tiny, tmp_path: Path, model: dict[str, Any]) -> None:
+    check_task(lambda: eurlex(tiny(model=model)), tmp_path / "check")
+
+
+def test_a_pretrained_model_keeps_the_contract(
+    tiny: Tiny, tmp_path: Path, pretrained_folder: Path
+) -> None:
+    settings = tiny(model={"pretrained": str(pretrained_folder)})
+    check_task(lambda: eurlex(settings), tmp_path / "check")
+
+
+def test_it_learns(tiny: Tiny, tmp_path: Path) -> None:
+    task = eurlex(tiny(data={"text": "text"}, model={"max_length": 16}))
+    task.prepare(tmp_path, _silent)
+    torch.manual_seed(0)
+    model = task.build_model()
+    before = _evaluate(task, model).metrics
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    model.train()
+    for step in range(1, 121):
+        optimizer.zero_grad()
+        task.loss(model, task.batch(step, 8, seed=0)).backward()
+        optimizer.step()
+    after = _evaluate(task, model).metrics
+    assert after["loss"] < before["loss"] / 2
+    assert after["f1_micro_tuned"] > 0.9
+
+
+def test_predictions_are_in_the_order_of_the_data_and_give_the_scores(
+    task: TextClassification, acts: Path
+) -> None:
+    torch.manual_seed(0)
+    evaluation = _evaluate(task, task.build_model())
+    rows = [json.loads(line) for line in (acts / "validation.jsonl").read_text().splitlines()]
+    names = task.facts()["label_names"]
+    predictions = evaluation.predictions
+    assert predictions["ids"].tolist() == [row["celex_id"] for row in rows]
+    truth = [[name in row["eurovoc_concepts"] for name in names] for row in rows]
+    assert predictions["targets"].tolist() == np.array(truth).astype(int).tolist()
+    assert predictions["targets"].dtype == np.uint8
+    assert predictions["probabilities"].dtype == np.float16
+    again = all_scores(
+        predictions["probabilities"].astype(np.float32),
+        predictions["targets"],
+        evaluation.calibration["threshold"],
+    )
+    assert again["f1_micro"] == evaluation.metrics["f1_micro"]
+    assert again["threshold"] == evaluation.metrics["threshold"]
+
+
+def test_the_loss_of_a_split_is_the_mean_over_its_examples(
+    tiny: Tiny, tmp_path: Path, acts: Path
+) -> None:
+    (acts / "validation.jsonl").write_bytes((acts / "train.jsonl").read_bytes())
+    task = eurlex(tiny(model={"pos_weight": "balanced"}))
+    task.prepare(tmp_path / "cache", _silent)
+    model = task.build_model().eval()
+    with torch.no_grad():
+        everything = task.loss(model, task.batch(1, 40, seed=3)).item()
+    assert _evaluate(task, model).metrics["loss"] == pytest.approx(everything, rel=1e-5)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_broken_model_is_reported_and_does_not_crash(
+    task: TextClassification, poison: float
+) -> None:
+    model = task.build_model()
+    assert isinstance(model.classifier, nn.Linear)
+    with torch.no_grad():
+        model.classifier.bias[1] = poison
+    evaluation = _evaluate(task, model)
+    assert np.isnan(evaluation.metrics["loss"])
+    assert evaluation.metrics["f1_micro_tuned"] == 0.0
+    assert evaluation.metrics["hamming_loss"] == 1.0
+    assert evaluation.calibration == {"threshold": 0.5}
+    broken = np.isnan(evaluation.predictions["probabilities"])
+    assert broken[:, 1].all()
+    assert not broken[:, 0].any()
+
+
+def test_bfloat16_autocast_keeps_loss_and_scores_in_float32(task: TextClassification) -> None:
+    model = task.build_model()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = task.loss(model, task.batch(1, 8, seed=0))
+        evaluation = _evaluate(task, model)
+    assert loss.dtype == torch.float32
+    assert np.isfinite(evaluation.metrics["loss"])
+
+
+def test_tokens_are_those_that_are_not_padding(task: TextClassification) -> None:
+    batch = task.batch(3, 8, seed=1)
+    ids, mask = batch.tensors["input_ids"], batch.tensors["attention_mask"]
+    assert batch.tokens == int((ids != 0).sum()) == int(mask.sum())
+    assert mask.sum(dim=1).max() == ids.shape[1]
+
+
+def test_max_examples_bounds_every_split(tiny: Tiny, tmp_path: Path) -> None:
+    task = eurlex(tiny(data={"max_examples": 10}))
+    task.prepare(tmp_path, _silent)
+    assert task.facts()["examples"] == {"train": 10, "validation": 10, "test": 10}
+
+
+def test_settings_that_matter_get_their_own_file(
+    tiny: Tiny, tmp_path: Path, acts: Path, messages: list[str]
+) -> None:
+    def prepare(**sections: Any) -> int:
+        before = len(list(tmp_path.glob("cache/**/*.npz")))
+        eurlex(tiny(**sections)).prepare(tmp_path / "cache", messages.append)
+        return len(list(tmp_path.glob("cache/**/*.npz"))) - before
+
+    assert prepare() == 1
+    assert prepare() == 0
+    assert prepare(model={"hidden_dim": 32}) == 0
+    assert prepare(data={"top_k": 2}) == 1
+    assert prepare(model={"max_length": 8}) == 1
+    moved = acts.rename(tmp_path / "moved")
+    assert prepare(data={"path": str(moved)}) == 0
+    (moved / "test.jsonl").write_bytes((moved / "train.jsonl").read_bytes())
+    assert prepare(data={"path": str(moved)}) == 1
+
+
+def test_what_is_left_out_is_logged(tiny: Tiny, tmp_path: Path, messages: list[str]) -> None:
+    eurlex(tiny(data={"top_k": 1})).prepare(tmp_path, messages.append)
+    assert "labels: 1 of 3 in the training split" in messages
+    assert any("examples without labels are kept" in message for message in messages)
+
+
+def test_a_pretrained_model_overrules_sizes_aloud(
+    tiny: Tiny, tmp_path: Path, pretrained_folder: Path, messages: list[str]
+) -> None:
+    settings = tiny(model={"pretrained": str(pretrained_folder)})
+    eurlex(settings).prepare(tmp_path, messages.append)
+    assert "model.hidden_dim=16 gives way to 24 of the pretrained model" in messages
+
+
+def test_a_damaged_cache_file_is_made_again(
+    tiny: Tiny, tmp_path: Path, messages: list[str]
+) -> None:
+    eurlex(tiny()).prepare(tmp_path, _silent)
+    (prepared,) = tmp_path.glob("eurlex/*.npz")
+    whole = prepared.read_bytes()
+    prepared.write_bytes(whole[: len(whole) // 2])
+    eurlex(tiny()).prepare(tmp_path, messages.append)
+    assert "is damaged" in messages[0]
+    assert len(prepared.read_bytes()) == len(whole)
+
+
+def test_a_cache_that_cannot_be_written_is_a_user_error(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="ALTGRAD_CACHE"):
+        eurlex(tiny()).prepare(tmp_path / "file", _silent)
+
+
+def test_no_space_is_a_user_error_and_leaves_nothing(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        eurlex(tiny()).prepare(tmp_path, _silent)
+    left = [path.name for path in (tmp_path / "eurlex").iterdir() if path.suffix != ".lock"]
+    assert len(left) == 1
+    assert left[0].startswith("tokenizer-")
+
+
+def test_what_is_prepared_must_be_prepared_first(tiny: Tiny) -> None:
+    with pytest.raises(RuntimeError, match="prepare"):
+        eurlex(tiny()).facts()
+
+
+def _prepare(settings: EurlexSettings, cache: Path, results: Any) -> None:
+    log: list[str] = []
+    task = eurlex(settings)
+    task.prepare(cache, log.append)
+    results.put((any("tokenising" in line for line in log), task.batch(1, 4, 0).tokens))
+
+
+def test_processes_that_start_together_make_the_file_once(tiny: Tiny, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    arguments = (tiny(), tmp_path / "cache", results)
+    processes = [context.Process(target=_prepare, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    answers = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(timeout=60)
+        assert process.exitcode == 0
+    assert sorted(made for made, _ in answers) == [False, False, True]
+    assert len({tokens for _, tokens in answers}) == 1
+
+
+def test_the_key_knows_the_versions_that_tokenise(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eurlex(tiny()).prepare(tmp_path, _silent)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.0")
+    eurlex(tiny()).prepare(tmp_path, _silent)
+    assert len(list(tmp_path.glob("eurlex/*.npz"))) == 2
+
+
+def test_real_acts_are_read(eurlex_data: Path, tmp_path: Path) -> None:
+    settings = EurlexSettings.model_validate(
+        {
+            "data": {
+                "path": str(eurlex_data / "titles"),
+                "top_k": 100,
+                "max_examples": 500,
+                "vocab_size": 500,
+            },
+            "model": {"hidden_dim": 16, "num_layers": 1, "num_heads": 2, "max_length": 32},
+        }
+    )
+    task = eurlex(settings)
+    task.prepare(tmp_path, _silent)
+    facts = task.facts()
+    assert facts["labels"] == 100
+    assert facts["test_texts_also_in_train"] == 0
+    assert facts["unseen"]["test"]["labels"] > 0
