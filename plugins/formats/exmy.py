@@ -63,7 +63,7 @@ class ExMy(Format):
     def ulp(self, x: Tensor) -> Tensor:
         """``2^(max(floor(log2|x|), e_min) - M)``, with |x| no larger than the largest value.
 
-        Where M = 0 this is, at the very last value, twice the last gap.
+        At a largest value that is a power of two (as with M = 0) this is twice the last gap.
         """
         self.check_dtype(x)
         return kernel.spacing(x, self.numbers)

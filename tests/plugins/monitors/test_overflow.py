@@ -64,8 +64,9 @@ def test_ranges_are_exact_at_both_edges(name: str, load_format: Callable[..., Fo
         [0.0, 1.0, -0.25, 8.0],
         [0.0, -3.0, 0.5, -1.0],
         [-2.0, -1.0, 1.0, 2.0],
+        [1.0, 0.0, -1.0, 2.0],
     ],
-    ids=["no negatives", "uneven", "mostly negative", "no zero"],
+    ids=["no negatives", "uneven", "mostly negative", "no zero", "ties away from zero"],
 )
 def test_ranges_of_formats_that_are_not_symmetric(
     values: list[float], load_format: Callable[..., Format]
@@ -195,6 +196,7 @@ def test_only_training_forwards_of_due_steps_are_counted_and_added_up(
             model(x)
         metrics = place.step(step)
         value: float = metrics.get("overflow/0.weight/input_underflow", -1.0)
+        assert metrics.get("overflow/0.weight/input_underflow_rate", 0.5) == 0.5
         return value
 
     assert underflow(1, forwards=1) == 3
@@ -202,6 +204,19 @@ def test_only_training_forwards_of_due_steps_are_counted_and_added_up(
     assert underflow(3, forwards=1) == -1
     assert underflow(4, forwards=0) == -1
     assert place.step(6, inputs=x)["overflow/0.weight/input_underflow_rate"] == 0.5
+
+
+@pytest.mark.parametrize(("name", "lost"), [("e0m7", 2), ("bf16", 0)])
+def test_gradients_are_judged_at_the_power_of_two_scale_of_their_amax(
+    name: str, lost: int, load_monitor: Callable[..., Monitor], bench: Any, two_layers: Any
+) -> None:
+    gradient = torch.zeros(7, 6)
+    # e0m7 ends at 127/128, so amax 1 needs scale 2, and what is up to 2/256 rounds to zero
+    gradient[0, :5] = torch.tensor([1.0, 0.0078125, -0.006, 0.008, -1.0])
+    place = bench(load_monitor("overflow"), two_layers(name))
+    metrics = place.step(gradients={"0.weight": gradient})
+    assert metrics["overflow/0.weight/gradient_underflow"] == lost
+    assert metrics["overflow/0.weight/gradient_underflow_rate"] == lost / 42
 
 
 def test_broken_gradients_and_updates_are_counted(
