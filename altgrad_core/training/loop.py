@@ -22,7 +22,7 @@ from altgrad_core.quantization.hold import hold_weights
 from altgrad_core.results.run_directory import RecordKind
 from altgrad_core.training.checkpoint import load_checkpoint, save_checkpoint
 from altgrad_core.training.clock import StepClock
-from altgrad_core.training.divergence import DivergenceWatch
+from altgrad_core.training.divergence import Diverged, DivergenceWatch
 from altgrad_core.training.monitoring import MonitorPanel, Outcome
 from altgrad_core.training.schedule import learning_rate
 from altgrad_core.training.seeds import seed_step
@@ -107,6 +107,9 @@ class Trainer:
                 self._step(step)
         except StopRun as stop:
             result.step, result.stopped = self.view.step, str(stop)
+        except Diverged:
+            self._take(self.parts.panel.end(self.view), self.view.step, may_stop=False)
+            raise
         result.evaluations = self._final_evaluations(result.step)
         self._take(self.parts.panel.end(self.view), result.step, may_stop=False)
         return result
@@ -129,6 +132,8 @@ class Trainer:
         step: int = state["step"]
         self.view.step = step
         self.sink.rewind(state["position"])
+        for event in outcome.events:  # its metrics were recorded at the first start
+            self.sink.event(step, event)
         return step
 
     def _step(self, step: int) -> None:

@@ -37,7 +37,9 @@ _METRICS = ("stable_rank", "effective_rank")
 class RankMonitor(LayerMonitor):
     """``rank/<layer>/{stable_rank, effective_rank}``; event ``rank_collapse``, once per layer.
 
-    A layer collapses when either rank falls below ``collapse`` times its first finite value.
+    A layer collapses when its effective rank falls below ``collapse`` times its first finite value. The
+    stable rank gives no warning: it falls to a fraction in every healthy training from scratch, as soon
+    as one direction grows above the random ones, in float32 as in 8 bits.
     """
 
     def __init__(self, settings: RankSettings) -> None:
@@ -45,7 +47,7 @@ class RankMonitor(LayerMonitor):
         self.collapse = settings.collapse
         self.quantized = settings.of == "quantized"
         self.family = "rank" if self.quantized else "master_rank"
-        self._first: dict[str, list[float]] = {}
+        self._first: dict[str, float] = {}
         self._collapsed: list[str] = []
 
     def start(self, run: RunView) -> Observation | None:
@@ -85,18 +87,16 @@ class RankMonitor(LayerMonitor):
 
     def _collapses(self, found: Mapping[str, Sequence[float]]) -> list[Event]:
         events = []
-        for name, ranks in found.items():
-            if not all(rank == rank for rank in ranks):
+        for name, (_, now) in found.items():
+            if now != now:  # a matrix with NaN has no rank, and no first value
                 continue
-            first = self._first.setdefault(name, list(ranks))
-            fallen = [
-                f"{metric.replace('_', ' ')} {now:.3g}, at first {then:.3g}"
-                for metric, now, then in zip(_METRICS, ranks, first, strict=True)
-                if now < self.collapse * then
-            ]
-            if fallen and name not in self._collapsed:
+            first = self._first.setdefault(name, now)
+            if now < self.collapse * first and name not in self._collapsed:
                 self._collapsed.append(name)
-                message = f"below {self.collapse:g} of the first value: {'; '.join(fallen)}"
+                message = (
+                    f"below {self.collapse:g} of the first value: effective rank {now:.3g}, "
+                    f"at first {first:.3g}"
+                )
                 events.append(Event("rank_collapse", name, message, alert=True))
         return events
 

@@ -48,7 +48,10 @@ class RankSettings(Settings):
         "quantized", description="the matrix that the forward pass uses, or its float32 master"
     )
     collapse: float = Field(
-        0.5, ge=0, lt=1, description="warn below this fraction of the first value; 0 never warns"
+        0.5,
+        ge=0,
+        lt=1,
+        description="warn when the effective rank falls below this fraction of its first value; 0: never",
     )
 
 
