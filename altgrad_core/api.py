@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from altgrad_core.execution.runner import Observer, RunOptions, SuiteResult
+from altgrad_core.execution.options import Observer, RunOptions
+from altgrad_core.execution.runner import SuiteResult
 from altgrad_core.execution.runner import run_suite as _run_suite
 from altgrad_core.interfaces.format import Format
 from altgrad_core.planning.plan import Plan, plan_suite

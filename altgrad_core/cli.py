@@ -78,8 +78,9 @@ def run(
     report: Annotated[bool, typer.Option(help="Write the report at the end.")] = True,
 ) -> None:
     """Run what is missing of a suite, then write its report."""
+    from altgrad_core.execution.options import RunOptions, command_line
     from altgrad_core.execution.progress import progress_display
-    from altgrad_core.execution.runner import RunOptions, command_line, run_suite
+    from altgrad_core.execution.runner import run_suite
     from altgrad_core.planning.plan import plan_suite
     from altgrad_core.planning.suite import load_suite
 

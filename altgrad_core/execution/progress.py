@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from altgrad_core.execution.runner import Observer
+from altgrad_core.execution.options import Observer
 from altgrad_core.interfaces.executor import Job
 from altgrad_core.results.run_directory import Status
 

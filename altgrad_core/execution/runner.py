@@ -6,20 +6,24 @@ plan again runs only what is missing.
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from altgrad_core._files import write_json
 from altgrad_core.errors import UserError
+from altgrad_core.execution.launch import (
+    cores,
+    default_workers,
+    threads_of_checkpoint,
+    worker_command,
+    worker_environment,
+)
+from altgrad_core.execution.options import Observer, RunOptions
 from altgrad_core.execution.outcome import status_after_exit
+from altgrad_core.execution.preparation import prepare_data
 from altgrad_core.interfaces.executor import Executor, Exit, Job
 from altgrad_core.planning.plan import Cell, Plan
 from altgrad_core.planning.spec import RunSpec
@@ -31,50 +35,6 @@ from altgrad_core.results.run_directory import (
     Status,
     is_running,
 )
-
-_MAX_CPU_WORKERS = 8
-
-
-def default_cache() -> Path:
-    """``$ALTGRAD_CACHE``, or ``altgrad-bench`` in the user's cache folder."""
-    if folder := os.environ.get("ALTGRAD_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "altgrad-bench"
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Where and how a plan is run. Nothing here enters a run's id."""
-
-    runs: Path = Path("runs")
-    device: str = "auto"
-    workers: int | None = None
-    threads: int | None = None
-    timeout: float | None = None
-    """Seconds per run."""
-    executor: str = "local"
-    cache: Path = field(default_factory=default_cache)
-    command: str = ""
-    """What the user typed, for the record."""
-
-
-class Observer(Protocol):
-    """Sees a suite being run."""
-
-    def message(self, text: str) -> None:
-        """A line for the reader."""
-
-    def begin(self, total: int, done: int) -> None:
-        """The suite has ``total`` runs, ``done`` of them finished earlier."""
-
-    def started(self, job: Job, max_steps: int) -> None:
-        """A run's process was started."""
-
-    def progress(self, job: Job, status: Status) -> None:
-        """A running run's latest sign of life."""
-
-    def finished(self, job: Job, status: Status) -> None:
-        """A run has ended."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +64,7 @@ def run_suite(plan: Plan, options: RunOptions, observer: Observer) -> SuiteResul
     observer.begin(len(cells), len(cells) - len(todo))
     errors: list[str] = []
     if todo:
-        device = _prepare([spec for _, spec in todo], directories, options, observer)
+        device = prepare_data([spec for _, spec in todo], directories, options, observer)
         errors = _execute(todo, directories, device, options, observer)
     statuses = {run_id: directory.status() for run_id, directory in directories.items()}
     return SuiteResult(folder, statuses, tuple(dict.fromkeys(errors)))
@@ -146,53 +106,6 @@ def write_plan(folder: Path, plan: Plan, command: str) -> None:
     write_json(folder / "plan.json", body)
 
 
-def _prepare(
-    specs: Sequence[RunSpec],
-    directories: dict[str, RunDirectory],
-    options: RunOptions,
-    observer: Observer,
-) -> str:
-    """Load the data of every distinct task once, in a child process, and return the resolved device."""
-    device = options.device
-    seen: set[str] = set()
-    for spec in specs:
-        key = spec.task.model_dump_json()
-        if key in seen:
-            continue
-        seen.add(key)
-        observer.message(f"preparing data: {spec.task.name}")
-        threads = options.threads or _cores()
-        command = _worker_command(directories[spec.id], device, threads, options.cache, "--prepare")
-        device = _run_prepare(command, _environment(threads), observer)
-    return device
-
-
-def _run_prepare(command: Sequence[str], environment: dict[str, str], observer: Observer) -> str:
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-    ) as child:
-        assert child.stdout is not None
-        assert child.stderr is not None
-        last = ""
-        for line in child.stdout:
-            if last:
-                observer.message(f"  {last}")
-            last = line.rstrip()
-        errors = child.stderr.read()
-    if child.returncode == 0:
-        answer = json.loads(last)
-        observer.message(f"device: {answer['device']} ({answer['name']})")
-        return str(answer["device"])
-    if child.returncode == 2:
-        raise UserError(errors.strip().rpartition("error: ")[2])
-    tail = "\n".join(errors.strip().splitlines()[-15:])
-    raise UserError(f"preparing the data failed with exit code {child.returncode}:\n{tail}")
-
-
 def _execute(
     todo: Sequence[tuple[Cell, RunSpec]],
     directories: dict[str, RunDirectory],
@@ -201,8 +114,8 @@ def _execute(
     observer: Observer,
 ) -> list[str]:
     """Run the jobs, translate their ends into statuses, and return the messages of users' mistakes."""
-    workers = options.workers or _default_workers(device, len(todo))
-    threads = options.threads or max(1, _cores() // workers)
+    workers = options.workers or default_workers(device, len(todo))
+    threads = options.threads or max(1, cores() // workers)
     jobs = [_job(spec, directories[spec.id], device, threads, options) for _, spec in todo]
     steps = {spec.id: spec.training.max_steps for _, spec in todo}
     running: dict[str, Job] = {}
@@ -262,57 +175,11 @@ def _ticker(
 def _job(
     spec: RunSpec, directory: RunDirectory, device: str, threads: int, options: RunOptions
 ) -> Job:
-    threads = _threads_of_checkpoint(directory) or threads
+    threads = threads_of_checkpoint(directory) or threads
     return Job(
         run_id=spec.id,
         label=f"{spec.condition} seed {spec.seed}",
         directory=directory.path,
-        command=_worker_command(directory, device, threads, options.cache),
-        environment=_environment(threads),
+        command=worker_command(directory, device, threads, options.cache),
+        environment=worker_environment(threads),
     )
-
-
-def _worker_command(
-    directory: RunDirectory, device: str, threads: int, cache: Path, *more: str
-) -> tuple[str, ...]:
-    return (
-        sys.executable,
-        *("-m", "altgrad_core.execution.worker", str(directory.path.resolve())),
-        *("--device", device, "--threads", str(threads), "--cache", str(cache.resolve())),
-        *more,
-    )
-
-
-def _environment(threads: int) -> dict[str, str]:
-    return {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # lets cuBLAS be deterministic
-        "TOKENIZERS_PARALLELISM": "false",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
-def _threads_of_checkpoint(directory: RunDirectory) -> int | None:
-    """The thread count of an interrupted run: sums depend on it, and it must end bit-identical."""
-    if not (directory.checkpoint.exists() and directory.environment.exists()):
-        return None
-    return int(json.loads(directory.environment.read_text())["threads"])
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _default_workers(device: str, runs: int) -> int:
-    """One run at a time on a GPU; on the CPU one per core, since small models gain little from threads."""
-    return 1 if device.startswith("cuda") else max(1, min(_cores(), _MAX_CPU_WORKERS, runs))
-
-
-def command_line() -> str:
-    """What the user typed, quoted for a shell."""
-    return shlex.join(["altgrad-bench", *sys.argv[1:]])

@@ -25,8 +25,13 @@ class Batch:
     """Real (not padding) tokens."""
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on ``device``."""
-        moved = {k: v.to(device, non_blocking=True) for k, v in self.tensors.items()}
+        """The same batch on ``device``. From pinned memory, a copy to CUDA does not hold up the host."""
+        moved = {
+            name: (tensor.pin_memory() if device.type == "cuda" else tensor).to(
+                device, non_blocking=True
+            )
+            for name, tensor in self.tensors.items()
+        }
         return Batch(moved, self.samples, self.tokens)
 
 

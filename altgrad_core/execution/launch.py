@@ -1,0 +1,56 @@
+"""The command, environment and number of processes and threads with which workers are started."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from altgrad_core.results.run_directory import RunDirectory
+
+_MAX_CPU_WORKERS = 8
+
+
+def worker_command(
+    directory: RunDirectory, device: str, threads: int, cache: Path, *more: str
+) -> tuple[str, ...]:
+    """The command that runs the cell in ``directory``; ``more`` goes behind it."""
+    return (
+        sys.executable,
+        *("-m", "altgrad_core.execution.worker", str(directory.path.resolve())),
+        *("--device", device, "--threads", str(threads), "--cache", str(cache.resolve())),
+        *more,
+    )
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """What is added to a worker's environment."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # lets cuBLAS be deterministic
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def threads_of_checkpoint(directory: RunDirectory) -> int | None:
+    """The thread count of an interrupted run: sums depend on it, and it must end bit-identical."""
+    if not (directory.checkpoint.exists() and directory.environment.exists()):
+        return None
+    return int(json.loads(directory.environment.read_text())["threads"])
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def default_workers(device: str, runs: int) -> int:
+    """One run at a time on a GPU; on the CPU one per core, since small models gain little from threads."""
+    return 1 if device.startswith("cuda") else max(1, min(cores(), _MAX_CPU_WORKERS, runs))

@@ -1,0 +1,60 @@
+"""Where and how a plan is run, and who watches. Nothing here enters a run's id."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from altgrad_core.interfaces.executor import Job
+from altgrad_core.results.run_directory import Status
+
+
+def default_cache() -> Path:
+    """``$ALTGRAD_CACHE``, or ``altgrad-bench`` in the user's cache folder."""
+    if folder := os.environ.get("ALTGRAD_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "altgrad-bench"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how a plan is run. Nothing here enters a run's id."""
+
+    runs: Path = Path("runs")
+    device: str = "auto"
+    workers: int | None = None
+    threads: int | None = None
+    timeout: float | None = None
+    """Seconds per run."""
+    executor: str = "local"
+    cache: Path = field(default_factory=default_cache)
+    command: str = ""
+    """What the user typed, for the record."""
+
+
+class Observer(Protocol):
+    """Sees a suite being run."""
+
+    def message(self, text: str) -> None:
+        """A line for the reader."""
+
+    def begin(self, total: int, done: int) -> None:
+        """The suite has ``total`` runs, ``done`` of them finished earlier."""
+
+    def started(self, job: Job, max_steps: int) -> None:
+        """A run's process was started."""
+
+    def progress(self, job: Job, status: Status) -> None:
+        """A running run's latest sign of life."""
+
+    def finished(self, job: Job, status: Status) -> None:
+        """A run has ended."""
+
+
+def command_line() -> str:
+    """What the user typed, quoted for a shell."""
+    return shlex.join(["altgrad-bench", *sys.argv[1:]])
