@@ -109,9 +109,13 @@ class RunDirectory:
         self.lock = self.path / "lock"
 
     def create(self, spec_text: str) -> None:
-        """Make the directory with its spec, unless it is there already."""
+        """Make the directory, unless it is there already, and write its spec.
+
+        The spec of a run with a result stays as it is. That of an unfinished run is replaced: what
+        enters its id is the same, but the trackers may be others now.
+        """
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        if not self.spec.exists():
+        if not (self.spec.exists() and self.status().status in FINISHED):
             write_text(self.spec, spec_text)
         if not self.status_file.exists():
             self.write_status(Status())

@@ -18,6 +18,7 @@ from altgrad_core.results.run_directory import (
     Record,
     RunDirectory,
     Status,
+    StatusName,
     is_running,
     run_lock,
 )
@@ -55,10 +56,13 @@ def directory(tmp_path: Path) -> RunDirectory:
     return made
 
 
-def test_create_keeps_what_is_there(directory: RunDirectory) -> None:
-    directory.write_status(Status(status="ok", step=5))
-    directory.create("id: other\n")
-    assert directory.spec.read_text() == "id: abc\n"
+@pytest.mark.parametrize(("status", "kept"), [("ok", True), ("diverged", True), ("killed", False)])
+def test_create_keeps_the_spec_of_a_result_only(
+    directory: RunDirectory, status: StatusName, kept: bool
+) -> None:
+    directory.write_status(Status(status=status, step=5))
+    directory.create("id: abc\ntrackers: [new]\n")
+    assert ("new" not in directory.spec.read_text()) == kept
     assert directory.status().step == 5
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from altgrad_core.interfaces.monitor import Event, Monitor, Observation, StepView
+from altgrad_core.interfaces.monitor import Event, Monitor, Observation, RunView, StepView
 from altgrad_core.interfaces.task import Batch, Evaluation, Split, Task
 from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.training.divergence import Diverged
@@ -61,7 +61,7 @@ class Regression(Task):
     ) -> Evaluation:
         assert not model.training
         batch = self.batch(10_000 + (split == "test"), 32, 0)
-        loss = float(self.loss(model, batch))
+        loss = float(self.loss(model, batch).detach())
         shift = loss if calibration is None else calibration["shift"]
         return Evaluation({"loss": loss, "shifted": loss - shift}, {"shift": loss})
 
@@ -92,8 +92,15 @@ class Counting(Monitor):
 
     interval = 3
 
-    def __init__(self, stop_at: int | None = None) -> None:
-        self.calls, self.stop_at = 0, stop_at
+    def __init__(self, stop_at: int | None = None, fail_at_start: bool = False) -> None:
+        self.calls, self.stop_at, self.fail_at_start = 0, stop_at, fail_at_start
+
+    def start(self, run: RunView) -> None:
+        if self.fail_at_start:
+            raise RuntimeError("no start")
+
+    def end(self, run: RunView) -> Observation:
+        return Observation({"count/all/at_end": float(run.step)})
 
     def after_update(self, step: StepView) -> Observation:
         self.calls += 1
@@ -205,14 +212,25 @@ def test_a_finished_checkpoint_gives_its_final_line_once(tmp_path: Path) -> None
     assert sink.lines == whole.lines
 
 
+def test_a_monitor_that_fails_when_a_run_goes_on_is_recorded(tmp_path: Path) -> None:
+    trainer(tmp_path / "a", Memory(), max_steps=4).run()
+    sink = Memory()
+    trainer(tmp_path / "a", sink, monitor=Counting(fail_at_start=True)).run()
+    events = [event for _, kind, event in sink.lines if kind == "event"]
+    assert [event.kind for event in events] == ["monitor_failed"]
+    assert "no start" in events[0].message
+
+
 def test_divergence_ends_the_run_and_says_where(tmp_path: Path) -> None:
+    sink = Memory()
     run = trainer(
-        tmp_path / "a", Memory(), task=Regression(lambda step: step >= 5), divergence_patience=3
+        tmp_path / "a", sink, task=Regression(lambda step: step >= 5), divergence_patience=3
     )
     with pytest.raises(Diverged) as caught:
         run.run()
     assert (caught.value.step, caught.value.first_step) == (7, 5)
     assert caught.value.where == "parameter 0.weight"
+    assert sink.lines[-1] == (7, "monitor", {"count/all/at_end": 7.0})
 
 
 def test_a_passing_nan_within_the_patience_goes_on(tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""Every end of a worker becomes a status: from inside where it can still speak, from outside where not."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from altgrad_core.errors import UserError
+from altgrad_core.execution import worker
+from altgrad_core.execution.outcome import status_after_exit
+from altgrad_core.interfaces.executor import Exit
+from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.spec_file import dump_spec
+from altgrad_core.planning.suite import load_suite
+from altgrad_core.results.run_directory import RunDirectory, Status
+from altgrad_core.training.divergence import Diverged
+from altgrad_core.training.loop import Result
+
+
+@pytest.fixture()
+def directory(write_suite: Callable[..., Path], tmp_path: Path) -> RunDirectory:
+    spec = plan_suite(load_suite(write_suite())).specs[0]
+    made = RunDirectory(tmp_path / spec.id)
+    made.create(dump_spec(spec))
+    return made
+
+
+def ends(error: BaseException | Result) -> Callable[..., Result]:
+    def train(*_: Any) -> Result:
+        if isinstance(error, BaseException):
+            raise error
+        return error
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "code", "words"),
+    [
+        (Result(12), "ok", 0, ""),
+        (Result(6, stopped="monitor x: enough"), "ok", 0, "enough"),
+        (Diverged(9, 7, "parameter a.weight"), "diverged", 0, "from step 7 on"),
+        (UserError("no data; give data.path"), "error", 2, "give data.path"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried…\nmore"),
+            "oom",
+            1,
+            "CUDA out of memory",
+        ),
+        (MemoryError(), "oom", 1, "out of memory"),
+        (OSError(errno.ENOSPC, "full", "x/metrics.jsonl"), "error", 2, "x/metrics.jsonl"),
+        (OSError(errno.EIO, "broken"), "error", 1, "OSError"),
+        (ValueError("a defect"), "error", 1, "ValueError: a defect"),
+    ],
+)
+def test_what_the_worker_says_of_its_own_end(
+    directory: RunDirectory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    end: BaseException | Result,
+    status: str,
+    code: int,
+    words: str,
+) -> None:
+    directory.checkpoint.write_bytes(b"state")
+    monkeypatch.setattr(worker, "_train", ends(end))
+    assert worker.run_worker(directory.path, "cpu", tmp_path / "cache") == code
+    found = directory.status()
+    assert (found.status, words in found.message) == (status, True)
+    assert "\n" not in found.message
+    # A run without a result keeps what it can go on from.
+    assert directory.checkpoint.exists() == (status not in ("ok", "diverged"))
+
+
+@pytest.mark.parametrize(
+    ("before", "end", "status", "words"),
+    [
+        ("running", Exit(-9), "killed", "SIGKILL"),
+        ("running", Exit(-15), "killed", "SIGTERM"),
+        ("running", Exit(-15, timed_out=True), "timeout", "time"),
+        ("running", Exit(1), "error", "last words"),
+        ("pending", Exit(3), "error", "exit code 3"),
+        ("oom", Exit(1), "oom", ""),
+        ("ok", Exit(-9), "ok", ""),
+    ],
+)
+def test_what_the_parent_makes_of_it(
+    directory: RunDirectory, before: Any, end: Exit, status: str, words: str
+) -> None:
+    directory.write_status(Status(status=before, step=4))
+    directory.log.write_text("first\nlast words\n")
+    found = status_after_exit(directory, end)
+    assert (found.status, found.step) == (status, 4)
+    assert words in found.message
