@@ -22,7 +22,7 @@ from altgrad_core.training.divergence import Diverged
 from altgrad_core.training.loop import Result
 
 
-@pytest.fixture()
+@pytest.fixture
 def directory(write_suite: Callable[..., Path], tmp_path: Path) -> RunDirectory:
     spec = plan_suite(load_suite(write_suite())).specs[0]
     made = RunDirectory(tmp_path / spec.id)
