@@ -14,6 +14,7 @@ from altgrad_core.errors import UserError
 if TYPE_CHECKING:
     from altgrad_core.api import (
         dequantize_model,
+        keep_on_grid,
         load_format,
         load_results,
         load_suite,
@@ -27,6 +28,7 @@ __all__ = [
     "UserError",
     "__version__",
     "dequantize_model",
+    "keep_on_grid",
     "load_format",
     "load_results",
     "load_suite",

@@ -6,15 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from altgrad_core.execution.options import Observer, RunOptions
 from altgrad_core.execution.runner import SuiteResult
 from altgrad_core.execution.runner import run_suite as _run_suite
-from altgrad_core.interfaces.format import Format
+from altgrad_core.interfaces.format import Format, Rounding
 from altgrad_core.planning.plan import Plan, plan_suite
 from altgrad_core.planning.suite import load_suite
-from altgrad_core.quantization.settings import ScalingSettings
+from altgrad_core.quantization.residency import keep_on_grid
+from altgrad_core.quantization.settings import Residency, ScalingSettings
 from altgrad_core.quantization.surgery import QuantizationReport, dequantize_model
 from altgrad_core.quantization.surgery import quantize_model as _quantize_model
 from altgrad_core.registry.build import load_format
@@ -22,6 +24,7 @@ from altgrad_core.results.collect import load_results
 
 __all__ = [
     "dequantize_model",
+    "keep_on_grid",
     "load_format",
     "load_results",
     "load_suite",
@@ -38,20 +41,30 @@ def quantize_model(
     filter: Callable[[nn.Module, str], bool] | None = None,
     overrides: Sequence[tuple[str, str | Format | None]] = (),
     activation_format: str | Format | None = None,
+    gradient_format: str | Format | None = None,
     scaling: ScalingSettings | None = None,
+    residency: Residency = "master",
+    rounding: Rounding = "nearest",
+    compensation: str | Format | None = None,
+    generator: torch.Generator | None = None,
 ) -> QuantizationReport:
     """Quantise the linear layers of any model in place; see :mod:`altgrad_core.quantization.surgery`.
 
     Formats may be given by name. Parameters and their state-dict keys stay the same objects and names.
+    With ``residency="grid"``, call :func:`keep_on_grid` with the optimizer.
     """
-    activations = _resolve(activation_format) if activation_format is not None else None
     return _quantize_model(
         model,
         _resolve(format),
         filter=filter,
         overrides=[(p, None if f is None else _resolve(f)) for p, f in overrides],
-        activation_format=activations,
-        scaling=scaling or ScalingSettings(),
+        activation_format=None if activation_format is None else _resolve(activation_format),
+        gradient_format=None if gradient_format is None else _resolve(gradient_format),
+        scaling=scaling,
+        residency=residency,
+        rounding=rounding,
+        compensation=None if compensation is None else _resolve(compensation),
+        generator=generator,
     )
 
 

@@ -17,8 +17,13 @@ from altgrad_core.interfaces.task import Task
 from altgrad_core.interfaces.tracker import Tracker
 from altgrad_core.planning.spec import PluginChoice, RunSpec
 from altgrad_core.quantization.geometry import weight_geometry
-from altgrad_core.quantization.settings import FormatChoice
-from altgrad_core.quantization.surgery import QuantizationReport, quantize_from_settings
+from altgrad_core.quantization.residency import GridResidency
+from altgrad_core.quantization.settings import FormatChoice, as_format_choice
+from altgrad_core.quantization.surgery import (
+    QuantizationReport,
+    change_format,
+    quantize_from_settings,
+)
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.training.loop import Parts
 from altgrad_core.training.monitoring import MonitorPanel
@@ -63,10 +68,10 @@ def assemble(spec: RunSpec, task: Task, device: torch.device) -> tuple[Parts, Qu
     """Model, quantisation, optimizer and monitors. Cells with one seed start from the same weights."""
     torch.manual_seed(derive_seed(spec.seed, "model"))
     model = task.build_model()
-    report = quantize_from_settings(model, spec.quantization, task.head, build_format)
+    generator = torch.Generator(device=device)
+    report = quantize_from_settings(model, spec.quantization, task.head, build_format, generator)
     model.to(device)
     weights = weight_geometry(model)
-    generator = torch.Generator(device=device)
     plugin: OptimizerPlugin = catalog().build(
         "optimizer", spec.optimizer.name, spec.optimizer.settings
     )
@@ -76,8 +81,22 @@ def assemble(spec: RunSpec, task: Task, device: torch.device) -> tuple[Parts, Qu
         learning_rate=spec.training.learning_rate,
         generator=generator,
     )
-    panel = MonitorPanel(build_monitors(spec.monitors))
-    return Parts(task, model, optimizer, weights, panel, device, generator), report
+    residency = GridResidency(model, generator)
+    residency.attach(optimizer)
+    parts = Parts(
+        task=task,
+        model=model,
+        optimizer=optimizer,
+        weights=weights,
+        panel=MonitorPanel(build_monitors(spec.monitors)),
+        device=device,
+        generator=generator,
+        residency=residency,
+        change_format=lambda name, choice: change_format(
+            weights[name], build_format(FormatChoice.model_validate(as_format_choice(choice)))
+        ),
+    )
+    return parts, report
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:

@@ -22,16 +22,24 @@ class WeightGeometry(Protocol):
 
     @property
     def parameter(self) -> nn.Parameter:
-        """The float32 parameter itself."""
+        """The parameter itself: a float32 master, or, if :attr:`resident`, grid values times scale."""
 
     @property
     def format(self) -> Format:
         """The format of the grid."""
 
-    def scale(self) -> Tensor:
-        """The scale that the last forward pass used, broadcasting against the weight.
+    @property
+    def resident(self) -> bool:
+        """Whether the weight lives on the grid: every update is rounded back to it."""
 
-        Before the first forward pass: the one it would use.
+    def scale_changes(self) -> Tensor:
+        """How often the scales of a resident weight have changed so far, 0-d; 0 for a master."""
+
+    def scale(self) -> Tensor:
+        """The scale in force, broadcasting against the weight: 0-d, per row, or of its shape.
+
+        Of a master, the one that the last forward pass used, or, before the first, the one that it
+        would use. Of a resident weight, its own, which an update may have changed.
         """
 
     def ulp(self, weight: Tensor) -> Tensor:

@@ -73,6 +73,9 @@ class Offer:
         It may name settings in braces: ``e{exponent_bits}m{mantissa_bits}``.
     details:
         facts for ``altgrad-bench show``, in order.
+    intervenes:
+        monitors only: it acts on the run (clips gradients, shifts formats), and is therefore used
+        where a suite names it, never by ``monitors: all``.
     """
 
     name: str
@@ -83,3 +86,4 @@ class Offer:
     fingerprint: str | None = None
     label: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+    intervenes: bool = False

@@ -10,6 +10,7 @@ from typing import Any
 
 from altgrad_core.errors import UserError
 from altgrad_core.planning.document import Document
+from altgrad_core.quantization.settings import FORMAT_KEYS, SCALING_KEYS
 from altgrad_core.registry.problems import Path as SettingPath
 from altgrad_core.registry.problems import dotted, unknown
 
@@ -17,11 +18,10 @@ SECTIONS = ("model", "data", "training", "quantization", "optimizer", "monitors"
 """The sections of a suite that hold settings of a run."""
 
 _LISTS = ("monitors", "trackers")
-_SHORT_FORMS = {
+_SHORT_FORMS: dict[tuple[str, ...], str] = {
     ("optimizer",): "type",
-    ("quantization", "format"): "name",
-    ("quantization", "activation_format"): "name",
-    ("quantization", "scaling"): "mode",
+    **{("quantization", key): "name" for key in FORMAT_KEYS},
+    **{("quantization", key): "mode" for key in SCALING_KEYS},
 }
 """Settings that may be a single word, and the key that the word stands for."""
 

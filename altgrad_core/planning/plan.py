@@ -15,7 +15,7 @@ from altgrad_core.planning.labels import design_axes, labels
 from altgrad_core.planning.resolve import Resolved, resolve
 from altgrad_core.planning.sections import as_sections, short_format
 from altgrad_core.planning.spec import RunSpec
-from altgrad_core.quantization.settings import FormatChoice
+from altgrad_core.quantization.settings import FORMAT_KEYS, FormatChoice
 from altgrad_core.registry.catalog import Catalog
 from altgrad_core.registry.catalog import catalog as installed
 
@@ -80,10 +80,7 @@ class _Condition:
     @property
     def formats(self) -> dict[str, FormatChoice | None]:
         quantization = self.resolved.spec.quantization
-        return {
-            "quantization.format": quantization.format,
-            "quantization.activation_format": quantization.activation_format,
-        }
+        return {f"quantization.{key}": getattr(quantization, key) for key in FORMAT_KEYS}
 
 
 @dataclass

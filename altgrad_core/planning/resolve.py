@@ -14,7 +14,7 @@ from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import Kind
 from altgrad_core.planning.draft import Draft
 from altgrad_core.planning.spec import PluginChoice, RunSpec
-from altgrad_core.quantization.settings import FormatChoice, QuantizationSettings
+from altgrad_core.quantization.settings import FORMAT_KEYS, FormatChoice, QuantizationSettings
 from altgrad_core.registry.catalog import Catalog
 from altgrad_core.registry.discovery import Registered
 from altgrad_core.registry.needs import missing_needs
@@ -34,7 +34,7 @@ class Resolved:
     head: str
     """``e5m2_manifold``: the labels of format and optimizer."""
     missing: tuple[str, ...]
-    """What this machine lacks."""
+    """What this machine lacks, and settings that make no sense together."""
     notes: tuple[str, ...]
 
 
@@ -64,6 +64,7 @@ class _Resolver:
             for entry in self.used
             for need in missing_needs(entry.offer)
         ]
+        needs += quantization.contradictions()
         spec = RunSpec(
             id="",
             suite="",
@@ -136,10 +137,7 @@ class _Resolver:
             )
             for i, override in enumerate(read.overrides)
         )
-        formats = {
-            key: self.format(getattr(read, key), (*here, key))
-            for key in ("format", "activation_format")
-        }
+        formats = {key: self.format(getattr(read, key), (*here, key)) for key in FORMAT_KEYS}
         return read.model_copy(update={**formats, "overrides": overrides})
 
     def format(self, choice: FormatChoice | None, path: Path) -> FormatChoice | None:
@@ -149,13 +147,13 @@ class _Resolver:
         return FormatChoice(name=full.name, settings=full.settings)
 
     def listed(self, kind: Kind, section: str) -> tuple[PluginChoice, ...]:
-        """The plugins of a section like ``monitors``; ``all`` is every one that can run here."""
+        """The plugins of a section like ``monitors``; ``all`` is every one that can run here and only looks."""
         given = dict(self.draft.values.get(section, {}))
         if "all" in given:
             if given.pop("all"):
                 raise self.draft.error((section, "all"), "this takes no settings")
             for entry in self.catalog.offers(kind).values():
-                if not missing_needs(entry.offer):
+                if not missing_needs(entry.offer) and not entry.offer.intervenes:
                     given.setdefault(entry.offer.name, None)
         chosen = []
         for name in sorted(name for name, settings in given.items() if settings is not False):

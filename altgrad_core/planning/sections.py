@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from altgrad_core.planning.spec import RunSpec
-from altgrad_core.quantization.settings import FormatChoice
+from altgrad_core.quantization.settings import FORMAT_KEYS, FormatChoice
 from altgrad_core.registry.catalog import Catalog
 
 
@@ -14,7 +14,7 @@ def as_sections(spec: RunSpec) -> dict[str, dict[str, Any]]:
     """The sections of the suite file that declares ``spec``, every default written out."""
     quantization = spec.quantization.model_dump(mode="json")
     for place in (quantization, *quantization["overrides"]):
-        for key in ("format", "activation_format"):
+        for key in FORMAT_KEYS:
             if place.get(key) is not None:
                 place[key] = _compact(**place[key])
     settings = spec.task.settings

@@ -18,7 +18,7 @@ from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.fake_quant import straight_through
 from altgrad_core.quantization.linear import QuantizedModule, install, product_dtype
 from altgrad_core.quantization.quantizer import WeightQuantizer
-from altgrad_core.quantization.settings import ScalingSettings
+from altgrad_core.quantization.roles import Roles
 
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
@@ -46,7 +46,7 @@ class QuantizedMultiheadAttention(QuantizedModule, nn.MultiheadAttention):
 @contextmanager
 def _rounded_weights(module: QuantizedModule) -> Iterator[None]:
     """Let attribute access on ``module`` find rounded weights in place of its parameters."""
-    quantizers = module.weight_quantizers
+    quantizers = {} if module.bypassed else module.weight_quantizers
     try:
         for name, quantizer in quantizers.items():
             weight = quantizer.weight(module)
@@ -67,7 +67,7 @@ def projections(attention: nn.MultiheadAttention) -> tuple[str, ...]:
 
 
 def convert_attention(
-    attention: nn.MultiheadAttention, fmt: Format | None, scaling: ScalingSettings
+    attention: nn.MultiheadAttention, fmt: Format | None, roles: Roles
 ) -> QuantizedMultiheadAttention:
     """Turn ``attention`` into a :class:`QuantizedMultiheadAttention`, in place.
 
@@ -76,5 +76,5 @@ def convert_attention(
         ``out_proj``.
     """
     names = projections(attention) if fmt is not None else ()
-    weights = {name: WeightQuantizer(name, fmt, scaling) for name in names if fmt is not None}
-    return install(attention, QuantizedMultiheadAttention, weights, None)
+    weights = {name: WeightQuantizer(name, fmt, roles.weight) for name in names if fmt is not None}
+    return install(attention, QuantizedMultiheadAttention, weights, roles)

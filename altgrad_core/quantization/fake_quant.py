@@ -10,6 +10,7 @@ amax nothing saturates, and the two estimators are the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from altgrad_core.interfaces.format import Format
+from altgrad_core.interfaces.format import Format, Rounding
+from altgrad_core.quantization.scaling import expanded
+from altgrad_core.quantization.settings import ScalingSettings
 
 _LOW_PRECISION = (torch.bfloat16, torch.float16)
 
@@ -29,8 +32,8 @@ class Rounded:
 
     ``epilogue`` is None where ``values`` already contain the scale. A scale that is not a power
     of two would have to be rounded together with the grid values to fit bfloat16, so there it is
-    left for the epilogue: the product is taken of pure grid values and multiplied by it
-    afterwards.
+    left for the epilogue, if it has one element for the tensor or for each row: the product is taken
+    of pure grid values and multiplied by it afterwards. ``scale`` is compact.
     """
 
     values: Tensor
@@ -39,18 +42,31 @@ class Rounded:
 
 
 def round_to_grid(
-    x: Tensor, fmt: Format, scale: Tensor, dtype: torch.dtype, *, power_of_two: bool
+    x: Tensor,
+    fmt: Format,
+    scale: Tensor,
+    dtype: torch.dtype,
+    *,
+    scaling: ScalingSettings,
+    rounding: Rounding = "nearest",
+    generator: torch.Generator | None = None,
 ) -> Rounded:
-    """``scale · fmt.round(x / scale)``: values in ``dtype``, and what the epilogue has to do."""
+    """``scale · fmt.round(x / scale)``: values in ``dtype``, and what the epilogue has to do.
+
+    ``scale`` is compact. An exact scale per block has no place in an epilogue, and is rounded with
+    the values where ``dtype`` is a 16-bit one.
+    """
     with torch.no_grad():
         # float16 and bfloat16 would round the quotient, and the grid would round it a second time.
         work = x.detach().float() if x.dtype in _LOW_PRECISION else x.detach()
         if not fmt.scaled:
-            return Rounded(fmt.round(work).to(dtype), None, scale)
-        grid = fmt.round(work / scale)
-        if power_of_two or dtype not in _LOW_PRECISION:
-            return Rounded((grid * scale).to(dtype), None, scale)
-        return Rounded(grid.to(dtype), scale, scale)
+            return Rounded(fmt.round(work, rounding, generator).to(dtype), None, scale)
+        wide = expanded(scale, work, scaling)
+        grid = fmt.round(work / wide, rounding, generator)
+        late = not scaling.power_of_two and scaling.granularity != "block"
+        if late and dtype in _LOW_PRECISION:
+            return Rounded(grid.to(dtype), scale, scale)
+        return Rounded((grid * wide).to(dtype), None, scale)
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -76,12 +92,17 @@ def straight_through(x: Tensor, values: Tensor) -> Tensor:
 def fake_quantize(x: Tensor, fmt: Format, scale: Tensor | float = 1.0) -> Tensor:
     """``scale · fmt.round(x / scale)`` with the gradient passed straight through; like ``x``."""
     factor = torch.as_tensor(scale, dtype=torch.float32, device=x.device)
-    rounded = round_to_grid(x, fmt, factor, torch.float32, power_of_two=True)
+    rounded = round_to_grid(x, fmt, factor, torch.float32, scaling=ScalingSettings())
     return straight_through(x, rounded.values.to(x.dtype))
 
 
 class _EpilogueLinear(torch.autograd.Function):
-    """``y = (x̂ ŵᵀ) · s``: a product of grid values whose scales are applied afterwards."""
+    """``y = (x̂ ŵᵀ) · s``: a product of grid values whose scales are applied afterwards.
+
+    Scales are 0-d, or per row: of the input ``(..., 1)``, of the weight ``(out, 1)``. In the
+    backward pass, a scale per row lies along the dimension that is summed over, and is therefore
+    applied to the gradient before the product.
+    """
 
     @staticmethod
     def forward(
@@ -94,25 +115,59 @@ class _EpilogueLinear(torch.autograd.Function):
         w_scale: Tensor | None,
     ) -> Tensor:
         ctx.save_for_backward(x_values, w_values, x_scale, w_scale)
-        return _times(_times(F.linear(x_values, w_values).float(), x_scale), w_scale)
+        return _times(_times(F.linear(x_values, w_values).float(), x_scale), _flat(w_scale))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x_values, w_values, x_scale, w_scale = ctx.saved_tensors
-        grad = grads[0].to(w_values.dtype)
+        dtype = w_values.dtype
         grad_x = grad_w = None
         if ctx.needs_input_grad[0]:
-            grad_x = _times((grad @ w_values).float(), w_scale)
+            early, late = _split(_flat(w_scale))
+            grad_x = _times((_times(grads[0], early).to(dtype) @ w_values).float(), late)
         if ctx.needs_input_grad[1]:
+            early, late = _split(x_scale)
+            grad = _times(grads[0], early).to(dtype)
             rows = grad.flatten(0, -2) if grad.dim() > 1 else grad[None]
             inputs = x_values.flatten(0, -2) if x_values.dim() > 1 else x_values[None]
-            grad_w = _times((rows.mT @ inputs).float(), x_scale)
+            grad_w = _times((rows.mT @ inputs).float(), late)
         return grad_x, grad_w, None, None, None, None
 
 
 def _times(x: Tensor, factor: Tensor | None) -> Tensor:
     return x if factor is None else x * factor
+
+
+def _flat(w_scale: Tensor | None) -> Tensor | None:
+    """The scale of each output channel, ``(out, 1)``, as the product's last dimension has it."""
+    return w_scale.flatten() if w_scale is not None and w_scale.dim() else w_scale
+
+
+def _split(scale: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """What is applied before the product (a scale per row) and after it (one for the tensor)."""
+    per_row = scale is not None and scale.dim() > 0
+    return (scale, None) if per_row else (None, scale)
+
+
+class _RoundGradient(torch.autograd.Function):
+    """The identity, whose gradient is rounded by ``rounder`` on its way back."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, rounder: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.rounder = rounder
+        return y.view_as(y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return ctx.rounder(grads[0]), None
+
+
+def round_gradient(y: Tensor, rounder: Callable[[Tensor], Tensor]) -> Tensor:
+    """``y``, with ``rounder`` applied to the gradient that arrives at it."""
+    result: Tensor = _RoundGradient.apply(y, rounder)  # type: ignore[no-untyped-call]
+    return result
 
 
 def quantized_linear(

@@ -22,7 +22,13 @@ class ParameterGeometry:
 
     name: str
     module: QuantizedModule
-    quantizer: WeightQuantizer
+    attribute: str
+    """Name of the parameter within the module."""
+
+    @property
+    def quantizer(self) -> WeightQuantizer:
+        """What rounds the weight now; a format shift exchanges it."""
+        return self.module.weight_quantizers[self.attribute]
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -34,8 +40,19 @@ class ParameterGeometry:
         """The format of the grid."""
         return self.quantizer.format
 
+    @property
+    def resident(self) -> bool:
+        """Whether the weight lives on the grid."""
+        return self.quantizer.resident is not None
+
+    def scale_changes(self) -> Tensor:
+        """How often the scales of a resident weight have changed so far, 0-d; 0 for a master."""
+        if self.quantizer.resident is None:
+            return torch.zeros((), device=self.parameter.device)
+        return self.quantizer.resident.changes(self.module)
+
     def scale(self) -> Tensor:
-        """The scale of the last forward (before the first: the one it would use), 0-d float32."""
+        """The scale in force, float32, broadcasting against the weight: see :class:`WeightGeometry`."""
         return self.quantizer.scale(self.module)
 
     @torch.no_grad()
@@ -60,16 +77,16 @@ class ParameterGeometry:
         return values * self.scale() if self.format.scaled else values
 
 
-def weight_geometry(model: nn.Module) -> dict[str, WeightGeometry]:
+def weight_geometry(model: nn.Module) -> dict[str, ParameterGeometry]:
     """The geometry of every quantised weight of ``model``, by parameter name, in model order.
 
     A weight that several modules share appears once, under its first name.
     """
-    found: dict[int, tuple[QuantizedModule, WeightQuantizer]] = {}
+    found: dict[int, tuple[QuantizedModule, str]] = {}
     for module in model.modules():
         if isinstance(module, QuantizedModule):
-            for quantizer in module.weight_quantizers.values():
-                found.setdefault(id(quantizer.weight(module)), (module, quantizer))
+            for attribute, quantizer in module.weight_quantizers.items():
+                found.setdefault(id(quantizer.weight(module)), (module, attribute))
     return {
         name: ParameterGeometry(name, *found[id(parameter)])
         for name, parameter in model.named_parameters()

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from altgrad_core.interfaces.format import Format
-from altgrad_core.quantization.fake_quant import quantized_linear
+from altgrad_core.quantization.fake_quant import quantized_linear, round_gradient
 from altgrad_core.quantization.quantizer import TensorQuantizer, WeightQuantizer
-from altgrad_core.quantization.settings import ScalingSettings
+from altgrad_core.quantization.roles import Roles
 
 M = TypeVar("M", bound="QuantizedModule")
+
+_OWN = (
+    *("original_class", "bypassed"),
+    *("weight_quantizers", "input_quantizer", "gradient_quantizer"),
+)
+"""Attributes that a quantised module has beside those of its original class."""
 
 
 class QuantizedModule(nn.Module):
@@ -22,14 +29,18 @@ class QuantizedModule(nn.Module):
     weight_quantizers: dict[str, WeightQuantizer]
     """By name of the parameter within the module."""
     input_quantizer: TensorQuantizer | None
+    gradient_quantizer: TensorQuantizer | None
+    bypassed: bool
+    """True while the module computes with its latent parameters, rounding nothing."""
     original_class: type[nn.Module]
     """What the module was, and becomes again by ``dequantize_model``."""
 
     def quantizers(self) -> Iterator[TensorQuantizer]:
         """Every quantizer of this module."""
         yield from self.weight_quantizers.values()
-        if self.input_quantizer is not None:
-            yield self.input_quantizer
+        for quantizer in (self.input_quantizer, self.gradient_quantizer):
+            if quantizer is not None:
+                yield quantizer
 
     def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> nn.Module:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -42,7 +53,14 @@ class QuantizedModule(nn.Module):
         parts = [f"{name}={q.format.name}" for name, q in self.weight_quantizers.items()]
         if self.input_quantizer is not None:
             parts.append(f"input={self.input_quantizer.format.name}")
-        parts += [f"scaling={q.scaler}" for q in list(self.weight_quantizers.values())[:1]]
+        if self.gradient_quantizer is not None:
+            parts.append(f"gradient={self.gradient_quantizer.format.name}")
+        for quantizer in list(self.weight_quantizers.values())[:1]:
+            parts.append(f"scaling={quantizer.scaler}")
+            if quantizer.resident is not None:
+                parts.append(f"residency={quantizer.resident}")
+            elif quantizer.rounding != "nearest":
+                parts.append(f"rounding={quantizer.rounding}")
         return ", ".join(parts)
 
 
@@ -60,12 +78,17 @@ class QuantizedLinear(QuantizedModule, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Shapes as for ``nn.Linear``: ``(..., in_features)`` to ``(..., out_features)``."""
+        if self.bypassed:
+            return nn.functional.linear(input, self.weight, self.bias)
         dtype = product_dtype(self.weight)
         weight = self.weight_quantizers["weight"].rounded(self, dtype)
         rounded_input = None
         if self.input_quantizer is not None:
             rounded_input = self.input_quantizer.round(self, input, dtype)
-        return quantized_linear(input, self.weight, self.bias, rounded_input, weight)
+        output = quantized_linear(input, self.weight, self.bias, rounded_input, weight)
+        if self.gradient_quantizer is None:
+            return output
+        return round_gradient(output, partial(_rounded_gradient, self, self.gradient_quantizer))
 
     def extra_repr(self) -> str:
         """What ``nn.Linear`` says, with formats and scaling."""
@@ -80,43 +103,64 @@ def product_dtype(weight: Tensor) -> torch.dtype:
     return weight.dtype
 
 
+def _rounded_gradient(module: nn.Module, quantizer: TensorQuantizer, gradient: Tensor) -> Tensor:
+    """The gradient at the output of ``module`` on its grid, in its own dtype."""
+    rounded = quantizer.round(module, gradient, gradient.dtype)
+    if rounded.epilogue is None:
+        return rounded.values
+    return (rounded.values.float() * rounded.epilogue).to(gradient.dtype)
+
+
 def convert_linear(
-    linear: nn.Linear,
-    weight_format: Format,
-    activation_format: Format | None,
-    scaling: ScalingSettings,
+    linear: nn.Linear, weight_format: Format, roles: Roles, *, inputs: bool = True
 ) -> QuantizedLinear:
-    """Turn ``linear`` into a :class:`QuantizedLinear`, in place, and return it."""
-    quantizer = WeightQuantizer("weight", weight_format, scaling)
-    inputs = None
-    if activation_format is not None:
-        inputs = TensorQuantizer(activation_format, scaling, "input_amax_history")
-    return install(linear, QuantizedLinear, {"weight": quantizer}, inputs)
+    """Turn ``linear`` into a :class:`QuantizedLinear`, in place, and return it.
+
+    inputs:
+        whether its forward is called, so that its inputs and gradients can be rounded.
+    """
+    weights = {"weight": WeightQuantizer("weight", weight_format, roles.weight)}
+    return install(linear, QuantizedLinear, weights, roles, inputs=inputs)
 
 
 def install(
     module: nn.Module,
     target: type[M],
     weights: dict[str, WeightQuantizer],
-    inputs: TensorQuantizer | None,
+    roles: Roles,
+    *,
+    inputs: bool = False,
 ) -> M:
     """Make ``module`` a ``target``. The object stays, so every reference to it holds."""
     original = type(module)
     module.__class__ = target
     assert isinstance(module, target)
     module.original_class = original
+    module.bypassed = False
     module.weight_quantizers = weights
-    module.input_quantizer = inputs
+    module.input_quantizer = module.gradient_quantizer = None
+    if inputs and roles.activation is not None:
+        module.input_quantizer = TensorQuantizer(roles.activation, "input")
+    if inputs and roles.gradient is not None:
+        module.gradient_quantizer = TensorQuantizer(roles.gradient, "gradient")
+    for weight in weights.values():
+        weight.attach(module)
     device = next(module.parameters()).device
-    for quantizer in module.quantizers():
-        quantizer.scaler.attach(module, device)
+    for quantizer in (module.input_quantizer, module.gradient_quantizer):
+        if quantizer is not None:
+            quantizer.scaler.attach(module, torch.zeros((), device=device))
+    for each in module.quantizers():
+        each.generator = roles.generator
     return module
 
 
 def uninstall(module: QuantizedModule) -> None:
     """Make ``module`` what it was before :func:`install`."""
-    for quantizer in module.quantizers():
-        quantizer.scaler.detach(module)
+    for weight in module.weight_quantizers.values():
+        weight.detach(module)
+    for quantizer in (module.input_quantizer, module.gradient_quantizer):
+        if quantizer is not None:
+            quantizer.scaler.detach(module)
     module.__class__ = module.original_class  # type: ignore[assignment]
-    for name in ("original_class", "weight_quantizers", "input_quantizer"):
+    for name in _OWN:
         del module.__dict__[name]

@@ -9,7 +9,7 @@ from torch import nn
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.attention import projections
-from altgrad_core.quantization.settings import ScalingSettings
+from altgrad_core.quantization.roles import Roles
 
 Chosen = Mapping[nn.Module, Format]
 
@@ -20,8 +20,11 @@ def weights_of(module: nn.Module) -> list[nn.Parameter]:
     return [p for name in names if (p := module._parameters[name]) is not None]
 
 
-def check_shared(model: nn.Module, chosen: Chosen) -> None:
-    """Raise ``UserError`` if two layers would put the weight that they share on two grids."""
+def check_shared(model: nn.Module, chosen: Chosen, *, resident: bool = False) -> None:
+    """Raise ``UserError`` if two layers would put the weight that they share on two grids.
+
+    Resident weights have one scale, which two layers cannot both own.
+    """
     formats: dict[nn.Parameter, tuple[nn.Module, Format]] = {}
     for module, format in chosen.items():
         for weight in weights_of(module):
@@ -32,18 +35,20 @@ def check_shared(model: nn.Module, chosen: Chosen) -> None:
                     f"they cannot put it on two grids, {other.name} and {format.name}. Give both "
                     f"the same format, or leave one of them alone."
                 )
+            if resident and first is not module:
+                raise UserError(
+                    f"{_name(model, first)!r} and {_name(model, module)!r} share one weight, which "
+                    f"cannot live on the grid of both. Leave one of them alone, or use residency: "
+                    f"master."
+                )
 
 
-def notes_on(
-    model: nn.Module,
-    chosen: Chosen,
-    activation_format: Format | None,
-    scaling: ScalingSettings,
-) -> tuple[str, ...]:
+def notes_on(model: nn.Module, chosen: Chosen, roles: Roles) -> tuple[str, ...]:
     """The notes of a report, for the modules that are about to be quantised."""
     return (
         *_shared_notes(model, chosen),
-        *_attention_notes(model, chosen, activation_format, scaling),
+        *_attention_notes(model, chosen, roles),
+        *_block_notes(roles),
     )
 
 
@@ -61,22 +66,29 @@ def _shared_notes(model: nn.Module, chosen: Chosen) -> Iterator[str]:
             yield f"{name} is one weight that several modules use: {who}"
 
 
-def _attention_notes(
-    model: nn.Module,
-    chosen: Chosen,
-    activation_format: Format | None,
-    scaling: ScalingSettings,
-) -> Iterator[str]:
+def _block_notes(roles: Roles) -> Iterator[str]:
+    named = {"weights": roles.weight, "inputs": roles.activation, "gradients": roles.gradient}
+    for what, role in named.items():
+        scaling = None if role is None else role.scaling
+        if scaling and scaling.granularity == "block" and not scaling.power_of_two:
+            yield (
+                f"under autocast, {what} are rounded once more: an exact scale per block has no "
+                f"place after the product"
+            )
+
+
+def _attention_notes(model: nn.Module, chosen: Chosen, roles: Roles) -> Iterator[str]:
     for name, module in model.named_modules():
         if not isinstance(module, nn.MultiheadAttention):
             continue
         formats = [chosen[m] for m in (module, module.out_proj) if m in chosen]
-        if formats and activation_format is not None:
-            yield (
-                f"the inputs of {name or '(root)'} are not quantised: nn.MultiheadAttention "
-                f"computes its projections inside one function"
-            )
-        if any(f.scaled for f in formats) and not scaling.power_of_two:
+        for what, role in (("inputs", roles.activation), ("gradients", roles.gradient)):
+            if formats and role is not None:
+                yield (
+                    f"the {what} of {name or '(root)'} are not quantised: nn.MultiheadAttention "
+                    f"computes its projections inside one function"
+                )
+        if any(f.scaled for f in formats) and not roles.weight.scaling.power_of_two:
             yield (
                 f"under autocast, scaled weights of {name or '(root)'} are rounded once more: an "
                 f"exact scale cannot be applied after the product inside nn.MultiheadAttention"

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from altgrad_core.interfaces.format import Format
+from altgrad_core.interfaces.format import Format, Rounding
 from altgrad_core.quantization.fake_quant import Rounded, round_to_grid
-from altgrad_core.quantization.scaling import Scaler
-from altgrad_core.quantization.settings import ScalingSettings
+from altgrad_core.quantization.resident import Resident
+from altgrad_core.quantization.roles import TensorRole, WeightRole
+from altgrad_core.quantization.scaling import Scaler, expanded
 
 
 @dataclass
@@ -25,40 +26,85 @@ class TensorQuantizer:
     """Rounds a tensor that belongs to ``module``, which is passed with every call.
 
     A plain object, not a module: a quantised layer stays a leaf of its model, with the same
-    state-dict keys (plus, in delayed mode, the history). It keeps no reference to the module, so
-    that ``copy.deepcopy`` and moving to another device need no care.
+    state-dict keys (plus what scaling and residency must remember). It keeps no reference to the
+    module, so that ``copy.deepcopy`` and moving to another device need no care.
     """
 
-    def __init__(self, fmt: Format, settings: ScalingSettings, buffer: str) -> None:
-        self.format = fmt
-        self.scaler = Scaler(fmt, settings, buffer)
+    def __init__(self, role: TensorRole, tensor: str) -> None:
+        self.format = role.format
+        self.rounding: Rounding = role.rounding
+        self.scaler = Scaler(role.format, role.scaling, tensor)
         self.hold: Hold | None = None
+        self.generator: torch.Generator | None = None
+        """What stochastic rounding draws from."""
+        self.recording = True
+        """False while a pass is repeated for measurement: scales then remember nothing of it."""
+
+    def scale_of(self, module: nn.Module, x: Tensor) -> Tensor:
+        """The scale for ``x``, broadcasting against it; nothing is recorded."""
+        return expanded(self.scaler.scale(module, x), x, self.scaler.settings)
 
     def round(self, module: nn.Module, x: Tensor, dtype: torch.dtype) -> Rounded:
-        """``x`` on its grid, as values in ``dtype``. Records amax if the module is training."""
-        record = module.training
+        """``x`` on its grid, as values in ``dtype``. Records amax if the module is training.
+
+        Stochastic rounding is for training: in eval mode values go to the nearest.
+        """
+        record = module.training and self.recording
         same_step = self.hold is not None and self.hold.recorded
         with torch.no_grad():
             scale = self.scaler.scale(module, x, record=record, same_step=same_step)
         if record and self.hold is not None:
             self.hold.recorded = True
-        power_of_two = self.scaler.settings.power_of_two
-        return round_to_grid(x, self.format, scale, dtype, power_of_two=power_of_two)
+        return round_to_grid(
+            x,
+            self.format,
+            scale,
+            dtype,
+            scaling=self.scaler.settings,
+            rounding=self.rounding if module.training else "nearest",
+            generator=self.generator,
+        )
 
 
 class WeightQuantizer(TensorQuantizer):
     """Rounds the parameter called ``parameter``, once per use or, under ``hold_weights``, once."""
 
-    def __init__(self, parameter: str, fmt: Format, settings: ScalingSettings) -> None:
-        super().__init__(fmt, settings, f"{parameter}_amax_history")
+    def __init__(self, parameter: str, fmt: Format, role: WeightRole) -> None:
+        grid = role.residency == "grid"
+        # A resident weight is rounded where it lives; in the forward that is its own grid value.
+        rounding: Rounding = "nearest" if grid else role.rounding
+        super().__init__(TensorRole(fmt, role.scaling, rounding), parameter)
         self.parameter = parameter
+        self.role = role
+        self.resident = Resident(parameter, fmt, role) if grid else None
         self._last_scale: Tensor | None = None
+
+    def attach(self, module: nn.Module) -> None:
+        """Give ``module`` the buffers it needs; a resident weight moves onto its grid."""
+        if self.resident is not None:
+            self.resident.move_in(module)
+        else:
+            self.scaler.attach(module, self.weight(module))
+
+    def detach(self, module: nn.Module) -> None:
+        """Take the buffers away again. The weight stays where it is."""
+        if self.resident is not None:
+            self.resident.move_out(module)
+        else:
+            self.scaler.detach(module)
 
     def weight(self, module: nn.Module) -> nn.Parameter:
         """The parameter itself, also while attention shows a rounded tensor in its place."""
         weight = module._parameters[self.parameter]
         assert weight is not None
         return weight
+
+    def round(self, module: nn.Module, x: Tensor, dtype: torch.dtype) -> Rounded:
+        """See :class:`TensorQuantizer`; the scale of a resident weight is its own."""
+        if self.resident is None:
+            return super().round(module, x, dtype)
+        scale = self.resident.scale(module)
+        return round_to_grid(x, self.format, scale, dtype, scaling=self.scaler.settings)
 
     def rounded(self, module: nn.Module, dtype: torch.dtype) -> Rounded:
         """The weight on its grid.
@@ -75,15 +121,25 @@ class WeightQuantizer(TensorQuantizer):
             if key not in self.hold.rounded:
                 self.hold.rounded[key] = self.round(module, weight, dtype)
             result = self.hold.rounded[key]
-        self._last_scale = result.scale
+        if self.recording:
+            self._last_scale = result.scale
         return result
 
     def scale(self, module: nn.Module) -> Tensor:
-        """The scale that the last forward used, or, before the first, the one that it would use."""
-        if self._last_scale is not None:
-            return self._last_scale
-        with torch.no_grad():
-            return self.scaler.scale(module, self.weight(module))
+        """The scale in force, broadcasting against the weight.
+
+        Of a master, what the last forward used, or, before the first, what it would use; of a
+        resident weight, its own.
+        """
+        weight = self.weight(module)
+        if self.resident is not None:
+            compact = self.resident.scale(module)
+        elif self._last_scale is not None:
+            compact = self._last_scale
+        else:
+            with torch.no_grad():
+                compact = self.scaler.scale(module, weight)
+        return expanded(compact, weight, self.scaler.settings)
 
     def forget(self) -> None:
         """Drop what belongs to the last forward: the module has changed its device or dtype."""

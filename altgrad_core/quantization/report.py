@@ -16,8 +16,8 @@ class QuantizationReport:
     skipped:
         name of the layer -> why it was left alone. Modules that hold a matrix but are not linear
         (embeddings, convolutions) are listed, too.
-    activation_format:
-        name of the format of the inputs, or None.
+    activation_format, gradient_format:
+        name of the format of the inputs, and of the gradients at the outputs, or None.
     notes:
         what a careful reader wants to know: shared weights, inputs that are out of reach.
     """
@@ -25,6 +25,7 @@ class QuantizationReport:
     layers: Mapping[str, str]
     skipped: Mapping[str, str]
     activation_format: str | None = None
+    gradient_format: str | None = None
     notes: tuple[str, ...] = field(default=())
 
     def as_dict(self) -> dict[str, Any]:
@@ -33,6 +34,7 @@ class QuantizationReport:
             "layers": dict(self.layers),
             "skipped": dict(self.skipped),
             "activation_format": self.activation_format,
+            "gradient_format": self.gradient_format,
             "notes": list(self.notes),
         }
 

@@ -1,9 +1,13 @@
-"""Per-tensor scales: the number that maps a tensor onto the grid, ``x ≈ scale · grid value``.
+"""Scales: the numbers that map a tensor onto the grid, ``x ≈ scale · grid value``.
 
-The exact scale is ``amax / max_finite``. By default it is rounded *up* to a power of two: then
-dividing by it and multiplying with it are exact, nothing overflows, and every value of an 8-bit
-grid stays exact in bfloat16. The power is found by comparing bit patterns; no logarithm and no
-division can misplace it, so CPU and CUDA agree. Nothing here waits for the device.
+The exact scale is ``amax · headroom / max_finite``. By default it is rounded *up* to a power of
+two: then dividing by it and multiplying with it are exact, nothing overflows, and every value of an
+8-bit grid stays exact in bfloat16. The power is found by comparing bit patterns; no logarithm and
+no division can misplace it, so CPU and CUDA agree. Nothing here waits for the device.
+
+One scale may stand for the whole tensor, for each row (its last dimension: the weights of an output
+channel, the features of a token) or for each block of a row. A *compact* scale has one element for
+each of these, with the shape of the tensor but for its last dimension.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import struct
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.settings import ScalingSettings
@@ -28,6 +33,29 @@ def largest_magnitude(x: Tensor) -> Tensor:
     return x.detach().abs().amax().float()
 
 
+def compact_amax(x: Tensor, settings: ScalingSettings) -> Tensor:
+    """``max |x|`` for each part of ``x`` that has a scale of its own; float32.
+
+    Shape: ``()`` per tensor, ``(..., 1)`` per row, ``(..., blocks)`` per block; the last block of a
+    row may be shorter.
+    """
+    if settings.granularity == "tensor" or x.dim() == 0:
+        return largest_magnitude(x)
+    magnitude = x.detach().abs()
+    if settings.granularity == "block":
+        size = settings.block_size
+        padded = F.pad(magnitude, (0, -x.shape[-1] % size))
+        return padded.view(*x.shape[:-1], -1, size).amax(-1).float()
+    return magnitude.amax(-1, keepdim=True).float()
+
+
+def expanded(compact: Tensor, x: Tensor, settings: ScalingSettings) -> Tensor:
+    """A compact scale as a tensor that broadcasts against ``x``."""
+    if settings.granularity != "block" or compact.dim() == 0:
+        return compact
+    return compact.repeat_interleave(settings.block_size, -1)[..., : x.shape[-1]]
+
+
 def scale_for(amax: Tensor, fmt: Format, *, power_of_two: bool) -> Tensor:
     """The scale (float32, shape of ``amax``) that maps magnitudes up to ``amax`` onto the grid.
 
@@ -35,14 +63,14 @@ def scale_for(amax: Tensor, fmt: Format, *, power_of_two: bool) -> Tensor:
     gives 1; inf and NaN are handed on, so that a broken tensor shows as one.
     """
     if power_of_two:
-        scale = _power_of_two_at_least(amax, fmt.max_finite)
+        scale = power_of_two_at_least(amax, fmt.max_finite)
     else:
         # A tensor as divisor: CUDA replaces division by a Python number with a multiplication.
         scale = (amax / torch.full_like(amax, fmt.max_finite)).clamp_min(_SMALLEST_NORMAL)
     return torch.where((amax > 0) & (amax < torch.inf), scale, amax + 1)
 
 
-def _power_of_two_at_least(amax: Tensor, largest: float) -> Tensor:
+def power_of_two_at_least(amax: Tensor, largest: float) -> Tensor:
     """The smallest ``2^k`` with ``2^k · largest >= amax``, for ``k`` in ``[-126, 127]``.
 
     Bit patterns of positive floats are ``2^23 · exponent + mantissa``, so the ceiling of their
@@ -57,67 +85,94 @@ def _power_of_two_at_least(amax: Tensor, largest: float) -> Tensor:
 
 
 class Scaler:
-    """Finds the scale of one tensor of a module.
+    """Finds the compact scale of one tensor of a module.
 
     With ``mode: current`` it is taken from the tensor itself. With ``mode: delayed`` it is taken
-    from the largest amax of the last ``history`` training forwards *before* this one, which a
-    real kernel knows in time; what has grown since then saturates. Until there is a history, the
-    tensor itself decides. The history is a buffer of the module, newest first, so it is part of
-    the state dict.
+    from the amax of the last ``history`` training forwards *before* this one (the largest, or the
+    most recent), which a real kernel knows in time; what has grown since then saturates. Until
+    there is a history, the tensor itself decides. With ``mode: frozen`` the first training forward
+    decides for good. What is remembered is a buffer of the module (``<tensor>_amax_history``, newest
+    first; ``<tensor>_scale``), so it is part of the state dict.
     """
 
-    def __init__(self, fmt: Format, settings: ScalingSettings, buffer: str) -> None:
+    def __init__(self, fmt: Format, settings: ScalingSettings, tensor: str) -> None:
         self.format = fmt
         self.settings = settings
-        self.buffer = buffer
+        self.buffer = f"{tensor}_scale" if self.frozen else f"{tensor}_amax_history"
 
     @property
     def delayed(self) -> bool:
         """Whether there is a history."""
         return self.format.scaled and self.settings.mode == "delayed"
 
-    def attach(self, module: nn.Module, device: torch.device) -> None:
-        """Give ``module`` the buffer that delayed mode needs."""
+    @property
+    def frozen(self) -> bool:
+        """Whether the first scale stays."""
+        return self.format.scaled and self.settings.mode == "frozen"
+
+    def attach(self, module: nn.Module, like: Tensor) -> None:
+        """Give ``module`` the buffer that the mode needs. ``like``: the tensor, or one on its device."""
+        if not (self.delayed or self.frozen):
+            return
+        empty = torch.zeros_like(compact_amax(like, self.settings))
         if self.delayed:
-            history = torch.zeros(self.settings.history, device=device)
-            module.register_buffer(self.buffer, history)
+            empty = empty.expand(self.settings.history, *empty.shape).clone()
+        module.register_buffer(self.buffer, empty)
 
     def detach(self, module: nn.Module) -> None:
         """Take the buffer away again."""
-        if self.delayed:
+        if self.delayed or self.frozen:
             delattr(module, self.buffer)
 
     def scale(
         self, module: nn.Module, x: Tensor, *, record: bool = False, same_step: bool = False
     ) -> Tensor:
-        """The scale for ``x``: 0-d float32, on its device; 1 for a format that is not scaled.
+        """The compact scale for ``x``: float32, on its device; 1 for a format that is not scaled.
 
-        With ``record``, amax enters the history: as a new step, or into the newest with
+        With ``record``, the mode's buffer takes ``x`` in: as a new step, or into the newest with
         ``same_step``.
         """
         if not self.format.scaled:
             return torch.ones((), device=x.device)
-        amax = largest_magnitude(x)
-        basis = amax
+        amax = compact_amax(x, self.settings)
         if self.delayed:
-            history = module.get_buffer(self.buffer)
-            past = history.amax().float()
-            basis = torch.where(past > 0, past, amax)
-            if record:
-                _record(history, amax, same_step=same_step)
-        return scale_for(basis, self.format, power_of_two=self.settings.power_of_two)
+            amax = self._delayed(module, amax, record=record, same_step=same_step)
+        fresh = self.fresh(amax)
+        if not self.frozen:
+            return fresh
+        kept = module.get_buffer(self.buffer)
+        scale = torch.where(kept > 0, kept, fresh)
+        if record:
+            kept.copy_(scale)
+        return scale
+
+    def fresh(self, amax: Tensor) -> Tensor:
+        """The scale for that ``amax``, headroom included."""
+        if self.settings.headroom != 1.0:
+            amax = amax * self.settings.headroom
+        return scale_for(amax, self.format, power_of_two=self.settings.power_of_two)
+
+    def _delayed(self, module: nn.Module, amax: Tensor, *, record: bool, same_step: bool) -> Tensor:
+        history = module.get_buffer(self.buffer)
+        recent = self.settings.reduction == "recent"
+        past = (history[0].clone() if recent else history.amax(0)).float()
+        if record and same_step:
+            history[0].copy_(torch.maximum(history[0], amax))
+        elif record:
+            history.copy_(history.roll(1, 0))
+            history[0].copy_(amax)
+        return torch.where(past > 0, past, amax)
 
     def __str__(self) -> str:
         if not self.format.scaled:
             return "none"
-        mode = self.settings.mode
-        kind = f"delayed({self.settings.history})" if mode == "delayed" else mode
-        return kind if self.settings.power_of_two else f"{kind}, exact"
-
-
-def _record(history: Tensor, amax: Tensor, *, same_step: bool) -> None:
-    if same_step:
-        history[0].copy_(torch.maximum(history[0], amax))
-    else:
-        history.copy_(history.roll(1))
-        history[0].copy_(amax)
+        settings = self.settings
+        mode: str = settings.mode
+        if mode == "delayed":
+            mode = (
+                f"delayed({settings.history}{', recent' if settings.reduction == 'recent' else ''})"
+            )
+        part = {"tensor": "", "channel": " per channel", "block": f" per {settings.block_size}"}
+        exact = "" if settings.power_of_two else ", exact"
+        room = "" if settings.headroom == 1.0 else f", headroom {settings.headroom:g}"
+        return f"{mode}{part[settings.granularity]}{exact}{room}"

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
 from altgrad_core.interfaces.plugin import Settings
+
+Residency = Literal["master", "grid"]
+RoundingMode = Literal["nearest", "stochastic"]
+Compensation = Literal["none", "kahan"]
+
+FORMAT_KEYS = ("format", "compensation_format", "activation_format", "gradient_format")
+"""Settings of the section that hold a format."""
+SCALING_KEYS = ("scaling", "activation_scaling", "gradient_scaling")
+"""Settings of the section that hold :class:`ScalingSettings`."""
 
 
 class FormatChoice(Settings):
@@ -26,14 +36,27 @@ def as_format_choice(value: Any) -> Any:
 
 
 class ScalingSettings(Settings):
-    """Where a tensor's scale comes from."""
+    """Where a tensor's scale comes from, and for how much of the tensor one scale stands."""
 
-    mode: Literal["current", "delayed"] = Field(
-        "current", description="amax of this step, or the largest of the last `history` steps"
+    mode: Literal["current", "delayed", "frozen"] = Field(
+        "current",
+        description="amax of this step; of the last `history` steps; or of the first step for good",
     )
+    granularity: Literal["tensor", "channel", "block"] = Field(
+        "tensor",
+        description="one scale for the tensor, for each row (output channel of a weight, token of "
+        "an input), or for each block of a row",
+    )
+    block_size: PositiveInt = Field(32, description="elements of a row that share a scale (block)")
     history: PositiveInt = Field(16, description="steps of amax kept in delayed mode")
+    reduction: Literal["max", "recent"] = Field(
+        "max", description="delayed mode: the largest amax of the history, or the most recent one"
+    )
     power_of_two: bool = Field(
         True, description="round the scale up to a power of two, so that scaling is exact"
+    )
+    headroom: float = Field(
+        1.0, ge=1.0, description="amax is multiplied by this before it is mapped onto the grid"
     )
 
 
@@ -50,17 +73,60 @@ class QuantizationSettings(Settings):
     """What is quantised, and how."""
 
     format: FormatChoice = FormatChoice(name="bf16")
+    residency: Residency = Field(
+        "master",
+        description="where weights live: a float32 master that is rounded when used, or the grid",
+    )
+    rounding: RoundingMode = Field(
+        "nearest", description="of the weight: of the update (grid), or of the forward (master)"
+    )
+    compensation: Compensation = Field(
+        "none", description="grid only; kahan keeps what rounding took from each weight"
+    )
+    compensation_format: FormatChoice = Field(
+        FormatChoice(name="bf16"), description="format of the compensation buffer"
+    )
     activation_format: FormatChoice | None = Field(
         None, description="format of the inputs of the quantised layers; null leaves them alone"
     )
+    gradient_format: FormatChoice | None = Field(
+        None,
+        description="format of the gradients at the outputs of the quantised layers; null: not rounded",
+    )
+    gradient_rounding: RoundingMode = "nearest"
     quantize_encoder: bool = True
     quantize_classifier: bool = False
     scaling: ScalingSettings = ScalingSettings()
+    activation_scaling: ScalingSettings | None = Field(
+        None, description="null: as scaling, but per tensor"
+    )
+    gradient_scaling: ScalingSettings | None = Field(
+        None, description="null: as scaling, but per tensor"
+    )
     overrides: tuple[Override, ...] = ()
 
-    _formats = field_validator("format", "activation_format", mode="before")(as_format_choice)
+    _formats = field_validator(*FORMAT_KEYS, mode="before")(as_format_choice)
 
-    @field_validator("scaling", mode="before")
+    @field_validator(*SCALING_KEYS, mode="before")
     @classmethod
     def _mode_alone(cls, value: Any) -> Any:
         return {"mode": value} if isinstance(value, str) else value
+
+    def contradictions(self) -> tuple[str, ...]:
+        """Why these settings make no sense together, a sentence each; empty if they do.
+
+        A matrix contains such cells, so that they are skipped and not an error.
+        """
+        return tuple(self._contradictions())
+
+    def _contradictions(self) -> Iterator[str]:
+        if self.residency == "master" and self.compensation != "none":
+            yield "compensation keeps what rounding took from a weight on the grid, and a master loses nothing"
+        if self.residency == "grid" and not self.scaling.power_of_two:
+            yield "a grid-resident weight changes its scale by whole rungs: that needs scaling.power_of_two"
+        if self.residency == "grid" and self.scaling.mode == "delayed":
+            yield "the scale of a grid-resident weight has no delay: use scaling.mode current or frozen"
+        for key in ("activation_scaling", "gradient_scaling"):
+            scaling = getattr(self, key)
+            if scaling and scaling.mode != "current" and scaling.granularity != "tensor":
+                yield f"{key}: rows differ from batch to batch, so {scaling.mode} scales are per tensor"

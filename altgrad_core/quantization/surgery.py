@@ -9,20 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import nn
 
 from altgrad_core.errors import UserError
-from altgrad_core.interfaces.format import Format
+from altgrad_core.interfaces.format import Format, Rounding
 from altgrad_core.quantization.attention import convert_attention
 from altgrad_core.quantization.candidates import Candidate, find_candidates
 from altgrad_core.quantization.fast_path import leave_fast_path, return_to_fast_path
+from altgrad_core.quantization.geometry import ParameterGeometry
 from altgrad_core.quantization.linear import QuantizedModule, convert_linear, uninstall
 from altgrad_core.quantization.notes import check_shared, notes_on
+from altgrad_core.quantization.quantizer import WeightQuantizer
 from altgrad_core.quantization.report import QuantizationReport as QuantizationReport
+from altgrad_core.quantization.roles import Roles, TensorRole, WeightRole
 from altgrad_core.quantization.rules import Filter, Rule, check_head, check_patterns, decide
 from altgrad_core.quantization.settings import (
     FormatChoice,
     QuantizationSettings,
+    Residency,
     ScalingSettings,
 )
 
@@ -34,7 +39,12 @@ def quantize_model(
     filter: Filter | None = None,
     overrides: Sequence[tuple[str, Format | None]] = (),
     activation_format: Format | None = None,
+    gradient_format: Format | None = None,
     scaling: ScalingSettings | None = None,
+    residency: Residency = "master",
+    rounding: Rounding = "nearest",
+    compensation: Format | None = None,
+    generator: torch.Generator | None = None,
 ) -> QuantizationReport:
     """Quantise the weights of the linear layers of ``model``, in place.
 
@@ -49,20 +59,39 @@ def quantize_model(
         the filter too.
     activation_format:
         the format of the inputs of the quantised ``nn.Linear`` layers; None leaves them alone.
+    gradient_format:
+        the format of the gradients at their outputs; None leaves them alone.
     scaling:
         where scales come from; by default amax of the step, rounded up to a power of two.
+    residency:
+        ``master``: parameters stay float32 masters. ``grid``: they move onto the grid now, and
+        :func:`~altgrad_core.quantization.residency.keep_on_grid` keeps them there.
+    rounding:
+        of the update (grid), or of the weight in training forwards (master); ``stochastic``
+        draws from ``generator``, which a master needs here and a resident weight does not.
+    compensation:
+        the format of the Kahan buffer of resident weights; None keeps none.
 
     Raises:
-        UserError: the model is quantised already, a pattern matches no layer, a layer is lazy, or
-        two
-            layers that share a weight would put it on two grids. The model is then unchanged.
+        UserError: the settings contradict each other, the model is quantised already, a pattern
+            matches no layer, a layer is lazy, or layers that share a weight would put it on two
+            grids. The model is then unchanged.
     """
+    scaling = scaling or ScalingSettings()
+    shared = scaling.model_copy(update={"granularity": "tensor"})
+    roles = Roles(
+        weight=WeightRole(residency, rounding, scaling, compensation),
+        activation=None if activation_format is None else TensorRole(activation_format, shared),
+        gradient=None if gradient_format is None else TensorRole(gradient_format, shared),
+        generator=generator,
+    )
+    _refuse_contradictions(roles)
     _refuse_quantized(model)
     candidates = find_candidates(model)
     rules = [Rule(pattern, fmt, f"override {pattern!r}") for pattern, fmt in overrides]
     check_patterns(rules, candidates)
     decisions = {c: decide(c, Rule("*", format), rules, filter) for c in candidates}
-    return _carry_out(model, decisions, activation_format, scaling or ScalingSettings())
+    return _carry_out(model, decisions, roles)
 
 
 def quantize_from_settings(
@@ -70,6 +99,7 @@ def quantize_from_settings(
     settings: QuantizationSettings,
     head: tuple[str, ...],
     load_format: Callable[[FormatChoice], Format],
+    generator: torch.Generator | None = None,
 ) -> QuantizationReport:
     """Quantise ``model`` as the ``quantization`` section of a suite says.
 
@@ -79,10 +109,14 @@ def quantize_from_settings(
         after both.
     load_format:
         builds a format; called once per distinct choice.
+    generator:
+        what stochastic rounding in the forward and backward pass draws from.
 
     Raises:
         UserError: as :func:`quantize_model`, and if a head pattern matches no module.
     """
+    if contradictions := settings.contradictions():
+        raise UserError("; ".join(contradictions))
     _refuse_quantized(model)
     check_head(model, head)
     formats: dict[str, Format] = {}
@@ -105,7 +139,32 @@ def quantize_from_settings(
     candidates = find_candidates(model)
     check_patterns(overrides, candidates)
     decisions = {c: decide(c, encoder, [*heads, *overrides], None) for c in candidates}
-    return _carry_out(model, decisions, load(settings.activation_format), settings.scaling)
+    return _carry_out(model, decisions, _roles(settings, load, generator))
+
+
+def _roles(
+    settings: QuantizationSettings,
+    load: Callable[[FormatChoice | None], Format | None],
+    generator: torch.Generator | None,
+) -> Roles:
+    shared = settings.scaling.model_copy(update={"granularity": "tensor"})
+    activation, gradient = load(settings.activation_format), load(settings.gradient_format)
+    kahan = settings.compensation == "kahan"
+    return Roles(
+        weight=WeightRole(
+            settings.residency,
+            settings.rounding,
+            settings.scaling,
+            load(settings.compensation_format) if kahan else None,
+        ),
+        activation=None
+        if activation is None
+        else TensorRole(activation, settings.activation_scaling or shared),
+        gradient=None
+        if gradient is None
+        else TensorRole(gradient, settings.gradient_scaling or shared, settings.gradient_rounding),
+        generator=generator,
+    )
 
 
 def dequantize_model(model: nn.Module) -> None:
@@ -120,6 +179,20 @@ def dequantize_model(model: nn.Module) -> None:
             uninstall(module)
 
 
+def change_format(geometry: ParameterGeometry, fmt: Format) -> None:
+    """Move one quantised weight to another format, in place; its role and parameter stay.
+
+    A master keeps its value and is rounded to the new grid from the next forward on. A resident
+    weight moves onto the new grid now, to nearest, at a scale of its own. Amax histories start anew.
+    """
+    module, old = geometry.module, geometry.quantizer
+    old.detach(module)
+    new = WeightQuantizer(geometry.attribute, fmt, old.role)
+    new.generator, new.hold = old.generator, None
+    module.weight_quantizers[geometry.attribute] = new
+    new.attach(module)
+
+
 def _refuse_quantized(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, QuantizedModule):
@@ -130,11 +203,19 @@ def _refuse_quantized(model: nn.Module) -> None:
             )
 
 
+def _refuse_contradictions(roles: Roles) -> None:
+    weight = roles.weight
+    settings = QuantizationSettings(
+        residency=weight.residency,
+        scaling=weight.scaling,
+        compensation="none" if weight.compensation is None else "kahan",
+    )
+    if contradictions := settings.contradictions():
+        raise UserError("; ".join(contradictions))
+
+
 def _carry_out(
-    model: nn.Module,
-    decisions: dict[Candidate, tuple[Format | None, str]],
-    activation_format: Format | None,
-    scaling: ScalingSettings,
+    model: nn.Module, decisions: dict[Candidate, tuple[Format | None, str]], roles: Roles
 ) -> QuantizationReport:
     """Check every decision before the first layer changes, then convert."""
     chosen = {c: fmt for c, (fmt, _) in decisions.items() if fmt is not None}
@@ -145,31 +226,26 @@ def _carry_out(
                 f"has no shape yet. Run one batch through the model first, then quantise it."
             )
     formats = {candidate.module: fmt for candidate, fmt in chosen.items()}
-    check_shared(model, formats)
-    notes = notes_on(model, formats, activation_format, scaling)
-    _convert(model, formats, activation_format, scaling)
+    check_shared(model, formats, resident=roles.weight.residency == "grid")
+    notes = notes_on(model, formats, roles)
+    _convert(model, formats, roles)
     leave_fast_path(model)
     return QuantizationReport(
         layers={candidate.name: fmt.name for candidate, fmt in chosen.items()},
         skipped={c.name: reason for c, (fmt, reason) in decisions.items() if fmt is None},
-        activation_format=None if activation_format is None else activation_format.name,
+        activation_format=None if roles.activation is None else roles.activation.format.name,
+        gradient_format=None if roles.gradient is None else roles.gradient.format.name,
         notes=notes,
     )
 
 
-def _convert(
-    model: nn.Module,
-    formats: dict[nn.Module, Format],
-    activation_format: Format | None,
-    scaling: ScalingSettings,
-) -> None:
+def _convert(model: nn.Module, formats: dict[nn.Module, Format], roles: Roles) -> None:
     attentions = [m for m in model.modules() if isinstance(m, nn.MultiheadAttention)]
     inside_attention = {attention.out_proj for attention in attentions}
     for module, fmt in formats.items():
         if isinstance(module, nn.Linear):
             # Attention computes the input of its out_proj itself, where no quantizer would see it.
-            inputs = None if module in inside_attention else activation_format
-            convert_linear(module, fmt, inputs, scaling)
+            convert_linear(module, fmt, roles, inputs=module not in inside_attention)
     for attention in attentions:
         if attention in formats or attention.out_proj in formats:
-            convert_attention(attention, formats.get(attention), scaling)
+            convert_attention(attention, formats.get(attention), roles)

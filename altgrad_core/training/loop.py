@@ -7,10 +7,10 @@ What a step costs beside the model itself is kept to what the step needs: weight
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,16 @@ from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.task import Evaluation, Split, Task
 from altgrad_core.quantization.hold import hold_weights
+from altgrad_core.quantization.residency import GridResidency
+from altgrad_core.quantization.storage import compact_state, load_compact_state
 from altgrad_core.results.run_directory import RecordKind
 from altgrad_core.training.checkpoint import load_checkpoint, save_checkpoint
 from altgrad_core.training.clock import StepClock
 from altgrad_core.training.divergence import Diverged, DivergenceWatch
 from altgrad_core.training.monitoring import MonitorPanel, Outcome
+from altgrad_core.training.replay import Replayer
 from altgrad_core.training.schedule import learning_rate
-from altgrad_core.training.seeds import seed_step
+from altgrad_core.training.seeds import derive_seed, seed_step
 from altgrad_core.training.settings import TrainingSettings
 from altgrad_core.training.view import Run, StepView
 
@@ -60,6 +63,9 @@ class Parts:
     panel: MonitorPanel
     device: torch.device
     generator: torch.Generator
+    residency: GridResidency
+    change_format: Callable[[str, Any], None]
+    """Moves a quantised weight to another format: ``(parameter name, format as a suite writes it)``."""
 
 
 @dataclass
@@ -93,7 +99,10 @@ class Trainer:
             step=0,
             max_steps=settings.max_steps,
             clock=self.clock,
+            replayer=self._replayer(),
+            residency=parts.residency,
         )
+        self._shifts: list[tuple[str, Any]] = []
         self._losses: list[Tensor] = []
         self._validation: tuple[int, Evaluation] | None = None
 
@@ -123,7 +132,9 @@ class Trainer:
             self._take(outcome, 0)
             return 0
         parts = self.parts
-        parts.model.load_state_dict(state["model"])
+        for name, choice in state["shifts"]:
+            self._shift(name, choice)
+        load_compact_state(parts.model, state["model"])
         parts.optimizer.load_state_dict(state["optimizer"])
         parts.panel.load_state_dict(state["monitors"])
         self.clock.load_state_dict(state["clock"])
@@ -151,13 +162,15 @@ class Trainer:
             loss.backward()  # type: ignore[no-untyped-call]
         if settings.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(parts.model.parameters(), settings.max_grad_norm)
-        view = StepView(self.view, loss.detach())
+        view = StepView(self.view, loss.detach(), batch)
         with self.clock.paused():
-            parts.panel.before_update(view)
-        parts.optimizer.step()
+            before = parts.panel.before_update(view)
+        if not before.skip_update:
+            parts.optimizer.step()
         self.watch.update(loss, step)
         self.clock.stop(samples=batch.samples, tokens=batch.tokens)
         seen = parts.panel.after_update(view)
+        parts.residency.forget()
         self._losses.append(loss.detach())
         self._book(step, rate, seen)
         parts.optimizer.zero_grad(set_to_none=True)
@@ -187,8 +200,15 @@ class Trainer:
             self.sink.record(step, "monitor", outcome.metrics)
         for event in outcome.events:
             self.sink.event(step, event)
+        for name, choice in outcome.shifts.items():
+            self._shift(name, choice)
         if outcome.stop is not None and may_stop:
             raise StopRun(outcome.stop)
+
+    def _shift(self, name: str, choice: Any) -> None:
+        """Move a weight to another format, and remember it for the checkpoint."""
+        self.parts.change_format(name, choice)
+        self._shifts.append((name, choice))
 
     def _evaluate(self, split: Split, calibration: Mapping[str, float] | None) -> Evaluation:
         parts = self.parts
@@ -229,13 +249,26 @@ class Trainer:
             {
                 "step": step,
                 "position": self.sink.sync(),
-                "model": parts.model.state_dict(),
+                "shifts": self._shifts,
+                "model": compact_state(parts.model),
                 "optimizer": parts.optimizer.state_dict(),
                 "monitors": parts.panel.state_dict(),
                 "clock": self.clock.state_dict(),
                 "watch": self.watch.state_dict(),
                 "losses": self._losses,
             },
+        )
+
+    def _replayer(self) -> Replayer:
+        parts, seed = self.parts, derive_seed(self.seed, "probe")
+        return Replayer(
+            parts.model,
+            parts.task.loss,
+            lambda samples: parts.task.batch(1, samples, seed),
+            device=parts.device,
+            seed=self.seed,
+            generator=parts.generator,
+            autocast=self._autocast,
         )
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:

@@ -21,11 +21,13 @@ from altgrad_core.training.view import StepView
 
 @dataclass
 class Outcome:
-    """What the monitors saw, on the host. ``stop`` is the reason to end the run, if any."""
+    """What the monitors saw, on the host, and what they ask for: see ``Observation``."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     stop: str | None = None
+    skip_update: bool = False
+    shifts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -44,7 +46,9 @@ class MonitorPanel:
     """
 
     def __init__(self, monitors: Sequence[tuple[str, Monitor]]) -> None:
-        self._slots = [_Slot(name, monitor) for name, monitor in monitors]
+        slots = [_Slot(name, monitor) for name, monitor in monitors]
+        # What the others measure is what the optimizer gets: interventions come first.
+        self._slots = sorted(slots, key=lambda slot: not slot.monitor.intervenes)
         self._due: list[_Slot] = []
         self._pending = Observation()
 
@@ -57,11 +61,11 @@ class MonitorPanel:
         """After the backward pass, before the optimizer's step.
 
         What the monitors return here comes with :meth:`after_update`, so that one transfer
-        serves the whole step; the outcome of this call is empty.
+        serves the whole step; the outcome of this call says no more than ``skip_update``.
         """
         self._due = [slot for slot in self._slots if self._is_due(slot, view.step)]
         self._observe(self._due, "before_update", view)
-        return Outcome()
+        return Outcome(skip_update=self._pending.skip_update)
 
     def after_update(self, view: StepView) -> Outcome:
         """After the optimizer's step, while the gradients are still there."""
@@ -124,6 +128,12 @@ class MonitorPanel:
             check_metric(name, value)
             if name in self._pending.metrics:
                 raise ValueError(f"the metric {name!r} was already given in this step")
+        if (seen.skip_update or seen.shifts) and not slot.monitor.intervenes:
+            raise ValueError(
+                "only a monitor with intervenes = True may skip updates or shift formats"
+            )
+        self._pending.skip_update |= seen.skip_update
+        self._pending.shifts.update(seen.shifts)
         self._pending.metrics.update(seen.metrics)
         self._pending.events.extend(seen.events)
         if seen.stop is not None and self._pending.stop is None:
@@ -131,7 +141,13 @@ class MonitorPanel:
 
     def _deliver(self) -> Outcome:
         pending, self._pending = self._pending, Observation()
-        return Outcome(to_host(pending.metrics), pending.events, pending.stop)
+        return Outcome(
+            to_host(pending.metrics),
+            pending.events,
+            pending.stop,
+            pending.skip_update,
+            pending.shifts,
+        )
 
 
 def check_metric(name: str, value: object) -> None:

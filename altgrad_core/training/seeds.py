@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-Stream = Literal["model", "step", "rounding"]
+Stream = Literal["model", "step", "rounding", "probe"]
 
 
 def derive_seed(seed: int, stream: Stream, step: int = 0) -> int:

@@ -83,8 +83,8 @@ def test_largest_magnitude() -> None:
 
 def test_formats_that_are_not_scaled_have_scale_one_and_no_history() -> None:
     module = nn.Linear(2, 2)
-    scaler = Scaler(load_format("bf16"), ScalingSettings(mode="delayed"), "history")
-    scaler.attach(module, torch.device("cpu"))
+    scaler = Scaler(load_format("bf16"), ScalingSettings(mode="delayed"), "it")
+    scaler.attach(module, torch.zeros(()))
     assert scaler.scale(module, 1e6 * module.weight) == 1
     assert not dict(module.named_buffers())
 
@@ -92,26 +92,26 @@ def test_formats_that_are_not_scaled_have_scale_one_and_no_history() -> None:
 def test_delayed_takes_the_largest_of_the_last_steps() -> None:
     fmt = FORMATS["e3m4"]
     module = nn.Module()
-    scaler = Scaler(fmt, ScalingSettings(mode="delayed", history=3, power_of_two=False), "history")
-    scaler.attach(module, torch.device("cpu"))
+    scaler = Scaler(fmt, ScalingSettings(mode="delayed", history=3, power_of_two=False), "it")
+    scaler.attach(module, torch.zeros(()))
     past: deque[float] = deque(maxlen=3)
     for amax in [2.0, 5.0, 1.0, 0.5, 0.25, 7.0, 0.125]:
         found = float(scaler.scale(module, torch.tensor([amax, -amax / 2]), record=True))
         assert found == pytest.approx(max(past, default=amax) / fmt.max_finite)
         past.append(amax)
-        assert module.get_buffer("history").tolist() == [*reversed(past)] + [0] * (3 - len(past))
+        assert module.get_buffer("it_amax_history").tolist() == [*reversed(past)] + [0] * (3 - len(past))
 
 
 def test_looking_leaves_the_history_alone_and_micro_batches_share_a_step() -> None:
     module = nn.Module()
-    scaler = Scaler(FORMATS["e3m4"], ScalingSettings(mode="delayed", history=3), "history")
-    scaler.attach(module, torch.device("cpu"))
+    scaler = Scaler(FORMATS["e3m4"], ScalingSettings(mode="delayed", history=3), "it")
+    scaler.attach(module, torch.zeros(()))
     scaler.scale(module, torch.tensor([9.0]))
-    assert module.get_buffer("history").tolist() == [0, 0, 0]
+    assert module.get_buffer("it_amax_history").tolist() == [0, 0, 0]
     scaler.scale(module, torch.tensor([2.0]), record=True)
     scaler.scale(module, torch.tensor([5.0]), record=True, same_step=True)
     scaler.scale(module, torch.tensor([3.0]), record=True, same_step=True)
-    assert module.get_buffer("history").tolist() == [5, 0, 0]
-    assert set(module.state_dict()) == {"history"}
+    assert module.get_buffer("it_amax_history").tolist() == [5, 0, 0]
+    assert set(module.state_dict()) == {"it_amax_history"}
     scaler.detach(module)
     assert not module.state_dict()

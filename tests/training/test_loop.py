@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from altgrad_core.interfaces.monitor import Event, Monitor, Observation, RunView, StepView
 from altgrad_core.interfaces.task import Batch, Evaluation, Split, Task
 from altgrad_core.quantization.geometry import weight_geometry
+from altgrad_core.quantization.residency import GridResidency
+from altgrad_core.quantization.surgery import change_format
+from altgrad_core.registry.build import load_format
 from altgrad_core.training.divergence import Diverged
 from altgrad_core.training.loop import Parts, Trainer
 from altgrad_core.training.monitoring import MonitorPanel
@@ -137,7 +140,21 @@ def trainer(
     model = task.build_model()
     panel = MonitorPanel([("counting", monitor or Counting())])
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    parts = Parts(task, model, optimizer, weight_geometry(model), panel, CPU, torch.Generator())
+    generator = torch.Generator()
+    residency = GridResidency(model, generator)
+    residency.attach(optimizer)
+    weights = weight_geometry(model)
+    parts = Parts(
+        task=task,
+        model=model,
+        optimizer=optimizer,
+        weights=weights,
+        panel=panel,
+        device=CPU,
+        generator=generator,
+        residency=residency,
+        change_format=lambda name, choice: change_format(weights[name], load_format(choice)),
+    )
     folder.mkdir(exist_ok=True)
     return Trainer(parts, settings, 7, sink, folder / "state.pt")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from altgrad_core.interfaces.format import Format
 from altgrad_core.interfaces.monitor import Monitor
 from altgrad_core.quantization.settings import ScalingSettings
-from altgrad_plugins.monitors.ranges import Range
+from altgrad_plugins.monitors.stability.ranges import Range
 
 LADDER = ("e0m7", "e1m6", "e2m5", "e3m4", "e4m3", "e5m2", "e6m1", "e7m0", "bf16", "fp32")
 

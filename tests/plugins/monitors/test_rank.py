@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from altgrad_core.interfaces.format import Format
 from altgrad_core.interfaces.monitor import Monitor
-from altgrad_plugins.monitors.rank import gram, stable_and_effective_rank
+from altgrad_plugins.monitors.rank.rank import gram, stable_and_effective_rank
 
 
 def witness(matrix: Tensor) -> list[float]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from altgrad_core.interfaces.monitor import Monitor
-from altgrad_plugins.monitors import throughput
+from altgrad_plugins.monitors.speed import throughput
 
 
 @dataclass

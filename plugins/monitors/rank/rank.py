@@ -29,7 +29,7 @@ from torch import Tensor
 
 from altgrad_core.interfaces.monitor import Event, Observation, RunView, StepView
 from altgrad_plugins.monitors.layers import ALL, LayerMonitor
-from altgrad_plugins.monitors.settings import RankSettings
+from altgrad_plugins.monitors.rank.settings import RankSettings
 
 _METRICS = ("stable_rank", "effective_rank")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from altgrad_core.quantization.linear import QuantizedModule
 from altgrad_core.quantization.quantizer import TensorQuantizer
-from altgrad_plugins.monitors.ranges import Range
+from altgrad_plugins.monitors.stability.ranges import Range
 
 
 class InputProbe:
@@ -65,7 +65,7 @@ class InputProbe:
             try:
                 with torch.no_grad():
                     x = args[0] if args else kwargs["input"]
-                    over, under = held.counts(x, quantizer.scaler.scale(module, x))
+                    over, under = held.counts(x, quantizer.scale_of(module, x))
                 self._add(name, over, under, x.numel())
             except Exception as error:
                 self._error = error

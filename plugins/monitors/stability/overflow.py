@@ -38,11 +38,11 @@ from torch import Tensor
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.monitor import Observation, RunView, StepView
 from altgrad_core.quantization.scaling import largest_magnitude, scale_for
-from altgrad_plugins.monitors.gradients import nonfinite_count
-from altgrad_plugins.monitors.inputs import InputProbe
 from altgrad_plugins.monitors.layers import LayerMonitor, counts_and_rates
-from altgrad_plugins.monitors.ranges import Range, known
-from altgrad_plugins.monitors.settings import OverflowSettings
+from altgrad_plugins.monitors.stability.inputs import InputProbe
+from altgrad_plugins.monitors.stability.ranges import Range, known
+from altgrad_plugins.monitors.stability.settings import OverflowSettings
+from altgrad_plugins.monitors.tensors import nonfinite_count
 
 
 class _Tally:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from altgrad_core.interfaces.monitor import Clock, Monitor, Observation, RunView, StepView
-from altgrad_plugins.monitors.settings import ThroughputSettings
+from altgrad_plugins.monitors.speed.settings import ThroughputSettings
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from altgrad_core.interfaces.monitor import Observation, StepView
-from altgrad_plugins.monitors.amax import largest
+from altgrad_plugins.monitors.gradients.settings import GradientsSettings
 from altgrad_plugins.monitors.layers import ALL, LayerMonitor
-from altgrad_plugins.monitors.settings import GradientsSettings
+from altgrad_plugins.monitors.tensors import largest, nonfinite_count
 
 
 class GradientsMonitor(LayerMonitor):
@@ -50,8 +50,3 @@ class GradientsMonitor(LayerMonitor):
                 if name in watched:
                     metrics[f"gradients/{name}/{metric}"] = value
         return Observation(metrics)
-
-
-def nonfinite_count(x: Tensor) -> Tensor:
-    """How many elements are NaN or ±inf (0-d, int64). Only those times zero are not zero."""
-    return torch.count_nonzero(x * 0)
