@@ -13,10 +13,14 @@ from torch import Tensor, nn
 
 from altgrad_core.interfaces.format import Format
 from altgrad_core.interfaces.monitor import Clock, Monitor
+from altgrad_core.interfaces.task import Batch
 from altgrad_core.quantization.geometry import weight_geometry
+from altgrad_core.quantization.residency import GridResidency
+from altgrad_core.quantization.settings import Residency, ScalingSettings
 from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.training.clock import StepClock
 from altgrad_core.training.monitoring import MonitorPanel, Outcome
+from altgrad_core.training.replay import Replayer
 from altgrad_core.training.view import Run, StepView
 
 _STEPS = 12
@@ -41,7 +45,8 @@ def check_monitor(monitor: Monitor) -> None:
     It trains a tiny quantised model for a dozen steps on the CPU and checks that the monitor
 
     - raises nothing, and gives every metric as ``family/layer/metric`` with a float or a 0-d
-      tensor, also in a model without quantised weights and in one whose weights have become NaN;
+      tensor, also in a model whose weights live on the grid, in one without quantised weights, and
+      in one whose weights have become NaN;
     - changes nothing: weights, training mode and random numbers are those of a run without it;
     - asks for old weights and rungs before the update;
     - has a state that survives a checkpoint.
@@ -54,13 +59,14 @@ def check_monitor(monitor: Monitor) -> None:
     assert interval >= 1, f"interval must be at least 1, not {interval}"
     _check_changes_nothing(monitor)
     _check_state(monitor)
-    _train(copy.deepcopy(monitor), quantized=False)
+    _check_changes_nothing(monitor, residency="grid")
+    _train(copy.deepcopy(monitor), residency=None)
     _train(copy.deepcopy(monitor), poisoned=True)
 
 
-def _check_changes_nothing(monitor: Monitor) -> None:
-    alone = _train(None)
-    watched = _train(copy.deepcopy(monitor))
+def _check_changes_nothing(monitor: Monitor, residency: Residency = "master") -> None:
+    alone = _train(None, residency=residency)
+    watched = _train(copy.deepcopy(monitor), residency=residency)
     for what, value in alone.items():
         same = torch.equal(value, watched[what])
         assert same, f"the run differs from the same run without this monitor: {what}"
@@ -87,11 +93,11 @@ def _check_state(monitor: Monitor) -> None:
 
 
 def _train(
-    monitor: Monitor | None, *, quantized: bool = True, poisoned: bool = False
+    monitor: Monitor | None, *, residency: Residency | None = "master", poisoned: bool = False
 ) -> dict[str, Tensor]:
     """Train for a dozen steps and return all that a monitor must not change."""
     with _seeded():
-        model = _Model(quantized=quantized)
+        model = _Model(residency)
         clock = StepClock(_DEVICE)
         run = _run(model, clock)
         panel = MonitorPanel([] if monitor is None else [("checked", monitor)])
@@ -107,16 +113,17 @@ def _train(
             "random numbers": torch.get_rng_state(),
             "training mode": torch.tensor([module.training for module in model.modules()]),
             **{f"parameter {n}": p.detach().clone() for n, p in model.named_parameters()},
+            **{f"buffer {n}": b.detach().clone() for n, b in model.named_buffers()},
         }
 
 
 def _step(run: Run, clock: StepClock, panel: MonitorPanel) -> None:
     clock.start()
     run.optimizer.zero_grad()
-    inputs, targets = torch.randn(5, 6), torch.randn(5, 3)
-    loss = nn.functional.mse_loss(run.model(inputs), targets)
+    batch = _batch(5)
+    loss = _loss(run.model, batch)
     loss.backward()  # type: ignore[no-untyped-call]
-    view = StepView(run, loss.detach())
+    view = StepView(run, loss.detach(), batch)
     with clock.paused():
         _check_outcome(panel.before_update(view))
     run.optimizer.step()
@@ -132,22 +139,48 @@ def _check_outcome(outcome: Outcome) -> None:
 class _Model(nn.Module):
     """Two layers with dropout, and a third without use: a quantised weight without a gradient."""
 
-    def __init__(self, *, quantized: bool = True) -> None:
+    def __init__(self, residency: Residency | None = "master") -> None:
         super().__init__()
         self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3, bias=False)
+        self.activation = nn.ReLU()
         self.unused = nn.Linear(4, 4)
-        if quantized:
-            quantize_model(self, CoarseFormat(), activation_format=CoarseFormat())
+        if residency is not None:
+            coarse = CoarseFormat()
+            scaling = ScalingSettings(mode="current" if residency == "grid" else "delayed")
+            quantize_model(
+                self, coarse, activation_format=coarse, residency=residency, scaling=scaling
+            )
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = nn.functional.dropout(self.first(x).relu(), 0.2, self.training)
+        hidden = nn.functional.dropout(self.activation(self.first(x)), 0.2, self.training)
         output: Tensor = self.second(hidden)
         return output
 
 
+def _batch(samples: int) -> Batch:
+    tensors = {"inputs": torch.randn(samples, 6), "targets": torch.randn(samples, 3)}
+    return Batch(tensors, samples, tokens=4 * samples)
+
+
+def _loss(model: nn.Module, batch: Batch) -> Tensor:
+    return nn.functional.mse_loss(model(batch.tensors["inputs"]), batch.tensors["targets"])
+
+
 def _run(model: nn.Module, clock: Clock) -> Run:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return Run(model, optimizer, weight_geometry(model), _DEVICE, _STEPS, clock)
+    residency = GridResidency(model)
+    residency.attach(optimizer)
+    replayer = Replayer(model, _loss, _batch, device=_DEVICE, seed=0)
+    return Run(
+        model=model,
+        optimizer=optimizer,
+        weights=weight_geometry(model),
+        device=_DEVICE,
+        max_steps=_STEPS,
+        clock=clock,
+        replayer=replayer,
+        residency=residency,
+    )
 
 
 def _poison(model: nn.Module) -> None:

@@ -13,11 +13,15 @@ from torch import Tensor, nn
 from altgrad_core.interfaces.format import Format
 from altgrad_core.interfaces.monitor import Event, Monitor
 from altgrad_core.interfaces.plugin import Offer
+from altgrad_core.interfaces.task import Batch
 from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.hold import hold_weights
+from altgrad_core.quantization.residency import GridResidency
 from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.training.clock import StepClock
-from altgrad_core.training.monitoring import MonitorPanel
+from altgrad_core.training.monitoring import MonitorPanel, Outcome
+from altgrad_core.training.replay import Replayer
+from altgrad_core.training.seeds import seed_step
 from altgrad_core.training.view import Run, StepView
 from altgrad_plugins.formats import altgrad_formats
 from altgrad_plugins.monitors import altgrad_monitors
@@ -52,23 +56,53 @@ def load_monitor() -> Callable[..., Monitor]:
     return load
 
 
-class Bench:
-    """Drives one monitor over one model by hand."""
+def loss_of(model: nn.Module, batch: Batch) -> Tensor:
+    """The sum of outputs: gradients are easy to tell by hand."""
+    total: Tensor = model(batch.tensors["inputs"]).sum()
+    return total
 
-    def __init__(self, monitor: Monitor, model: nn.Module, max_steps: int = 1000) -> None:
-        self.model, self.monitor = model, monitor
-        self.clock = StepClock(torch.device("cpu"))
+
+class Bench:
+    """Drives one monitor over one model by hand.
+
+    loss:
+        ``(model, batch) -> loss``, for steps with inputs and for replays; a batch has ``inputs``.
+    probe:
+        ``samples -> batch``.
+    """
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        model: nn.Module,
+        max_steps: int = 1000,
+        *,
+        loss: Callable[[nn.Module, Batch], Tensor] = loss_of,
+        probe: Callable[[int], Batch] | None = None,
+    ) -> None:
+        self.model, self.monitor, self.loss = model, monitor, loss
+        device = torch.device("cpu")
+        self.clock = StepClock(device)
         self.weights = weight_geometry(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        self.residency = GridResidency(model, torch.Generator().manual_seed(0))
         self.run = Run(
             model,
-            torch.optim.SGD(model.parameters(), lr=1.0),
+            optimizer,
             self.weights,
-            torch.device("cpu"),
+            device,
             max_steps,
             self.clock,
+            replayer=Replayer(model, loss, probe or self._no_probe, device=device, seed=0),
+            residency=self.residency,
         )
         self.panel = MonitorPanel([("monitor", monitor)])
         self.events: list[Event] = self.panel.start(self.run).events
+        self.last: Outcome | None = None
+
+    @staticmethod
+    def _no_probe(samples: int) -> Batch:
+        raise AssertionError("this bench has no probe batch")
 
     def step(
         self,
@@ -78,25 +112,34 @@ class Bench:
         gradients: dict[str, Tensor] | None = None,
         change: Callable[[str, Tensor], Tensor] = lambda name, weight: weight,
     ) -> dict[str, float]:
-        """One step: a forward pass if there are ``inputs``, these gradients, this change of weights."""
+        """One step: a forward pass if there are ``inputs``, these gradients, this change of weights.
+
+        Resident weights settle after the change, as after an optimizer's step.
+        """
         self.run.step = number
         self.model.zero_grad()
+        batch = None
         if inputs is not None:
+            batch = Batch({"inputs": inputs}, samples=len(inputs), tokens=len(inputs))
+            seed_step(0, number, torch.Generator())
             with hold_weights(self.model):
-                self.model(inputs).sum().backward()
+                self.loss(self.model, batch).backward()  # type: ignore[no-untyped-call]
         parameters = dict(self.model.named_parameters())
         for name, gradient in (gradients or {}).items():
             parameters[name].grad = gradient
-        view = StepView(self.run, torch.tensor(0.0))
-        self.panel.before_update(view)
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(change(name, parameter.clone()))
-        outcome = self.panel.after_update(view)
-        self.events += outcome.events
+        view = StepView(self.run, torch.tensor(0.0), batch)
+        before = self.panel.before_update(view)
+        if not before.skip_update:
+            with torch.no_grad():
+                for name, parameter in parameters.items():
+                    parameter.copy_(change(name, parameter.clone()))
+            self.residency.settle()
+        self.last = self.panel.after_update(view)
+        self.residency.forget()
+        self.events += self.last.events
         failed = [event.message for event in self.events if event.kind == "monitor_failed"]
         assert not failed, failed
-        return outcome.metrics
+        return self.last.metrics
 
 
 @pytest.fixture(scope="session")
