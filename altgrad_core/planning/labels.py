@@ -1,4 +1,7 @@
-"""Short, unique, file-name-safe labels of conditions: ``e5m2_manifold_learning_rate=0.001``."""
+"""Short, unique, file-name-safe labels of conditions: ``e5m2_manifold_learning_rate=0.001``.
+
+A value that is a word speaks for itself (``e5m2_adamw_grid_stochastic``), and ``none`` says nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from itertools import count
 from typing import Any
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=+-]+")
+_WORD = re.compile(r"(?!true$|false$)[A-Za-z][A-Za-z_-]*")
 _FIRST = ("quantization.format", "optimizer.type")
 """The axes that a reader thinks of first."""
 
@@ -43,10 +47,16 @@ def labels(
         for label, text in zip(found, texts, strict=True):
             values[label].add(text)
         found = [
-            f"{label}_{safe(name)}={safe(text)}" if len(values[label]) > 1 else label
+            label + _suffix(name, text) if len(values[label]) > 1 else label
             for label, text in zip(found, texts, strict=True)
         ]
     return _numbered(found)
+
+
+def _suffix(name: str, text: str) -> str:
+    if text == "none":
+        return ""
+    return f"_{safe(text)}" if _WORD.fullmatch(text) else f"_{safe(name)}={safe(text)}"
 
 
 def safe(text: str) -> str:

@@ -122,9 +122,10 @@ class _Resolver:
         offers = {n: entry.offer for n, entry in self.catalog.offers("optimizer").items()}
         having = [n for n, offer in offers.items() if key in offer.settings.model_fields]
         if name in offers and having and name not in having:
+            have = f"{' and '.join(having)} {'has' if len(having) == 1 else 'have'}"
             raise self.draft.error(
                 ("optimizer", key),
-                f"{name} has no such setting, {' and '.join(having)} has: for that one alone, write "
+                f"{name} has no such setting, {have}: for one optimizer alone, write "
                 f"optimizer.{having[0]}.{key}",
             )
 

@@ -61,6 +61,7 @@ def altgrad_formats() -> list[Offer]:
             summary="any exponent bits, mantissa bits, bias and specials, 2 to 16 bits in all",
             target="altgrad_plugins.formats.exmy:build_exmy",
             settings=ExMySettings,
+            label="exmy-e{exponent_bits}m{mantissa_bits}",
         ),
         Offer(
             name="table",

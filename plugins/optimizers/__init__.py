@@ -1,4 +1,4 @@
-"""Built-in optimizers: ``adamw``, ``manifold_adamw`` and ``grid_optim``. Free of torch."""
+"""Built-in optimizers: two that follow the grid, and their rivals. Free of torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from altgrad_core.interfaces.plugin import Offer, hookimpl
 from altgrad_plugins.optimizers.settings import (
     AdamWSettings,
     GridOptimSettings,
+    LionSettings,
+    MadamSettings,
     ManifoldAdamWSettings,
+    SGDSettings,
 )
 
 
@@ -33,5 +36,23 @@ def altgrad_optimizers() -> list[Offer]:
             target="altgrad_plugins.optimizers.grid:GridOptimPlugin",
             settings=GridOptimSettings,
             label="grid",
+        ),
+        Offer(
+            name="sgd",
+            summary="torch.optim.SGD, in the coordinates of the grid if asked to",
+            target="altgrad_plugins.optimizers.sgd:SGDPlugin",
+            settings=SGDSettings,
+        ),
+        Offer(
+            name="lion",
+            summary="sign momentum: every weight moves by the learning rate",
+            target="altgrad_plugins.optimizers.lion:LionPlugin",
+            settings=LionSettings,
+        ),
+        Offer(
+            name="madam",
+            summary="multiplicative updates: every weight moves in proportion to itself",
+            target="altgrad_plugins.optimizers.madam:MadamPlugin",
+            settings=MadamSettings,
         ),
     ]

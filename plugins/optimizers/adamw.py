@@ -128,3 +128,9 @@ def adam_update(
         eps=group["eps"],
         maximize=False,
     )
+
+
+def step_counter(group: Mapping[str, Any], parameter: nn.Parameter) -> Tensor:
+    """A 0-d zero to count steps with, where torch's Adam keeps its own: on the device if fused."""
+    device = parameter.device if group["fused"] else torch.device("cpu")
+    return torch.zeros((), device=device)

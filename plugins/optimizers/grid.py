@@ -28,7 +28,13 @@ from torch import Tensor, nn
 from altgrad_core.interfaces.format import Format
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.optimizer import OptimizerPlugin
-from altgrad_plugins.optimizers.adamw import adam_state, adam_update, adamw_arguments
+from altgrad_plugins.optimizers.adamw import (
+    adam_state,
+    adam_update,
+    adamw_arguments,
+    step_counter,
+)
+from altgrad_plugins.optimizers.closure import run_closure
 from altgrad_plugins.optimizers.settings import GridOptimSettings
 
 _TINY = 2.0**-100
@@ -79,7 +85,7 @@ class GridOptim(torch.optim.AdamW):
     shrink. The next forward finds a larger amax, and with power-of-two scales doubles the scale;
     all weights are then rounded to the coarser grid once. When the largest weight shrinks and the
     scale is halved, every weight stays where it is, since all its grid values lie on the finer
-    grid, too.
+    grid, too. Where parts of a weight have scales of their own, this holds for each part.
     """
 
     def __init__(
@@ -99,10 +105,7 @@ class GridOptim(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update. Gradients are left as they are."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = run_closure(closure)
         for group in self.param_groups:
             others = [p for p in group["params"] if p not in self.geometry]
             adam_update(group, adam_state(self, group, others))
@@ -135,9 +138,7 @@ class GridOptim(torch.optim.AdamW):
         momentum, decay = self.settings.momentum, self.settings.rms_decay
         state = self.state[parameter]
         if not state:
-            # where torch's Adam keeps its step count: on the device if it is needed there
-            device = parameter.device if group["fused"] else torch.device("cpu")
-            state["step"] = torch.zeros((), device=device)
+            state["step"] = step_counter(group, parameter)
             state["mean_square"] = torch.zeros((), dtype=h.dtype, device=h.device)
             state["momentum"] = torch.zeros_like(h)
         step = state["step"].add_(1)

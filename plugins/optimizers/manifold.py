@@ -22,6 +22,7 @@ from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.optimizer import OptimizerPlugin
 from altgrad_core.quantization.geometry import latent_position
 from altgrad_plugins.optimizers.adamw import AdamState, adam_state, adam_update, adamw_arguments
+from altgrad_plugins.optimizers.closure import run_closure
 from altgrad_plugins.optimizers.position import pack, unpack
 from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings
 from altgrad_plugins.optimizers.stiffness import Stiffness
@@ -71,10 +72,7 @@ class ManifoldAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update. Gradients are left as they are."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = run_closure(closure)
         for group in self.param_groups:
             on_grid = [p for p in group["params"] if p in self.geometry]
             others = [p for p in group["params"] if p not in self.geometry]

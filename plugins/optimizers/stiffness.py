@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -11,7 +10,9 @@ from torch import Tensor, nn
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.quantization.rounding import GridNumbers
-from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings
+from altgrad_plugins.optimizers.placebos import Permutations
+from altgrad_plugins.optimizers.rms import level_, normalize_rms_
+from altgrad_plugins.optimizers.settings import StiffnessSettings
 
 _TINY = 2.0**-126
 _EXPONENT_MASK = 0x7F800000
@@ -26,16 +27,21 @@ class Stiffness:
     ``textbook``:
         ``2^(floor(log2|w|) − M)``, which knows neither scale nor subnormals; for comparison. Below
         ``2^-126``, at zero in particular, it is taken to be what it is at ``2^-126``.
+    ``permuted``:
+        that of the grid, but each weight has the S of another weight of its tensor: a placebo.
+    ``constant``:
+        all weights of a tensor have the root mean square of what the grid gives them.
 
     Raises ``UserError`` if the textbook's M is asked for and a format has no ``mantissa_bits``
     (an attribute of its own, or of its ``numbers``, a ``GridNumbers``).
     """
 
     def __init__(
-        self, settings: ManifoldAdamWSettings, geometry: Mapping[nn.Parameter, WeightGeometry]
+        self, settings: StiffnessSettings, geometry: Mapping[nn.Parameter, WeightGeometry]
     ) -> None:
         self._settings = settings
         self._geometry = geometry
+        self._permutations = Permutations(geometry)
         self._mantissa_bits: dict[nn.Parameter, int] = {}
         if settings.stiffness == "textbook":
             self._mantissa_bits = {p: _mantissa_bits(g) for p, g in geometry.items()}
@@ -43,6 +49,8 @@ class Stiffness:
     def __call__(self, params: Sequence[nn.Parameter]) -> list[Tensor]:
         """S of each element of each weight, normalised and limited as the settings say."""
         stiffness = [self._raw(p) for p in params]
+        if self._settings.stiffness == "constant":
+            level_(stiffness)
         if self._settings.normalize == "rms":
             normalize_rms_(stiffness)
         if self._settings.max_stiffness is not None:
@@ -53,26 +61,16 @@ class Stiffness:
         weight = parameter.detach()
         if self._settings.stiffness == "textbook":
             return textbook_stiffness(weight, self._mantissa_bits[parameter])
-        return self._geometry[parameter].ulp(weight)
+        gaps = self._geometry[parameter].ulp(weight)
+        if self._settings.stiffness == "permuted":
+            return self._permutations.shuffled(parameter, gaps)
+        return gaps
 
 
 def textbook_stiffness(weight: Tensor, mantissa_bits: int) -> Tensor:
     """``2^(floor(log2|w|) − M)``, from the bits of ``w``; shape and dtype of ``weight``."""
     bits = weight.float().view(torch.int32) & _EXPONENT_MASK
     return bits.view(torch.float32).clamp_min_(_TINY).mul_(2.0**-mantissa_bits).to(weight.dtype)
-
-
-def normalize_rms_(stiffness: list[Tensor]) -> None:
-    """Divide each tensor by its root mean square, in place.
-
-    It is divided by its largest element first: squares then cannot underflow, and a constant tensor
-    becomes exactly 1, so that on a uniform grid S changes nothing at all.
-    """
-    largest = [s.amax().clamp_min_(_TINY) for s in stiffness]
-    torch._foreach_div_(stiffness, largest)
-    rms = torch._foreach_norm(stiffness)
-    torch._foreach_div_(rms, [math.sqrt(s.numel()) for s in stiffness])
-    torch._foreach_div_(stiffness, rms)
 
 
 def _mantissa_bits(geometry: WeightGeometry) -> int:

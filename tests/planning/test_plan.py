@@ -404,8 +404,8 @@ def test_they_can_be_an_axis_that_the_others_do_not_have(plan_of: PlanOf) -> Non
     plan = plan_of(MATRIX + text, "quantization.format=bf16")
     assert [cell.label for cell in plan.cells] == [
         "bf16_adamw",
-        "bf16_manifold_site=pre",
-        "bf16_manifold_site=post",
+        "bf16_manifold_pre",
+        "bf16_manifold_post",
     ]
     key = "optimizer.manifold_adamw.site"
     assert [cell.axes.get(key) for cell in plan.cells] == [None, "pre", "post"]

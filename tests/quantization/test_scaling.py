@@ -99,7 +99,9 @@ def test_delayed_takes_the_largest_of_the_last_steps() -> None:
         found = float(scaler.scale(module, torch.tensor([amax, -amax / 2]), record=True))
         assert found == pytest.approx(max(past, default=amax) / fmt.max_finite)
         past.append(amax)
-        assert module.get_buffer("it_amax_history").tolist() == [*reversed(past)] + [0] * (3 - len(past))
+        assert module.get_buffer("it_amax_history").tolist() == [*reversed(past)] + [0] * (
+            3 - len(past)
+        )
 
 
 def test_looking_leaves_the_history_alone_and_micro_batches_share_a_step() -> None:

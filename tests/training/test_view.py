@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.geometry import weight_geometry
+from altgrad_core.quantization.residency import GridResidency
+from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.surgery import quantize_model
+from altgrad_core.registry.build import load_format
 from altgrad_core.testing.monitors import CoarseFormat
 from altgrad_core.training.clock import StepClock
 from altgrad_core.training.view import Run, StepView
@@ -99,3 +102,66 @@ def test_an_unknown_weight_is_named_with_those_that_exist(run: Run, method: str)
     view = StepView(run, torch.tensor(0.0))
     with pytest.raises(KeyError, match=r"'0.bias' is not a quantised weight.*0.weight, 1.weight"):
         getattr(view, method)("0.bias")
+
+
+@pytest.fixture
+def resident() -> Run:
+    """A resident layer of ones under scale 1, with room above, and its residency."""
+    model = nn.Linear(3, 2, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(8.0)
+    quantize_model(
+        model, load_format("e3m4"), residency="grid", scaling=ScalingSettings(headroom=3)
+    )
+    device = torch.device("cpu")
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    residency = GridResidency(model)
+    residency.attach(optimizer)
+    weights = weight_geometry(model)
+    return Run(model, optimizer, weights, device, 9, StepClock(device), 3, residency=residency)
+
+
+def take(run: Run, change: Tensor) -> StepView:
+    """The view after an update by ``change``, with what a monitor would ask for before it."""
+    view = StepView(run, torch.tensor(0.0))
+    view.weight_before("weight")
+    view.rung_before("weight")
+    run.weights["weight"].parameter.grad = -change
+    run.optimizer.step()
+    view.mark_updated()
+    return view
+
+
+def test_the_intended_weight_of_a_resident_one_is_what_the_optimizer_wanted(resident: Run) -> None:
+    change = torch.tensor([[0.1, 0.2, 0.3], [0.0, -0.26, 0.0]])
+    view = take(resident, change)
+    assert torch.equal(view.weight_intended("weight"), 8.0 + change)
+    assert resident.weights["weight"].parameter.tolist() == [[8.0, 8.0, 8.5], [8.0, 7.75, 8.0]]
+    assert (view.rung_after("weight") - view.rung_before("weight")).tolist() == [
+        [0, 0, 1],
+        [0, -1, 0],
+    ]
+    assert not view.rescaled("weight").any()
+    later = StepView(resident, torch.tensor(0.0))
+    resident.optimizer.step()
+    later.mark_updated()
+    with pytest.raises(RuntimeError, match="needs weight_before"):
+        later.weight_intended("weight")
+
+
+def test_the_intended_weight_of_a_master_is_the_new_weight(run: Run) -> None:
+    view = StepView(run, torch.tensor(0.0))
+    with pytest.raises(RuntimeError, match="before the update"):
+        view.weight_intended("0.weight")
+    view.mark_updated()
+    assert torch.equal(view.weight_intended("0.weight"), run.weights["0.weight"].parameter)
+    assert not view.rescaled("0.weight").any()
+
+
+def test_a_change_of_scale_is_no_flip(resident: Run) -> None:
+    change = torch.zeros(2, 3)
+    change[0, 0] = 200.0
+    view = take(resident, change)
+    assert view.rescaled("weight").all()
+    assert torch.equal(view.rung_after("weight"), view.rung_before("weight"))
+    assert int(resident.weights["weight"].scale_changes()) == 1

@@ -96,3 +96,39 @@ def test_an_update_below_the_grid_is_all_stalls(
     metrics = bench(load_monitor("flips"), two_layers("e5m2")).step(change=nudge)
     assert metrics["flips/all/stalls"] == 7 * 6 + 5 * 7 - metrics["flips/all/flips"]
     assert metrics["flips/all/stall_ratio"] > 0.98
+
+
+def resident_layer(two_layers: Any, **options: Any) -> Any:
+    return two_layers("e3m4", residency="grid", **options)
+
+
+def test_on_the_grid_a_stall_is_an_intended_update_that_rounding_took(
+    load_monitor: Callable[..., Monitor], bench: Any, two_layers: Any
+) -> None:
+    model = resident_layer(two_layers)
+    place = bench(load_monitor("flips", interval=1), model)
+    geometry = place.weights["0.weight"]
+    gaps = {name: w.ulp(w.parameter.detach()) for name, w in place.weights.items()}
+    share = torch.zeros(7, 6)
+    share[0], share[1], share[2, :2] = 0.2, -0.2, 0.9
+    inner = geometry.rung(geometry.parameter.detach()).abs() < 100  # the ends have no next value
+    share *= inner
+    metrics = place.step(
+        change=lambda n, weight: weight + share * gaps[n] if n == "0.weight" else weight
+    )
+    assert metrics["flips/0.weight/flips"] == int((share == 0.9).float().sum())
+    assert metrics["flips/0.weight/stalls"] == int((share.abs() == 0.2).float().sum())
+    assert metrics["flips/2.weight/flips"] == metrics["flips/2.weight/stalls"] == 0
+    assert metrics["flips/all/scale_changes"] == 0
+
+
+def test_a_change_of_scale_is_counted_and_is_neither_flip_nor_stall(
+    load_monitor: Callable[..., Monitor], bench: Any, two_layers: Any
+) -> None:
+    place = bench(load_monitor("flips", interval=1), resident_layer(two_layers))
+    metrics = place.step(change=lambda n, weight: weight * 9.5 if n == "0.weight" else weight)
+    assert metrics["flips/0.weight/scale_changes"] == 1
+    assert metrics["flips/all/scale_changes"] == 1
+    assert metrics["flips/0.weight/flips"] == metrics["flips/0.weight/stalls"] == 0
+    assert math.isnan(metrics["flips/0.weight/stall_ratio"])
+    assert place.step(2)["flips/all/scale_changes"] == 1

@@ -218,6 +218,59 @@ def test_only_the_given_generator_is_used_and_decides() -> None:
     assert not torch.equal(results[0], results[2])
 
 
+class OwnScales:
+    """The geometry of a weight of which every row, or every element, has a scale of its own."""
+
+    def __init__(self, parameter: nn.Parameter, fmt: Format, scale: Tensor) -> None:
+        self.name, self.parameter, self.format, self._scale = "w", parameter, fmt, scale
+
+    def scale(self) -> Tensor:
+        return self._scale
+
+    def ulp(self, weight: Tensor) -> Tensor:
+        return self.format.ulp(weight / self._scale) * self._scale
+
+    def rung(self, weight: Tensor) -> Tensor:
+        return self.format.to_rung(weight / self._scale)
+
+    def value(self, rungs: Tensor) -> Tensor:
+        return self.format.from_rung(rungs) * self._scale
+
+
+@pytest.mark.parametrize("fmt", LADDER)
+@pytest.mark.parametrize("shape", [(30, 1), (30, 20)])
+def test_scales_may_differ_within_a_weight(fmt: str, shape: tuple[int, int]) -> None:
+    """Scales enter by broadcasting alone, in the gap beyond the last rung, too."""
+    generator = torch.Generator().manual_seed(3)
+    scale = torch.exp2(torch.randint(-6, 2, shape, generator=generator).float())
+    format_ = load_format(fmt)
+    rungs = format_.to_rung(torch.randn(30, 20, generator=generator) * format_.max_finite / 4)
+    last = int(format_.to_rung(torch.tensor(format_.max_finite)))
+    rungs[:, 0], rungs[:, 1] = last, -last
+    parameter = nn.Parameter(format_.from_rung(rungs) * scale)
+    geometry = OwnScales(parameter, format_, scale)
+    gaps, before = geometry.ulp(parameter.detach()), parameter.detach().clone()
+    assert gaps[:, 0].unique().numel() > 4
+    settings = GridOptimSettings(rungs_per_lr=1e9, max_rungs=1.0, weight_decay=0.0)
+    optimizer = GridOptimPlugin(settings).build(
+        [{"params": [parameter]}],
+        {parameter: geometry},
+        learning_rate=1.0,
+        generator=torch.Generator().manual_seed(7),
+    )
+    parameter.grad = torch.randn(30, 20, generator=generator).sign() / gaps
+    parameter.grad[:, 0], parameter.grad[:, 1] = -1 / gaps[:, 0], 1 / gaps[:, 1]
+    optimizer.step()
+    after = parameter.detach()
+    # every weight has gone one rung of its own grid, and those at the ends one gap beyond it
+    assert torch.equal(after[:, 0], before[:, 0] + gaps[:, 0])
+    assert torch.equal(after[:, 1], before[:, 1] - gaps[:, 1])
+    inside = rungs.abs() < last
+    moved = geometry.rung(after) - rungs
+    assert torch.equal(moved[inside], -parameter.grad.sign().int()[inside])
+    assert torch.equal(geometry.value(geometry.rung(after))[inside], after[inside])
+
+
 @pytest.mark.parametrize("fmt", ["e5m2", "e7m0", "bf16"])
 def test_it_trains_on_every_kind_of_grid(fmt: str) -> None:
     check_optimizer(GridOptimPlugin(GridOptimSettings()), fmt=load_format(fmt))

@@ -156,29 +156,6 @@ class Frozen:
         return self.format.from_rung(rungs)
 
 
-@pytest.mark.parametrize("normalize", ["none", "rms"])
-def test_adam_divides_a_frozen_stiffness_at_site_pre_out_again(normalize: str) -> None:
-    torch.manual_seed(0)
-    start = torch.randn(6, 5)
-    results = []
-    for plugin in (manifold(site="pre", normalize=normalize, eps=0.0), adamw(eps=0.0)):
-        parameter = nn.Parameter(start.clone())
-        optimizer = plugin.build(
-            [{"params": [parameter]}],
-            {parameter: Frozen(parameter)},
-            learning_rate=0.01,
-            generator=torch.Generator(),
-        )
-        torch.manual_seed(1)
-        for _ in range(10):
-            parameter.grad = torch.randn(6, 5)
-            optimizer.step()
-        results.append(parameter.detach())
-    if normalize == "none":  # factors of two leave no rounding error at all
-        assert torch.equal(*results)
-    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-7)
-
-
 def reference(
     weight: Tensor, grads: list[Tensor], stiffness: Tensor, site: str, settings: Any
 ) -> np.ndarray[Any, Any]:

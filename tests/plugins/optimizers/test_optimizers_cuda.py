@@ -18,7 +18,8 @@ from altgrad_core.registry.build import load_format
 from altgrad_core.testing.optimizers import check_optimizer
 from altgrad_plugins.optimizers import altgrad_optimizers
 from altgrad_plugins.optimizers.manifold import ManifoldAdamWPlugin
-from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings
+from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings, StiffnessSettings
+from altgrad_plugins.optimizers.stiffness import Stiffness
 
 pytestmark = [
     pytest.mark.gpu,
@@ -26,12 +27,23 @@ pytestmark = [
 ]
 
 
+# settings that take other ways through the code
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "adamw": [{}],
+    "manifold_adamw": [{}, {"stiffness": "permuted"}, {"stiffness": "constant"}],
+    "grid_optim": [{}],
+    "sgd": [{}, {"site": "both", "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}],
+    "lion": [{}],
+    "madam": [{}],
+}
+
+
 def plugins() -> list[Any]:
     built = []
     for offer in altgrad_optimizers():
         module, _, attribute = offer.target.partition(":")
         plugin = getattr(__import__(module, fromlist=[attribute]), attribute)
-        built.append(plugin(offer.settings()))
+        built.extend(plugin(offer.settings(**settings)) for settings in VARIANTS[offer.name])
     return built
 
 
@@ -102,6 +114,21 @@ def test_a_uniform_grid_without_decay_is_adamw_on_cuda_too(site: Any) -> None:
             optimizer.step()
         results.append(model.weight.detach())
     assert torch.equal(*results)
+
+
+def test_the_permutation_is_that_of_the_cpu() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(64, 64)
+    quantize_model(model, load_format("e5m2"))
+    stiffness = Stiffness(
+        StiffnessSettings(stiffness="permuted", normalize="none"),
+        {g.parameter: g for g in weight_geometry(model).values()},
+    )
+    (cpu,) = stiffness([model.weight])
+    model.cuda()
+    (cuda,) = stiffness([model.weight])
+    assert cuda.device.type == "cuda"
+    assert torch.equal(cpu, cuda.cpu())
 
 
 @pytest.mark.parametrize("fmt", ["e0m7", "e3m4", "e7m0"])
