@@ -78,7 +78,38 @@ class Figure:
     whole: str
 
 
-Block = Table | Paragraph | Bullets | Code | Figure
+@dataclass(frozen=True)
+class HeatMap:
+    """Values in cells of rows × columns, with the number written in each; NaN is an empty cell.
+
+    ``diverging``: colours are centred on 0 (differences), else they run from least to most.
+    ``texts`` are what is written in the cells, as many as ``values``.
+    """
+
+    name: str
+    caption: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+    texts: tuple[tuple[str, ...], ...]
+    diverging: bool = False
+
+
+@dataclass(frozen=True)
+class ParallelCoordinates:
+    """A line per condition through one axis per property.
+
+    ``axes``: title of each axis; a categorical axis has only texts in its column. ``lines``: label,
+    group (its colour) and the value of each axis: a number (NaN: not measured) or a text.
+    """
+
+    name: str
+    caption: str
+    axes: tuple[str, ...]
+    lines: tuple[tuple[str, str, tuple[float | str, ...]], ...]
+
+
+Block = Table | Paragraph | Bullets | Code | Figure | HeatMap | ParallelCoordinates
 
 
 @dataclass

@@ -149,7 +149,8 @@ def _floors(found: Findings) -> list[str]:
 
 
 def _leftover(found: Findings) -> str:
-    count = int((~found.results["planned"]).sum())
+    left = ~found.results["planned"] & (found.results["stage"] == "final")
+    count = int(left.sum())
     if not count:
         return ""
     runs = f"{counted(count, 'run')} of other settings"

@@ -3,8 +3,8 @@
 Columns of :func:`load_results`, in order:
 
 - ``id``, ``suite``, ``condition``, ``seed``, ``status``, ``message``, ``step``, ``max_steps``,
-  ``seconds``, ``planned``, ``format``, ``optimizer``, ``task``, ``learning_rate``, ``device``,
-  ``directory``;
+  ``seconds``, ``planned``, ``stage``, ``format``, ``optimizer``, ``residency``, ``rounding``,
+  ``compensation``, ``task``, ``learning_rate``, ``device``, ``directory``;
 - one column per matrix axis, named by its dotted key (``optimizer.type``): these names have a dot
   and no slash, every metric's name has a slash;
 - ``final/<split>/<metric>`` as recorded (a run that ended early has none);
@@ -13,7 +13,8 @@ Columns of :func:`load_results`, in order:
 
 What a run did not record is NaN. A planned cell that has no run directory has a row too, with
 status ``skipped`` (and the reason) or ``pending``. ``planned`` is false for a run that the folder
-holds but the suite, as it was last run, does not ask for.
+holds but the suite, as it was last run, does not ask for, and for runs that only served the choice of
+a learning rate: their ``stage`` is ``tune``, all others' is ``final``.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ OPTIMIZER_AXIS = "optimizer.type"
 
 _FIXED = (
     *("id", "suite", "condition", "seed", "status", "message", "step", "max_steps", "seconds"),
-    *("planned", "format", "optimizer", "task", "learning_rate", "device", "directory"),
+    *("planned", "stage", "format", "optimizer", "residency", "rounding", "compensation"),
+    *("task", "learning_rate", "device", "directory"),
 )
 
 _TYPES: dict[str, Any] = {
@@ -127,13 +129,18 @@ def _suite_rows(suite: StoredSuite) -> Iterator[dict[str, Any]]:
     runs = {run.spec.id: run for run in suite.runs}
     for cell in suite.plan.cells if suite.plan is not None else ():
         run = runs.pop(cell.id, None) if cell.id is not None else None
-        yield _cell_row(suite, cell) if run is None else _run_row(suite, run, planned=True)
+        if run is None:
+            yield _cell_row(suite, cell)
+        else:
+            yield _run_row(suite, run, planned=cell.stage == "final", stage=cell.stage)
     rest = sorted(runs.values(), key=lambda run: (run.spec.condition, run.spec.seed, run.spec.id))
     for run in rest:
         yield _run_row(suite, run, planned=suite.plan is None)
 
 
-def _run_row(suite: StoredSuite, run: StoredRun, *, planned: bool) -> dict[str, Any]:
+def _run_row(
+    suite: StoredSuite, run: StoredRun, *, planned: bool, stage: str = "final"
+) -> dict[str, Any]:
     spec, status = run.spec, run.status
     environment = run.environment
     return {
@@ -147,8 +154,12 @@ def _run_row(suite: StoredSuite, run: StoredRun, *, planned: bool) -> dict[str, 
         "max_steps": spec.training.max_steps,
         "seconds": status.seconds,
         "planned": planned,
+        "stage": stage,
         "format": format_label(spec),
         "optimizer": spec.optimizer.name,
+        "residency": spec.quantization.residency,
+        "rounding": spec.quantization.rounding,
+        "compensation": spec.quantization.compensation,
         "task": spec.task.name,
         "learning_rate": spec.training.learning_rate,
         "device": str(environment.get("device_name") or environment.get("device") or ""),
@@ -170,9 +181,13 @@ def _cell_row(suite: StoredSuite, cell: PlannedCell) -> dict[str, Any]:
         "step": 0,
         "max_steps": 0,
         "seconds": 0.0,
-        "planned": True,
+        "planned": cell.stage == "final",
+        "stage": cell.stage,
         "format": axis_text(cell.axes.get(FORMAT_AXIS, "")),
         "optimizer": axis_text(cell.axes.get(OPTIMIZER_AXIS, "")),
+        "residency": "",
+        "rounding": "",
+        "compensation": "",
         "task": "",
         "learning_rate": math.nan,
         "device": "",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -40,23 +40,70 @@ class Contrast(_Stored):
 
 
 class PlannedCell(_Stored):
-    """One cell of ``plan.json``; ``skip`` is the reason if it is not to be run."""
+    """One cell of ``plan.json``; ``skip`` is the reason if it is not to be run.
+
+    ``stage`` is ``tune`` for a run that only serves the choice of a learning rate.
+    """
 
     id: str | None = None
     condition: str
     seed: int
     axes: dict[str, Any] = Field(default_factory=dict)
     skip: str | None = None
+    stage: Literal["final", "tune"] = "final"
+
+
+class TunedCondition(_Stored):
+    """How the learning rate of one condition was chosen.
+
+    scores:
+        learning rate (as text) -> the metric of each tuning seed; a diverged run has the worst.
+    diverged:
+        learning rate (as text) -> how many of its tuning runs diverged.
+    chosen:
+        the rate with the best mean score; the smaller one of equals.
+    censored:
+        whether that rate lies on an edge of the grid, so that the best one is not known.
+    largest_stable:
+        the largest rate of which no run diverged and whose mean score is at least half of the best
+        (the stability threshold); None if there is none.
+    """
+
+    scores: dict[str, tuple[float, ...]]
+    diverged: dict[str, int] = Field(default_factory=dict)
+    chosen: float
+    censored: bool
+    largest_stable: float | None = None
+
+    def curve(self) -> dict[float, tuple[float, ...]]:
+        """Learning rate -> scores, in the order of the rates."""
+        return dict(sorted((float(rate), values) for rate, values in self.scores.items()))
+
+
+class StoredTuning(_Stored):
+    """Contents of ``tuning.json``: the learning-rate protocol of a suite and what it chose."""
+
+    metric: str
+    rates: tuple[float, ...]
+    seeds: tuple[int, ...]
+    extensions: int = 0
+    """How many rates were added because the best point of a condition lay on an edge."""
+    max_extensions: int = 0
+    conditions: dict[str, TunedCondition] = Field(default_factory=dict)
 
 
 class StoredPlan(_Stored):
-    """Contents of ``plan.json``: what the suite set out to do."""
+    """Contents of ``plan.json``: what the suite set out to do.
+
+    ``margin`` is the smallest difference of the contrast's metric that would matter, as declared.
+    """
 
     suite: str
     description: str = ""
     command: str = ""
     contrast: Contrast | None = None
     cells: tuple[PlannedCell, ...] = ()
+    margin: float | None = None
 
 
 class _Choice(_Stored):
@@ -66,6 +113,9 @@ class _Choice(_Stored):
 
 class _Quantization(_Stored):
     format: _Choice
+    residency: str = "master"
+    rounding: str = "nearest"
+    compensation: str = "none"
 
 
 class _Training(_Stored):
@@ -155,6 +205,7 @@ class StoredSuite:
     path: Path
     plan: StoredPlan | None
     runs: tuple[StoredRun, ...]
+    tuning: StoredTuning | None = None
 
     @property
     def name(self) -> str:
@@ -216,7 +267,13 @@ def _read_suite(path: Path) -> StoredSuite:
     plan = (
         _validated(StoredPlan, _read_object(plan_file), plan_file) if plan_file.exists() else None
     )
-    return StoredSuite(path, plan, tuple(map(_read_run, _run_folders(path))))
+    tuning_file = path / "tuning.json"
+    tuning = (
+        _validated(StoredTuning, _read_object(tuning_file), tuning_file)
+        if tuning_file.exists()
+        else None
+    )
+    return StoredSuite(path, plan, tuple(map(_read_run, _run_folders(path))), tuning)
 
 
 def _read_run(path: Path) -> StoredRun:
@@ -262,5 +319,5 @@ def _validated(model: type[_ModelT], raw: dict[str, Any], path: Path) -> _ModelT
 
 
 def _damaged(path: Path, reason: str) -> UserError:
-    away = path if path.name == "plan.json" else path.parent
+    away = path if path.name in ("plan.json", "tuning.json") else path.parent
     return UserError(f"{path} cannot be read ({reason}). Move {away} away and run the suite again.")

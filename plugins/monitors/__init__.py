@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from altgrad_core.interfaces.plugin import Offer, hookimpl
 from altgrad_plugins.monitors import (
+    capacity,
     curvature,
     geometry,
     gradients,
@@ -17,5 +18,5 @@ from altgrad_plugins.monitors import (
 @hookimpl
 def altgrad_monitors() -> list[Offer]:
     """Every built-in monitor."""
-    families = (stability, gradients, geometry, rank, curvature, speed, interventions)
+    families = (stability, gradients, geometry, capacity, rank, curvature, speed, interventions)
     return [offer for family in families for offer in family.OFFERS]

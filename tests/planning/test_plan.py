@@ -417,7 +417,7 @@ def test_they_can_be_an_axis_that_the_others_do_not_have(plan_of: PlanOf) -> Non
         (
             "optimizer.site=pre",
             "--set optimizer.site=pre: optimizer.site: adamw has no such setting, manifold_adamw "
-            "has: for that one alone, write optimizer.manifold_adamw.site",
+            "has: for one optimizer alone, write optimizer.manifold_adamw.site",
         ),
         (
             "optimizer.manifold_adamw.site=per",
