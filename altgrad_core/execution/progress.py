@@ -118,6 +118,8 @@ class BarDisplay:
 
     def begin(self, total: int, done: int) -> None:
         """Draw the suite's bar."""
+        if self._suite is not None:
+            self._bars.remove_task(self._suite)
         self._suite = self._bars.add_task("suite", total=total, completed=done)
 
     def started(self, job: Job, max_steps: int) -> None:

@@ -25,6 +25,7 @@ from altgrad_core.execution.options import Observer, RunOptions
 from altgrad_core.execution.outcome import status_after_exit
 from altgrad_core.execution.preparation import prepare_data
 from altgrad_core.interfaces.executor import Executor, Exit, Job
+from altgrad_core.planning.declaration import Suite
 from altgrad_core.planning.plan import Cell, Plan
 from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import dump_spec, load_spec
@@ -53,15 +54,33 @@ class SuiteResult:
 
 
 def run_suite(plan: Plan, options: RunOptions, observer: Observer) -> SuiteResult:
-    """Run what is missing of ``plan``. Raises ``UserError`` before anything runs if the plan cannot be run."""
-    cells = [(cell, cell.spec) for cell in plan.cells if cell.spec is not None]
-    folder = options.runs / plan.suite.name
-    directories = {spec.id: RunDirectory(folder / spec.id) for _, spec in cells}
-    for _, spec in cells:
+    """Run what is missing of ``plan``. Raises ``UserError`` before anything runs if the plan cannot be run.
+
+    Where learning rates are ``auto``, the tuning runs come first.
+    """
+    if not plan.tuned:
+        return run_cells(plan.suite, plan.cells, plan.cells, options, observer)
+    from altgrad_core.execution.tuning import run_tuned
+
+    return run_tuned(plan, options, observer)
+
+
+def run_cells(
+    suite: Suite,
+    cells: Sequence[Cell],
+    every: Sequence[Cell],
+    options: RunOptions,
+    observer: Observer,
+) -> SuiteResult:
+    """Run what is missing of ``cells``. ``every`` cell of the suite is written to its ``plan.json``."""
+    planned = [(cell, cell.spec) for cell in cells if cell.spec is not None]
+    folder = options.runs / suite.name
+    directories = {spec.id: RunDirectory(folder / spec.id) for _, spec in planned}
+    for _, spec in planned:
         _open_directory(directories[spec.id], spec)
-    write_plan(folder, plan, options.command)
-    todo = [(c, s) for c, s in cells if directories[s.id].status().status not in FINISHED]
-    observer.begin(len(cells), len(cells) - len(todo))
+    write_plan(folder, suite, every, options.command)
+    todo = [(c, s) for c, s in planned if directories[s.id].status().status not in FINISHED]
+    observer.begin(len(planned), len(planned) - len(todo))
     errors: list[str] = []
     if todo:
         device = prepare_data([spec for _, spec in todo], directories, options, observer)
@@ -82,15 +101,15 @@ def _open_directory(directory: RunDirectory, spec: RunSpec) -> None:
     directory.create(dump_spec(spec))
 
 
-def write_plan(folder: Path, plan: Plan, command: str) -> None:
+def write_plan(folder: Path, suite: Suite, cells: Sequence[Cell], command: str) -> None:
     """Write ``plan.json``: which cells the suite has, for ``status`` and ``report``."""
-    suite = plan.suite
     contrast = suite.contrast.model_dump(mode="json") if suite.contrast is not None else None
     body: dict[str, Any] = {
         "suite": suite.name,
         "description": suite.description,
         "command": command,
         "contrast": contrast,
+        "margin": suite.contrast.margin if suite.contrast is not None else None,
         "cells": [
             {
                 "id": cell.spec.id if cell.spec else None,
@@ -98,8 +117,9 @@ def write_plan(folder: Path, plan: Plan, command: str) -> None:
                 "seed": cell.seed,
                 "axes": dict(cell.axes),
                 "skip": cell.skip,
+                "stage": cell.stage,
             }
-            for cell in plan.cells
+            for cell in cells
         ],
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveFloat, field_validator
 
 from altgrad_core.interfaces.plugin import Settings
 from altgrad_core.planning.document import Document
 from altgrad_core.planning.draft import Assignment, Draft, lookup, same
+from altgrad_core.planning.tune import TuneSettings
 
 
 class Contrast(Settings):
@@ -21,6 +22,11 @@ class Contrast(Settings):
     baseline: str = Field(description="the value to compare with")
     treatment: str = Field(description="the value that is compared")
     metric: str = Field("final/test/f1_micro_tuned", description="the metric that decides")
+    margin: PositiveFloat | None = Field(
+        None,
+        description="the smallest difference that would matter, declared before the runs; without "
+        "it, no group can be found equivalent",
+    )
 
     @field_validator("baseline", "treatment", mode="before")
     @classmethod
@@ -73,6 +79,8 @@ class Suite:
     forced: tuple[Assignment, ...] = ()
     """Overrides, put over every cell last."""
     contrast: Contrast | None = None
+    tune: TuneSettings = field(default_factory=TuneSettings)
+    """How learning rates are chosen where ``training.learning_rate`` is ``auto``."""
     notes: tuple[str, ...] = ()
     """What overrides changed beyond the setting that they name."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from altgrad_core._files import write_text
 from altgrad_core.errors import UserError
-from altgrad_core.planning.plan import Plan
+from altgrad_core.planning.plan import Cell, Plan
 from altgrad_core.planning.sections import as_sections
-from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import dump_yaml
+from altgrad_core.planning.tune import AUTO
 
 
 def export_plan(plan: Plan, folder: Path | str) -> list[Path]:
@@ -22,7 +23,7 @@ def export_plan(plan: Plan, folder: Path | str) -> list[Path]:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: name a folder to export to.")
-    texts = {folder / f"{label}.yaml": _text(plan, specs) for label, specs in _conditions(plan)}
+    texts = {folder / f"{label}.yaml": _text(plan, cells) for label, cells in _conditions(plan)}
     other = [
         path
         for path, text in texts.items()
@@ -40,23 +41,34 @@ def export_plan(plan: Plan, folder: Path | str) -> list[Path]:
     return list(texts)
 
 
-def _conditions(plan: Plan) -> list[tuple[str, list[RunSpec]]]:
-    found: dict[str, list[RunSpec]] = {}
+def _conditions(plan: Plan) -> list[tuple[str, list[Cell]]]:
+    found: dict[str, list[Cell]] = {}
     for cell in plan.cells:
-        if cell.spec is not None:
-            found.setdefault(cell.label, []).append(cell.spec)
+        if cell.spec or cell.template:
+            found.setdefault(cell.label, []).append(cell)
     return list(found.items())
 
 
-def _text(plan: Plan, specs: Sequence[RunSpec]) -> str:
-    first = specs[0]
-    ids = ", ".join(f"{spec.id} (seed {spec.seed})" for spec in specs)
+def _text(plan: Plan, cells: Sequence[Cell]) -> str:
+    label = cells[0].label
+    ids = ", ".join(f"{cell.spec.id} (seed {cell.seed})" for cell in cells if cell.spec)
     header = (
-        f"# {first.condition} of the suite {plan.suite.name}, every default written out.\n"
-        f"# Run it alone:  altgrad-bench run {first.condition}.yaml\n"
-        f"# Its runs, as in the suite:  {ids}\n\n"
+        f"# {label} of the suite {plan.suite.name}, every default written out.\n"
+        f"# Run it alone:  altgrad-bench run {label}.yaml\n"
     )
-    head = {"name": f"{plan.suite.name}-{first.condition}", "description": plan.suite.description}
-    body = [head, {"seeds": [spec.seed for spec in specs]}]
-    body += [{section: values} for section, values in as_sections(first).items() if values]
+    header += f"# Its runs, as in the suite:  {ids}\n\n" if ids else "\n"
+    head = {"name": f"{plan.suite.name}-{label}", "description": plan.suite.description}
+    body: list[dict[str, Any]] = [head, {"seeds": [cell.seed for cell in cells]}]
+    body += [{section: values} for section, values in _sections(cells[0]).items() if values]
+    if cells[0].waits:
+        body.append({"tune": plan.suite.tune.model_dump(mode="json")})
     return header + "\n".join(map(dump_yaml, body))
+
+
+def _sections(cell: Cell) -> dict[str, dict[str, Any]]:
+    spec = cell.spec or cell.template
+    assert spec is not None
+    sections = as_sections(spec)
+    if cell.waits:
+        sections["training"]["learning_rate"] = AUTO
+    return sections

@@ -23,7 +23,7 @@ class Override:
     @property
     def structural(self) -> bool:
         """Whether it replaces a part of the file (``seeds``, ``include``, …) and not a setting."""
-        return self.key in STRUCTURE or self.key.startswith("contrast.")
+        return self.key in STRUCTURE or self.key.startswith(("contrast.", "tune."))
 
 
 def parse_overrides(texts: Sequence[str]) -> list[Override]:

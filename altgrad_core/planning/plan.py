@@ -1,20 +1,25 @@
-"""Suite -> Plan: before anything runs, each cell is complete and valid, or has a reason to skip."""
+"""Suite -> Plan: before anything runs, each cell is complete and valid, or has a reason to skip.
+
+Where a learning rate is ``auto``, a cell is complete but for that: the runner makes the tuning runs
+first (:func:`plan_tuning`), and plans again with what they chose.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from altgrad_core.errors import UserError
 from altgrad_core.planning.declaration import Suite
 from altgrad_core.planning.draft import lookup
 from altgrad_core.planning.identity import canonical, identity, run_id
 from altgrad_core.planning.known import refuse_unknown_key
-from altgrad_core.planning.labels import design_axes, labels
+from altgrad_core.planning.labels import axis_label, design_axes, labels
 from altgrad_core.planning.resolve import Resolved, resolve
 from altgrad_core.planning.sections import as_sections, short_format
 from altgrad_core.planning.spec import RunSpec
+from altgrad_core.planning.tune import AUTO
 from altgrad_core.quantization.settings import FORMAT_KEYS, FormatChoice
 from altgrad_core.registry.catalog import Catalog
 from altgrad_core.registry.catalog import catalog as installed
@@ -30,6 +35,14 @@ class Cell:
     """The axes along which the conditions differ independently: dotted key -> value."""
     spec: RunSpec | None
     skip: str | None = None
+    stage: Literal["final", "tune"] = "final"
+    template: RunSpec | None = None
+    """Of a cell that waits: its settings without learning rate, id and fingerprint."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether its learning rate is still to be tuned."""
+        return self.template is not None
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,11 @@ class Plan:
     suite: Suite
     cells: tuple[Cell, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def tuned(self) -> list[str]:
+        """The conditions whose learning rate is still to be tuned."""
+        return list(dict.fromkeys(cell.label for cell in self.cells if cell.waits))
 
     @property
     def specs(self) -> list[RunSpec]:
@@ -54,6 +72,7 @@ class Plan:
             "source": self.suite.source,
             "seeds": list(self.suite.seeds),
             "contrast": contrast.model_dump(mode="json") if contrast else None,
+            "tune": self.suite.tune.model_dump(mode="json") if self.tuned else None,
             "notes": list(self.notes),
             "cells": [
                 {
@@ -62,6 +81,7 @@ class Plan:
                     "id": cell.spec.id if cell.spec else None,
                     "axes": cell.axes,
                     "skip": cell.skip,
+                    "waits": cell.waits,
                     "spec": cell.spec.model_dump(mode="json") if cell.spec else None,
                 }
                 for cell in self.cells
@@ -78,6 +98,10 @@ class _Condition:
     seeds: list[int]
 
     @property
+    def tuned(self) -> bool:
+        return self.resolved.tuned
+
+    @property
     def formats(self) -> dict[str, FormatChoice | None]:
         quantization = self.resolved.spec.quantization
         return {f"quantization.{key}": getattr(quantization, key) for key in FORMAT_KEYS}
@@ -87,27 +111,48 @@ class _Condition:
 class _Planner:
     suite: Suite
     catalog: Catalog
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """What was chosen for conditions whose learning rate is tuned."""
     notes: list[str] = field(default_factory=list)
     matched: set[int] = field(default_factory=set)
     """Which exclusions matched a cell."""
     fingerprints: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def plan(self) -> Plan:
-        for exclusion in self.suite.exclude:
-            for path, _ in exclusion.wanted:
-                refuse_unknown_key(path, exclusion.document, self.catalog)
-        conditions = self.merged(list(self.conditions()))
+        conditions = self.kept()
         self.notes += [
             f"{one.document.where()}: exclude matches no cell"
             for index, one in enumerate(self.suite.exclude)
             if index not in self.matched
         ]
         cells = tuple(self.cells(conditions))
-        if not any(cell.spec for cell in cells):
+        if not any(cell.spec or cell.waits for cell in cells):
             raise UserError(_nothing(self.suite, cells))
         for condition in conditions:
             self.notes += condition.resolved.notes
         return Plan(self.suite, cells, tuple(dict.fromkeys((*self.suite.notes, *self.notes))))
+
+    def tuning(self, rates: Sequence[float]) -> Iterator[Cell]:
+        """The tuning runs: every tuned condition at every rate with every tuning seed."""
+        tune = self.suite.tune
+        for condition, label, axes in self.named(self.kept()):
+            if not condition.tuned or condition.resolved.missing:
+                continue
+            for rate in rates:
+                changes = {"learning_rate": rate}
+                if tune.max_steps is not None:
+                    changes["max_steps"] = tune.max_steps
+                resolved = _with_training(condition.resolved, changes)
+                for seed in tune.seeds:
+                    cell = self.cell(resolved, tuning_label(label, rate), seed, axes)
+                    yield replace(cell, stage="tune")
+
+    def kept(self) -> list[_Condition]:
+        """The conditions that are not excluded, each once."""
+        for exclusion in self.suite.exclude:
+            for path, _ in exclusion.wanted:
+                refuse_unknown_key(path, exclusion.document, self.catalog)
+        return self.merged(list(self.conditions()))
 
     def conditions(self) -> Iterator[_Condition]:
         for draft in self.suite.drafts():
@@ -116,6 +161,8 @@ class _Planner:
                 continue
             resolved = resolve(draft, self.catalog)
             sections = as_sections(resolved.spec)
+            if resolved.tuned:
+                sections["training"]["learning_rate"] = AUTO
             seeds = [s for s in seeds if not self.excluded({**sections, "seed": s})]
             if seeds:
                 yield _Condition(resolved, sections, seeds)
@@ -129,7 +176,7 @@ class _Planner:
         """The conditions, each once: two whose runs would have the same ids are one."""
         unique: dict[str, _Condition] = {}
         for condition in conditions:
-            key = canonical(identity(condition.resolved.spec, self.catalog))
+            key = canonical(identity(condition.resolved.spec, self.catalog)) + str(condition.tuned)
             first = unique.setdefault(key, condition)
             if first is not condition:
                 first.seeds = [s for s in self.suite.seeds if s in {*first.seeds, *condition.seeds}]
@@ -137,16 +184,31 @@ class _Planner:
             self.notes.append(f"{repeated} of the conditions repeat others and are not run twice")
         return list(unique.values())
 
-    def cells(self, conditions: list[_Condition]) -> Iterator[Cell]:
+    def named(self, conditions: list[_Condition]) -> list[tuple[_Condition, str, dict[str, Any]]]:
+        """The conditions with their labels and the axes along which they differ."""
         keys = self.suite.axis_keys()
         rows = [self.axis_values(keys, condition) for condition in conditions]
         axes = design_axes(keys, rows) if conditions else []
-        named = labels([condition.resolved.head for condition in conditions], axes, rows)
+        found = labels([condition.resolved.head for condition in conditions], axes, rows)
+        return [
+            (condition, label, {key: row[key] for key in axes if key in row})
+            for condition, label, row in zip(conditions, found, rows, strict=True)
+        ]
+
+    def cells(self, conditions: list[_Condition]) -> Iterator[Cell]:
+        named = self.named(conditions)
         for seed in self.suite.seeds:
-            for condition, label, row in zip(conditions, named, rows, strict=True):
-                if seed in condition.seeds:
-                    chosen = {key: row[key] for key in axes if key in row}
-                    yield self.cell(condition.resolved, label, seed, chosen)
+            for condition, label, axes in named:
+                if seed not in condition.seeds:
+                    continue
+                resolved = condition.resolved
+                if condition.tuned and label in self.rates:
+                    resolved = _with_training(resolved, {"learning_rate": self.rates[label]})
+                elif condition.tuned and not resolved.missing:
+                    template = resolved.spec.model_copy(update={"condition": label, "seed": seed})
+                    yield Cell(label, seed, axes, None, template=template)
+                    continue
+                yield self.cell(resolved, label, seed, axes)
 
     def axis_values(self, keys: list[str], condition: _Condition) -> dict[str, Any]:
         """The condition's values of those keys that it has; a format in its shortest form."""
@@ -183,13 +245,33 @@ class _Planner:
         return self.fingerprints[key]
 
 
-def plan_suite(suite: Suite, catalog: Catalog | None = None) -> Plan:
+def plan_suite(
+    suite: Suite, catalog: Catalog | None = None, *, rates: Mapping[str, float] | None = None
+) -> Plan:
     """Expand and validate ``suite`` with the installed plugins, or those of ``catalog``.
 
-    Raises ``UserError`` for a wrong setting (with file and line), for data that cannot be
-    identified, and for a suite of which no cell can be run.
+    ``rates`` are the learning rates that were chosen for conditions where it is ``auto``, by label;
+    without them such cells wait. Raises ``UserError`` for a wrong setting (with file and line), for
+    data that cannot be identified, and for a suite of which no cell can be run.
     """
-    return _Planner(suite, catalog or installed()).plan()
+    return _Planner(suite, catalog or installed(), rates or {}).plan()
+
+
+def plan_tuning(
+    suite: Suite, rates: Sequence[float], catalog: Catalog | None = None
+) -> tuple[Cell, ...]:
+    """The tuning runs of the conditions whose learning rate is ``auto``. Raises as above."""
+    return tuple(_Planner(suite, catalog or installed()).tuning(rates))
+
+
+def tuning_label(label: str, rate: float) -> str:
+    """What a tuning run of the condition ``label`` is called."""
+    return f"{label}_lr={axis_label(rate)}"
+
+
+def _with_training(resolved: Resolved, changes: dict[str, Any]) -> Resolved:
+    training = resolved.spec.training.model_copy(update=changes)
+    return replace(resolved, spec=resolved.spec.model_copy(update={"training": training}))
 
 
 def _nothing(suite: Suite, cells: tuple[Cell, ...]) -> str:

@@ -41,18 +41,31 @@ def plan_table(plan: Plan) -> Table:
     for cell in plan.cells:
         values = [axis_label(cell.axes.get(key)) for key in axes]
         run = [cell.spec.id, str(cell.spec.training.max_steps)] if cell.spec else ["–", "–"]
+        if cell.template is not None:
+            run = ["after tuning", str(cell.template.training.max_steps)]
         row = [cell.label, str(cell.seed), *values, *run]
         row += [cell.skip or ""] if skips else []
-        table.add_row(*map(Text, row), style=None if cell.spec else "dim")
+        table.add_row(*map(Text, row), style=None if cell.skip is None else "dim")
     return table
 
 
 def totals(plan: Plan) -> str:
     """``12 cells: 12 to run, 0 skipped (12 conditions, 1 seed)``."""
-    cells, runs = len(plan.cells), len(plan.specs)
+    cells, runs = len(plan.cells), sum(cell.skip is None for cell in plan.cells)
     conditions = len({cell.label for cell in plan.cells})
     counts = f"{_count(conditions, 'condition')}, {_count(len(plan.suite.seeds), 'seed')}"
-    return f"{_count(cells, 'cell')}: {runs} to run, {cells - runs} skipped ({counts})"
+    text = f"{_count(cells, 'cell')}: {runs} to run, {cells - runs} skipped ({counts})"
+    return f"{text}\n{_tuning(plan)}" if plan.tuned else text
+
+
+def _tuning(plan: Plan) -> str:
+    tune, tuned = plan.suite.tune, len(plan.tuned)
+    rates, seeds = len(tune.learning_rates), len(tune.seeds)
+    return (
+        f"before them {rates * tuned * seeds} tuning runs: {_count(rates, 'learning rate')} x "
+        f"{_count(tuned, 'condition')} x {_count(seeds, 'seed')}, and up to {tune.max_extensions} "
+        "more rates for all conditions while the best of one lies on an edge"
+    )
 
 
 def _count(number: int, word: str) -> str:

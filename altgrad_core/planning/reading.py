@@ -6,16 +6,21 @@ import re
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from altgrad_core.planning.declaration import Axis, Contrast, Exclusion, Suite
 from altgrad_core.planning.document import Document
 from altgrad_core.planning.draft import SECTIONS, Assignment, assignment
+from altgrad_core.planning.tune import TuneSettings
 from altgrad_core.registry.problems import dotted, explain, unknown
 
-STRUCTURE = (*("name", "description", "seeds", "matrix", "zip", "include", "exclude", "contrast"),)
+_ModelT = TypeVar("_ModelT", bound=BaseModel)
+
+STRUCTURE = (
+    *("name", "description", "seeds", "matrix", "zip", "include", "exclude", "contrast", "tune"),
+)
 """The top-level keys of a suite that are not settings of a run."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -39,25 +44,44 @@ def read_suite(parts: Mapping[str, Document], source: str) -> Suite:
     for key in keys:
         if keys.count(key) > 1:
             raise parts["zip"].error(f"{key} is an axis twice, in matrix and zip, or in two zips")
+    seeds = _seeds(parts.get("seeds"))
     return Suite(
         name=_name(parts.get("name"), source),
         description=_description(parts.get("description")),
         source=source,
-        seeds=_seeds(parts.get("seeds")),
+        seeds=seeds,
         base=tuple(assignment(key, parts[key]) for key in SECTIONS if key in parts),
         axes=axes,
         include=tuple(_included(item) for item in _list(parts.get("include"), "include")),
         exclude=tuple(_excluded(item) for item in _list(parts.get("exclude"), "exclude")),
+        tune=_tune(parts.get("tune"), seeds),
     )
 
 
 def read_contrast(document: Document) -> Contrast:
     """The contrast as it was declared."""
+    return _settings(Contrast, "contrast", document)
+
+
+def _tune(document: Document | None, seeds: tuple[int, ...]) -> TuneSettings:
+    if document is None or document.data is None:
+        return TuneSettings()
+    tune = _settings(TuneSettings, "tune", document)
+    if shared := set(tune.seeds) & set(seeds):
+        raise document.error(
+            f"tune.seeds: {min(shared)} is one of the suite's seeds; runs that chose a learning rate "
+            "must not judge it",
+            ("seeds",),
+        )
+    return tune
+
+
+def _settings(model: type[_ModelT], section: str, document: Document) -> _ModelT:
     try:
-        return Contrast.model_validate(document.data)
+        return model.model_validate(document.data)
     except ValidationError as error:
-        problem = explain(error, Contrast)[0]
-        path = dotted(("contrast", *problem.path))
+        problem = explain(error, model)[0]
+        path = dotted((section, *problem.path))
         raise document.error(f"{path}: {problem.message}", problem.path) from error
 
 

@@ -14,6 +14,7 @@ from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import Kind
 from altgrad_core.planning.draft import Draft
 from altgrad_core.planning.spec import PluginChoice, RunSpec
+from altgrad_core.planning.tune import AUTO
 from altgrad_core.quantization.settings import FORMAT_KEYS, FormatChoice, QuantizationSettings
 from altgrad_core.registry.catalog import Catalog
 from altgrad_core.registry.discovery import Registered
@@ -36,6 +37,8 @@ class Resolved:
     missing: tuple[str, ...]
     """What this machine lacks, and settings that make no sense together."""
     notes: tuple[str, ...]
+    tuned: bool = False
+    """Whether the learning rate is ``auto``; the one in ``spec`` is then none."""
 
 
 def resolve(draft: Draft, catalog: Catalog) -> Resolved:
@@ -51,7 +54,9 @@ class _Resolver:
         self.notes: list[str] = []
 
     def resolved(self) -> Resolved:
-        given = self.draft.values.get("training", {})
+        given = dict(self.draft.values.get("training", {}))
+        if tuned := given.get("learning_rate") == AUTO:
+            del given["learning_rate"]
         training = self.validated(TrainingSettings, given, ("training",))
         quantization = self.quantization()
         task, optimizer = self.task(), self.optimizer()
@@ -78,7 +83,8 @@ class _Resolver:
             trackers=self.trackers(),
             distributions=dict(sorted(distributions.items())),
         )
-        return Resolved(spec, "_".join(heads), tuple(dict.fromkeys(needs)), tuple(self.notes))
+        missing = tuple(dict.fromkeys(needs))
+        return Resolved(spec, "_".join(heads), missing, tuple(self.notes), tuned)
 
     def task(self) -> PluginChoice:
         data = dict(self.draft.values.get("data", {}))

@@ -59,6 +59,8 @@ def _row(folder: Path, cell: dict[str, Any]) -> tuple[str, list[str]]:
     """The status of a cell and its columns: id, status, step, seconds, age, message."""
     if cell["skip"] is not None:
         return "skipped", ["–", "skipped", "–", "–", "–", cell["skip"]]
+    if cell["id"] is None:
+        return "pending", ["–", "pending", "–", "–", "–", "its learning rate is tuned first"]
     directory = RunDirectory(folder / cell["id"])
     status = directory.status()
     name, message = str(status.status), status.message

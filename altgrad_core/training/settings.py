@@ -13,7 +13,9 @@ class TrainingSettings(Settings):
     """How long and how fast a run trains, and when it looks up."""
 
     batch_size: PositiveInt = 16
-    learning_rate: PositiveFloat = 2e-5
+    learning_rate: PositiveFloat = Field(
+        2e-5, description="the peak; in a suite also auto: tuned for each condition, see tune"
+    )
     max_steps: PositiveInt = 5000
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up to learning_rate")
     schedule: Literal["constant", "linear", "cosine"] = "constant"

@@ -1,0 +1,82 @@
+"""The learning-rate protocol of a suite: ``training.learning_rate: auto`` and the ``tune`` section.
+
+Every condition is trained at every rate of one grid, with seeds that serve nothing else, and judged
+on validation data. Where the best mean lies on an edge of the grid, the grid is extended on that
+side, for every condition alike, so that all have the same budget. Free of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+
+from altgrad_core.interfaces.plugin import Settings
+
+AUTO = "auto"
+"""The value of ``training.learning_rate`` that asks for the protocol."""
+
+
+class TuneSettings(Settings):
+    """The ``tune`` section."""
+
+    learning_rates: tuple[PositiveFloat, ...] = Field(
+        (1e-4, 3e-4, 1e-3, 3e-3), description="the grid to begin with, rising"
+    )
+    seeds: tuple[NonNegativeInt, ...] = Field(
+        (1000, 1001), min_length=1, description="seeds of the tuning runs, other than the suite's"
+    )
+    metric: str = Field(
+        "final/validation/f1_micro_tuned", description="what decides: a final metric of validation"
+    )
+    max_extensions: NonNegativeInt = Field(
+        4, description="rates that may be added, on both sides together"
+    )
+    max_steps: PositiveInt | None = Field(
+        None, description="steps of the tuning runs; null: as many as the others"
+    )
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _rising(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
+        if len(rates) < 3 or any(a >= b for a, b in pairwise(rates)):
+            raise ValueError("at least three rates are needed, each larger than the one before")
+        return rates
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("the seeds must differ")
+        return seeds
+
+    @field_validator("metric")
+    @classmethod
+    def _on_validation(cls, metric: str) -> str:
+        if not metric.startswith("final/validation/"):
+            raise ValueError(
+                "learning rates are chosen on validation data: name a metric that begins with "
+                "final/validation/, since the test split must not decide"
+            )
+        return metric
+
+
+def extended(rates: Sequence[float], *, below: bool, above: bool) -> tuple[float, ...]:
+    """The grid with one more rate on each side that is asked for, in the steps of that side."""
+    first, last = rates[0] * rates[0] / rates[1], rates[-1] * rates[-1] / rates[-2]
+    # Three digits: 3e-4 -> 1e-4 -> 3.33e-5, the same on every machine.
+    lower = (float(f"{first:.2e}"),) if below else ()
+    upper = (float(f"{last:.2e}"),) if above else ()
+    return (*lower, *rates, *upper)
+
+
+def best_rate(means: Mapping[float, float], *, lower_is_better: bool = False) -> float:
+    """The rate with the best mean; the smallest of equals. NaN is worse than any number."""
+    sign = -1.0 if lower_is_better else 1.0
+
+    def key(rate: float) -> tuple[float, float]:
+        mean = means[rate]
+        return (sign * mean if mean == mean else -float("inf"), -rate)
+
+    return max(means, key=key)

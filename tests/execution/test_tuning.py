@@ -1,0 +1,131 @@
+"""The learning-rate protocol: planted curves, and a real suite that tunes itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from altgrad_core.execution.options import RunOptions
+from altgrad_core.execution.runner import SuiteResult, run_suite
+from altgrad_core.execution.tuning import choose, edges
+from altgrad_core.interfaces.executor import Job
+from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.suite import load_suite
+from altgrad_core.planning.tune import TuneSettings
+from altgrad_core.results.collect import load_results
+from altgrad_core.results.run_directory import Status
+from altgrad_core.results.stored import read_suite
+
+RATES = (1e-4, 1e-3, 1e-2)
+Curve = Mapping[float, list[tuple[float, bool]]]
+
+
+def chosen(curve: Curve, **settings: object):  # type: ignore[no-untyped-def]
+    tune = TuneSettings.model_validate({"learning_rates": RATES, **settings})
+    scores = {f"a_lr={rate:g}": seeds for rate, seeds in curve.items()}
+    found = choose(tune, tuple(curve), 0, ["a"], scores)
+    return found.conditions["a"], edges(found)
+
+
+def test_an_inner_peak_is_chosen_and_not_censored() -> None:
+    condition, sides = chosen(
+        {1e-4: [(0.2, False)] * 2, 1e-3: [(0.5, False), (0.7, False)], 1e-2: [(0.55, False)] * 2}
+    )
+    assert (condition.chosen, condition.censored, sides) == (1e-3, False, (False, False))
+    assert condition.curve() == {1e-4: (0.2, 0.2), 1e-3: (0.5, 0.7), 1e-2: (0.55, 0.55)}
+    assert condition.largest_stable == 1e-2
+
+
+@pytest.mark.parametrize(
+    ("scores", "sides"), [((0.9, 0.5, 0.1), (True, False)), ((0.1, 0.5, 0.9), (False, True))]
+)
+def test_a_peak_on_an_edge_is_censored(scores: tuple[float, ...], sides: tuple[bool, bool]) -> None:
+    curve = {rate: [(score, False)] for rate, score in zip(RATES, scores, strict=True)}
+    condition, found = chosen(curve)
+    assert condition.censored
+    assert found == sides
+
+
+def test_divergence_counts_as_worst_and_ends_stability() -> None:
+    condition, _ = chosen(
+        {1e-4: [(0.4, False)] * 2, 1e-3: [(0.5, False)] * 2, 1e-2: [(0.95, False), (0.0, True)]}
+    )
+    assert condition.chosen == 1e-3
+    assert condition.largest_stable == 1e-3
+    assert condition.diverged == {"0.0001": 0, "0.001": 0, "0.01": 1}
+
+
+def test_a_rate_that_no_longer_trains_is_not_stable_either() -> None:
+    condition, _ = chosen({1e-4: [(0.4, False)], 1e-3: [(0.5, False)], 1e-2: [(0.24, False)]})
+    assert condition.largest_stable == 1e-3
+
+
+class Log:
+    """Remembers what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.phases: list[tuple[int, int]] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+    def begin(self, total: int, done: int) -> None:
+        self.phases.append((total, done))
+
+    def started(self, job: Job, max_steps: int) -> None: ...
+
+    def progress(self, job: Job, status: Status) -> None: ...
+
+    def finished(self, job: Job, status: Status) -> None: ...
+
+
+def test_a_suite_tunes_itself_and_runs_with_what_it_chose(
+    write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path
+) -> None:
+    suite = write_suite(
+        training={
+            "batch_size": 8,
+            "learning_rate": "auto",
+            "max_steps": 6,
+            "eval_interval": 6,
+            "checkpoint_interval": 6,
+        },
+        matrix={"quantization.format": ["bf16", "e5m2"]},
+        tune={"learning_rates": [1e-4, 1e-3, 1e-2], "seeds": [50], "max_extensions": 1},
+        monitors=[],
+    )
+    plan = plan_suite(load_suite(suite))
+    log = Log()
+    options = RunOptions(runs=tmp_path / "runs", threads=1, cache=own_cache)
+    result: SuiteResult = run_suite(plan, options, log)
+    assert result.ok
+    stored = read_suite(tmp_path / "runs" / "tiny")
+    assert stored.tuning is not None
+    assert set(stored.tuning.conditions) == {"bf16_adamw", "e5m2_adamw"}
+    frame = load_results(tmp_path / "runs" / "tiny")
+    final = frame[frame["stage"] == "final"]
+    assert final["planned"].all()
+    assert not frame[frame["stage"] == "tune"]["planned"].any()
+    assert len(frame[frame["stage"] == "tune"]) == 2 * len(stored.tuning.rates)
+    for _, row in final.iterrows():
+        condition = stored.tuning.conditions[row["condition"]]
+        assert row["learning_rate"] == condition.chosen
+        # The protocol, recomputed from the tuning runs' own records.
+        tuned = frame[frame["condition"].str.startswith(f"{row['condition']}_lr=")]
+        scores = dict(
+            zip(tuned["learning_rate"], tuned["final/validation/f1_micro_tuned"], strict=True)
+        )
+        best = max(scores, key=lambda rate: (scores[rate], -rate))
+        assert condition.chosen == best
+        assert condition.censored == (best in (min(scores), max(scores)))
+    assert log.lines[-1].startswith("  e5m2_adamw") or "preparing" in " ".join(log.lines)
+
+    again = Log()
+    assert run_suite(plan, options, again).ok
+    assert all(total == done for total, done in again.phases), "nothing is run twice"
+    cells = json.loads((tmp_path / "runs" / "tiny" / "plan.json").read_text())["cells"]
+    assert {cell["stage"] for cell in cells} == {"tune", "final"}
