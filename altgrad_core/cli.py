@@ -184,6 +184,40 @@ def report(
     _report(_runs_folder(suite, runs), out, Console())
 
 
+speed = typer.Typer(help="Measure what things cost on this machine.", no_args_is_help=True)
+app.add_typer(speed, name="speed")
+
+
+@speed.command(name="monitors")
+def speed_monitors(
+    suite: Annotated[
+        str, typer.Argument(metavar="SUITE", help="Its first cell gives model, data and format.")
+    ] = "quickstart",
+    set_: SetOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    rounds: Annotated[int, typer.Option(min=3, help="Measured steps of each kind.")] = 20,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+) -> None:
+    """Step time with each monitor alone and with all, as a ratio to none."""
+    from altgrad_core.execution.monitor_speed import measure_monitors
+    from altgrad_core.execution.options import default_cache
+    from altgrad_core.execution.present import speed_table
+    from altgrad_core.planning.plan import plan_suite
+    from altgrad_core.planning.suite import load_suite
+
+    console = Console()
+    plan_ = plan_suite(load_suite(suite, ["monitors=all", *(set_ or ())]))
+    costs = measure_monitors(
+        plan_.specs[0],
+        device=device,
+        cache=default_cache(),
+        rounds=rounds,
+        threads=threads,
+        log=lambda text: _print(console, text),
+    )
+    console.print(speed_table(costs))
+
+
 def _runs_folder(suite: str, runs: Path) -> Path:
     """The folder that holds a suite's runs: given as such, or by the suite's name or file."""
     candidates = [Path(suite), runs / suite, runs / Path(suite).stem]

@@ -162,6 +162,12 @@ def _batch(samples: int) -> Batch:
     return Batch(tensors, samples, tokens=4 * samples)
 
 
+def _probe(samples: int) -> Batch:
+    """The probe batch, from random numbers of its own, as a task's is."""
+    with _seeded():
+        return _batch(samples)
+
+
 def _loss(model: nn.Module, batch: Batch) -> Tensor:
     return nn.functional.mse_loss(model(batch.tensors["inputs"]), batch.tensors["targets"])
 
@@ -170,7 +176,7 @@ def _run(model: nn.Module, clock: Clock) -> Run:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     residency = GridResidency(model)
     residency.attach(optimizer)
-    replayer = Replayer(model, _loss, _batch, device=_DEVICE, seed=0)
+    replayer = Replayer(model, _loss, _probe, device=_DEVICE, seed=0)
     return Run(
         model=model,
         optimizer=optimizer,

@@ -109,11 +109,11 @@ class Trainer:
     def run(self) -> Result:
         """Train to the last step, evaluate, and return the final evaluations."""
         result = Result(self.settings.max_steps)
-        start = self._start()
+        start = self.start()
         self.parts.model.train()
         try:
             for step in range(start + 1, self.settings.max_steps + 1):
-                self._step(step)
+                self.step(step)
         except StopRun as stop:
             result.step, result.stopped = self.view.step, str(stop)
         except Diverged:
@@ -123,7 +123,7 @@ class Trainer:
         self._take(self.parts.panel.end(self.view), result.step, may_stop=False)
         return result
 
-    def _start(self) -> int:
+    def start(self) -> int:
         """Start the monitors, take up the checkpoint if there is one, and return the last step done."""
         outcome = self.parts.panel.start(self.view)
         state = load_checkpoint(self.checkpoint)
@@ -147,7 +147,8 @@ class Trainer:
             self.sink.event(step, event)
         return step
 
-    def _step(self, step: int) -> None:
+    def step(self, step: int) -> None:
+        """Take step number ``step``, with all that is due in it."""
         parts, settings = self.parts, self.settings
         self.view.step = step
         rate = learning_rate(settings, step)

@@ -62,6 +62,10 @@ def loss_of(model: nn.Module, batch: Batch) -> Tensor:
     return total
 
 
+def no_probe(samples: int) -> Batch:
+    raise AssertionError("this bench has no probe batch")
+
+
 class Bench:
     """Drives one monitor over one model by hand.
 
@@ -93,16 +97,12 @@ class Bench:
             device,
             max_steps,
             self.clock,
-            replayer=Replayer(model, loss, probe or self._no_probe, device=device, seed=0),
+            replayer=Replayer(model, loss, probe or no_probe, device=device, seed=0),
             residency=self.residency,
         )
         self.panel = MonitorPanel([("monitor", monitor)])
         self.events: list[Event] = self.panel.start(self.run).events
         self.last: Outcome | None = None
-
-    @staticmethod
-    def _no_probe(samples: int) -> Batch:
-        raise AssertionError("this bench has no probe batch")
 
     def step(
         self,
