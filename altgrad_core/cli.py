@@ -34,6 +34,9 @@ RunsOption = Annotated[
 ]
 
 
+_PIPE_WIDTH = 160
+
+
 def main() -> None:
     """Entry point: users' mistakes are one paragraph and exit code 2, without a traceback."""
     show_traceback = "--traceback" in sys.argv
@@ -53,6 +56,11 @@ def main() -> None:
 def _fail(message: str) -> None:
     Console(stderr=True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
     raise SystemExit(2)
+
+
+def _console() -> Console:
+    """The terminal; in a pipe or a file, lines wide enough for the tables."""
+    return Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH)
 
 
 def _print(console: Console, text: str) -> None:
@@ -84,7 +92,7 @@ def run(
     from altgrad_core.planning.plan import plan_suite
     from altgrad_core.planning.suite import load_suite
 
-    console = Console()
+    console = _console()
     plan_ = plan_suite(load_suite(suite, set_ or ()))
     for note in plan_.notes:
         _print(console, f"note: {note}")
@@ -128,7 +136,7 @@ def plan(
     else:
         from altgrad_core.planning.present import print_plan
 
-        print_plan(plan_, Console())
+        print_plan(plan_, _console())
     if export is not None:
         from altgrad_core.planning.export import export_plan
 
@@ -146,7 +154,7 @@ def list_(
     """List the plugins and suites that are installed."""
     from altgrad_core.registry.present import print_offers
 
-    print_offers(kind, Console())
+    print_offers(kind, _console())
 
 
 @app.command()
@@ -158,7 +166,7 @@ def show(
     """Show one plugin: its settings and facts; for a format, its grid as a picture."""
     from altgrad_core.registry.present import print_offer
 
-    print_offer(kind, name, set_ or (), Console())
+    print_offer(kind, name, set_ or (), _console())
 
 
 @app.command()
@@ -169,7 +177,7 @@ def status(
     """Show how far the runs of a suite are."""
     from altgrad_core.results.overview import print_status
 
-    print_status(_runs_folder(suite, runs), Console())
+    print_status(_runs_folder(suite, runs), _console())
 
 
 @app.command()
@@ -181,7 +189,7 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a suite from its run directories."""
-    _report(_runs_folder(suite, runs), out, Console())
+    _report(_runs_folder(suite, runs), out, _console())
 
 
 speed = typer.Typer(help="Measure what things cost on this machine.", no_args_is_help=True)
@@ -205,7 +213,7 @@ def speed_monitors(
     from altgrad_core.planning.plan import plan_suite
     from altgrad_core.planning.suite import load_suite
 
-    console = Console()
+    console = _console()
     plan_ = plan_suite(load_suite(suite, ["monitors=all", *(set_ or ())]))
     costs = measure_monitors(
         plan_.specs[0],

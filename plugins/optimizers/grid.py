@@ -100,7 +100,7 @@ class GridOptim(torch.optim.AdamW):
         self.settings = settings
         self.geometry = dict(geometry)
         self.generator = generator
-        self._ladders = {p: Ladder.of(g.format) for p, g in geometry.items()}
+        self._ladders: dict[Format, Ladder] = {}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -148,9 +148,15 @@ class GridOptim(torch.optim.AdamW):
         direction: Tensor = mean / (1 - momentum**step)
         return direction
 
+    def _ladder(self, fmt: Format) -> Ladder:
+        """The ends of a format, which a weight may change in the middle of a run."""
+        if fmt not in self._ladders:
+            self._ladders[fmt] = Ladder.of(fmt)
+        return self._ladders[fmt]
+
     def _beyond(self, parameter: nn.Parameter, target: Tensor) -> Tensor:
         """How far beyond the last grid value each target lies, in grid units; almost always 0."""
-        ladder = self._ladders[parameter]
+        ladder = self._ladder(self.geometry[parameter].format)
         excess = target - target.clamp(ladder.lowest, ladder.highest)
         if ladder.gap_below == ladder.gap_above:
             return excess * ladder.gap_above

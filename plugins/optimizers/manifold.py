@@ -23,7 +23,7 @@ from altgrad_core.interfaces.optimizer import OptimizerPlugin
 from altgrad_core.quantization.geometry import latent_position
 from altgrad_plugins.optimizers.adamw import AdamState, adam_state, adam_update, adamw_arguments
 from altgrad_plugins.optimizers.closure import run_closure
-from altgrad_plugins.optimizers.position import pack, unpack
+from altgrad_core.quantization.position import pack, unpack
 from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings
 from altgrad_plugins.optimizers.stiffness import Stiffness
 
@@ -115,7 +115,8 @@ class ManifoldAdamW(torch.optim.AdamW):
 
         Positions are taken under the scale of their time, so a change of scale counts as
         movement, as it does in the stored bits. Zeros before the first step. Raises ``KeyError``
-        for a parameter that is on no grid, or if ``track_position`` is off.
+        for a parameter that is on no grid, or if ``track_position`` is off. Of a weight that has
+        moved to another format, start and end are on two ladders, and the drift means nothing.
         """
         position = self.bit_position(parameter)
         if not self.settings.track_position:

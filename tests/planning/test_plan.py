@@ -436,3 +436,23 @@ def test_wrong_settings_for_one_optimizer(plan_of: PlanOf, override: str, messag
     with pytest.raises(UserError) as caught:
         plan_of(MATRIX, override)
     assert message in str(caught.value)
+
+
+def test_settings_that_make_no_sense_together_are_skipped_with_the_reason(plan_of: PlanOf) -> None:
+    plan = plan_of(
+        """
+        matrix:
+          quantization.residency: [master, grid]
+          quantization.compensation: [none, kahan]
+        """
+    )
+    skips = {cell.label: cell.skip for cell in plan.cells}
+    assert list(skips) == [
+        "bf16_adamw_master",
+        "bf16_adamw_master_kahan",
+        "bf16_adamw_grid",
+        "bf16_adamw_grid_kahan",
+    ]
+    assert skips["bf16_adamw_master_kahan"] is not None
+    assert "a master loses nothing" in skips["bf16_adamw_master_kahan"]
+    assert sum(skip is not None for skip in skips.values()) == 1

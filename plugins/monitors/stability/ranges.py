@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from altgrad_core.interfaces.format import Format
+from altgrad_core.quantization.rounding import GridNumbers
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,20 @@ class Range:
         to_zero = (grid >= self.low) & (grid <= self.high)
         underflows = torch.count_nonzero(to_zero & (x != 0))
         return known(overflows, scale), known(underflows, scale)
+
+
+def first_normal_rung(fmt: Format) -> float | None:
+    """The rung of the smallest normal value; inf where all values are subnormal, as without exponent.
+
+    None for a format that does not say where its normal values begin: one that is only a table.
+    """
+    numbers = getattr(fmt, "numbers", None)
+    if not isinstance(numbers, GridNumbers):
+        return None
+    smallest = 2.0**numbers.min_exponent
+    if smallest > fmt.max_finite:
+        return math.inf
+    return float(fmt.to_rung(torch.tensor([smallest])))
 
 
 def known(count: Tensor, scale: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from altgrad_core.interfaces.monitor import Monitor
 from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_plugins.monitors.stability.ranges import Range
 
+SMALLEST_NORMAL = {"e5m2": 2.0**-14, "e0m7": math.inf, "e2m5": 1.0}
 LADDER = ("e0m7", "e1m6", "e2m5", "e3m4", "e4m3", "e5m2", "e6m1", "e7m0", "bf16", "fp32")
 
 
@@ -126,6 +127,8 @@ def test_every_count_is_that_of_a_count_by_hand(
             "update_lost": int(((update != 0) & (update.abs() < ulp / 2)).sum()),
         }
         counts["weight_overflow"], counts["weight_underflow"] = by_hand(weight, scale, fmt)
+        grid = fmt.round(weight / scale).abs()
+        counts["weight_subnormal"] = int(((grid > 0) & (grid < SMALLEST_NORMAL[name])).sum())
         x = seen[layer]
         inputs_scale = power_of_two_scale(x, inputs_fmt)
         over, under = by_hand(x, inputs_scale, inputs_fmt)
