@@ -15,7 +15,7 @@ from altgrad_core.interfaces.monitor import Event, Monitor, Observation, RunView
 from altgrad_core.interfaces.task import Batch, Evaluation, Split, Task
 from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.residency import GridResidency
-from altgrad_core.quantization.surgery import change_format
+from altgrad_core.quantization.surgery import change_format, quantize_model
 from altgrad_core.registry.build import load_format
 from altgrad_core.training.divergence import Diverged
 from altgrad_core.training.loop import Parts, Trainer
@@ -122,6 +122,7 @@ def trainer(
     sink: Memory,
     task: Task | None = None,
     monitor: Monitor | None = None,
+    format: str | None = None,
     **changes: Any,
 ) -> Trainer:
     settings = TrainingSettings.model_validate(
@@ -141,6 +142,8 @@ def trainer(
     panel = MonitorPanel([("counting", monitor or Counting())])
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     generator = torch.Generator()
+    if format is not None:
+        quantize_model(model, load_format(format), residency="grid", rounding="stochastic")
     residency = GridResidency(model, generator)
     residency.attach(optimizer)
     weights = weight_geometry(model)
@@ -271,3 +274,60 @@ def test_a_monitor_may_end_the_run(tmp_path: Path) -> None:
     assert (result.step, result.stopped) == (6, "monitor counting: enough")
     assert max(step for step, _, _ in sink.lines) == 6
     assert [kind for _, kind, _ in sink.lines].count("final") == 1
+
+
+class Intervening(Monitor):
+    """Skips the update of step 3, and moves the weight to another format after step 5."""
+
+    intervenes = True
+
+    def __init__(self) -> None:
+        self.formats: list[str] = []
+
+    def before_update(self, step: StepView) -> Observation:
+        return Observation(skip_update=step.step == 3)
+
+    def after_update(self, step: StepView) -> Observation:
+        self.formats.append(step.weights["0.weight"].format.name)
+        return Observation(shifts={"0.weight": "e3m4"} if step.step == 5 else {})
+
+
+def test_an_update_can_be_skipped(tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+
+    class Watching(Intervening):
+        def after_update(self, step: StepView) -> Observation:
+            seen.append(step.model.get_parameter("0.weight").detach().clone())
+            return Observation()
+
+    trainer(tmp_path / "a", Memory(), monitor=Watching()).run()
+    assert torch.equal(seen[1], seen[2])
+    assert not torch.equal(seen[2], seen[3])
+
+
+@pytest.mark.parametrize("cut", [5, 7, 9])
+def test_a_format_shift_outlives_a_restart_bit_for_bit(tmp_path: Path, cut: int) -> None:
+    monitor = Intervening()
+    whole = trainer(tmp_path / "whole", Memory(), monitor=monitor, format="e5m2")
+    whole.run()
+    assert monitor.formats == ["e5m2"] * 5 + ["e3m4"] * 6
+
+    class Killed(BaseException):
+        pass
+
+    class Cut(Regression):
+        def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+            if step == cut and batch_size == 8:
+                raise Killed
+            return super().batch(step, batch_size, seed)
+
+    folder = tmp_path / "cut"
+    with pytest.raises(Killed):
+        trainer(folder, Memory(), task=Cut(), monitor=Intervening(), format="e5m2").run()
+    resumed = trainer(folder, Memory(), monitor=Intervening(), format="e5m2")
+    resumed.run()
+    one, two = resumed.parts.model.state_dict(), whole.parts.model.state_dict()
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    formats = [geometry.format.name for geometry in resumed.parts.weights.values()]
+    assert formats == ["e3m4", "e5m2"]

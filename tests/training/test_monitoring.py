@@ -405,3 +405,35 @@ def test_the_conformance_check_passes_good_monitors() -> None:
     random = torch.get_rng_state()
     check_monitor(Monitor())
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_only_interventions_may_act(run: Any) -> None:
+    class Acting(Recorder):
+        intervenes = True
+
+    for what in ({"skip_update": True}, {"shifts": {"0.weight": "e3m4"}}):
+        plain = MonitorPanel([("plain", Recorder(before_update=Observation(**what)))])
+        view = views.StepView(run, torch.tensor(0.0))
+        assert not plain.before_update(view).skip_update
+        outcome = plain.after_update(view)
+        assert not outcome.shifts
+        assert "intervenes = True" in outcome.events[0].message
+        acting = MonitorPanel([("acting", Acting(before_update=Observation(**what)))])
+        view = views.StepView(run, torch.tensor(0.0))
+        assert acting.before_update(view).skip_update == bool(what.get("skip_update"))
+        assert acting.after_update(view).shifts == what.get("shifts", {})
+
+
+def test_interventions_come_first_so_that_others_see_what_the_optimizer_gets(run: Any) -> None:
+    order: list[str] = []
+
+    class Named(Monitor):
+        def __init__(self, name: str, intervenes: bool = False) -> None:
+            self.name, self.intervenes = name, intervenes
+
+        def before_update(self, step: StepView) -> None:
+            order.append(self.name)
+
+    panel = MonitorPanel([("a", Named("a")), ("b", Named("b", True)), ("c", Named("c"))])
+    panel.before_update(views.StepView(run, torch.tensor(0.0)))
+    assert order == ["b", "a", "c"]
