@@ -1,14 +1,15 @@
 """What monitors cost: step times with each monitor alone and with all, as ratios to none.
 
-Every variant is a run of its own with the same model, data and seed. In each round every variant takes
-one step in which its monitors measure and one in which none is due, in turn, in one process, so that
-a machine whose speed drifts slows all alike. With the medians ``t_due`` and ``t_other`` of a
+Every variant is a run of its own with the same model, data and seed, all in one process. In each round
+every variant takes one step in which its monitor measures and one in which it does not, in turn, so
+that a machine whose speed drifts slows all alike. With the medians ``t_due`` and ``t_other`` of a
 monitor, and ``t_none`` of the variant without monitors, the average step at the monitor's interval k is
 
     t = t_other + (t_due − t_other) / k        ratio = t / t_none
 
-The variant ``all`` is measured in steps where none is due, and what each adds when due is added at
-its own interval. A round with every monitor due at once would weigh them by no interval at all.
+*All together* is measured as it is lived through: a window of consecutive steps, in small portions in
+turn with the same steps without monitors, so that work that monitors share counts once. To this is
+added what those cost whose interval is longer than the window, as above.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ from altgrad_core.results.run_directory import RecordKind
 from altgrad_core.training.loop import Trainer
 
 NONE, ALL = "none", "all"
+WINDOW = 200
+"""Steps over which all monitors are measured together."""
+_WINDOWS, _PORTION = 3, 10
+_FAR = 10**7
+"""A step where no monitor has been before; a multiple of every usual interval."""
 _NEVER = 10**9
 _WARMUP = 3
 
@@ -70,11 +76,16 @@ def measure_monitors(
             name: _Variant(spec, choices, task, place, Path(folder) / name)
             for name, choices in variants.items()
         }
-        log(f"{len(runs)} variants, {rounds} rounds, {place}")
+        log(f"{len(runs) - 2} monitors, {rounds} rounds, {place}")
         for number in range(_WARMUP + rounds):
-            for variant in runs.values():
-                variant.round(keep=number >= _WARMUP)
-    return tuple(_costs(runs, {c.name: _interval(c) for c in spec.monitors}))
+            for name, variant in runs.items():
+                if name != ALL:
+                    variant.round(keep=number >= _WARMUP)
+        log(f"all together: {_WINDOWS} windows of {WINDOW} steps")
+        intervals = {c.name: _interval(c) for c in spec.monitors}
+        singles = _costs(runs, intervals)
+        together = _together(runs[NONE], runs[ALL])
+    return (*singles, _all(singles, together))
 
 
 class _Variant:
@@ -103,13 +114,17 @@ class _Variant:
         self.other: list[float] = []
 
     def round(self, *, keep: bool) -> None:
-        """A step in which the monitor measures (of several: the rarest), and one in which none does."""
+        """A step in which the monitor measures, and one in which it does not."""
         self._count += 1
         base = 2 * self._count * self._interval
         for steps, number in ((self.due, base), (self.other, base + 1)):
             seconds = self._timed(number)
             if keep:
                 steps.append(1000 * seconds)
+
+    def portion(self, first: int, count: int) -> float:
+        """Milliseconds of ``count`` consecutive steps from ``first`` on."""
+        return 1000 * sum(self._timed(first + number) for number in range(count))
 
     def _timed(self, step: int) -> float:
         self._wait()
@@ -144,15 +159,31 @@ def _interval(choice: PluginChoice) -> int:
 
 
 def _costs(runs: Mapping[str, _Variant], intervals: Mapping[str, int]) -> list[MonitorCost]:
+    """``none``, and each monitor alone."""
     none = statistics.median([*runs[NONE].due, *runs[NONE].other])
     found = [MonitorCost(NONE, 0, none, none, none, 1.0)]
-    added = 0.0
     for name, interval in intervals.items():
         due, other = (statistics.median(t) for t in (runs[name].due, runs[name].other))
-        extra = (due - other) / interval
-        added += extra
-        found.append(MonitorCost(name, interval, due, other, other + extra, (other + extra) / none))
-    due, other = (statistics.median(t) for t in (runs[ALL].due, runs[ALL].other))
-    average = other + added
-    found.append(MonitorCost(ALL, 0, due, other, average, average / none))
+        average = other + (due - other) / interval
+        found.append(MonitorCost(name, interval, due, other, average, average / none))
     return found
+
+
+def _together(none: _Variant, every: _Variant) -> float:
+    """The median over windows of the ratio of all monitors to none."""
+    ratios = []
+    for window in range(_WINDOWS + 1):
+        spent = [0.0, 0.0]
+        for first in range(1, WINDOW, _PORTION):
+            start = _FAR + window * WINDOW + first
+            for index, variant in enumerate((none, every)):
+                spent[index] += variant.portion(start, _PORTION)
+        ratios.append(spent[1] / spent[0])
+    return statistics.median(ratios[1:])  # the first warms up
+
+
+def _all(singles: Sequence[MonitorCost], together: float) -> MonitorCost:
+    none = singles[0].average
+    rare = [cost for cost in singles[1:] if cost.interval > WINDOW]
+    ratio = together + sum((cost.due - cost.other) / cost.interval for cost in rare) / none
+    return MonitorCost(ALL, 0, none, none, ratio * none, ratio)

@@ -26,7 +26,7 @@ def speed_table(costs: Sequence[MonitorCost]) -> Table:
             cost.name,
             str(cost.interval) if alone else "–",
             f"{cost.due:.2f}" if alone else "–",
-            f"{cost.other:.2f}",
+            f"{cost.other:.2f}" if cost.name != ALL else "–",
             f"{cost.average:.2f}",
             f"{cost.ratio:.3f}",
         )

@@ -10,7 +10,7 @@ from altgrad_core.interfaces.plugin import Settings
 class LayerSettings(Settings):
     """For monitors of weights; each has a default interval of its own."""
 
-    interval: PositiveInt = Field(10, description="steps between measurements")
+    interval: PositiveInt = Field(20, description="steps between measurements")
     layers: tuple[str, ...] = Field(
         ("*",), min_length=1, description="fnmatch patterns of the weights to watch"
     )

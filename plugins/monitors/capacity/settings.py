@@ -10,7 +10,7 @@ from altgrad_plugins.monitors.settings import LayerSettings
 class CodeUsageSettings(LayerSettings):
     """Settings of ``code_usage``."""
 
-    interval: PositiveInt = Field(50, description="steps between measurements")
+    interval: PositiveInt = Field(100, description="steps between measurements")
     collapse: float = Field(
         0.5,
         ge=0,
@@ -22,4 +22,4 @@ class CodeUsageSettings(LayerSettings):
 class UniformitySettings(LayerSettings):
     """Settings of ``uniformity``."""
 
-    interval: PositiveInt = Field(100, description="steps between measurements")
+    interval: PositiveInt = Field(200, description="steps between measurements")

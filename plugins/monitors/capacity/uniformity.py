@@ -4,11 +4,11 @@
 the same step on the ladder, in rungs, with ``b`` the real-valued position (``latent_position``:
 the rung, and the way from it in units of the gap). Over the weights with ``Δw ≠ 0`` of a layer:
 
-==================  =============================================================  ====
-``correlation``     Pearson's correlation of |Δb| and |Δw|                         –
-``stiffness_cv``    coefficient of variation of the gap S(w): its standard         –
-                    deviation (with 1/n) over its mean
-==================  =============================================================  ====
+================  ========================================================================  ====
+``correlation``   Pearson's correlation of |Δb| and |Δw|                                    –
+``stiffness_cv``  coefficient of variation of the gap S(w): its standard deviation (with    –
+                  1/n) over its mean
+================  ========================================================================  ====
 
 On a uniform grid under one scale Δb = Δw / S with one S: the correlation is 1 and the variation 0. Where
 the gap follows the weight, as in floating point, equal steps of two weights are unequal in bits: the

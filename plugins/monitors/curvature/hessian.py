@@ -55,7 +55,7 @@ class Hessian:
         flat = torch.from_numpy(np.ascontiguousarray(vector.ravel())).to(
             self.weights[0].device, self.weights[0].dtype
         )
-        pieces = flat.split([weight.numel() for weight in self.weights])
+        pieces = torch.split_with_sizes(flat, [weight.numel() for weight in self.weights])
         shaped = [p.view(w.shape) for p, w in zip(pieces, self.weights, strict=True)]
         product = torch.cat([piece.flatten() for piece in self.product(shaped)])
         result: _Vector = product.double().cpu().numpy()

@@ -4,18 +4,19 @@ Let ``u`` be where the optimizer wanted a weight, ``v`` the grid value nearest t
 the gap that ``u`` lies in, all under the scale by which ``u`` is rounded. For a master ``u`` is the new
 master; a resident weight is rounded to the grid after this measurement. With ``d = |u − v| / S(u)``:
 
-=================  ===========================================  ====  =================
-metric             definition                                   unit  where d is uniform
-=================  ===========================================  ====  =================
-``mean``           mean of d                                    ULP   1/4
-``rms``            sqrt(mean d²)                                ULP   1/sqrt(12)
+=================  ========================================  ====  ==================
+metric             definition                                unit  where d is uniform
+=================  ========================================  ====  ==================
+``mean``           mean of d                                 ULP   1/4
+``rms``            sqrt(mean d²)                             ULP   1/sqrt(12)
 ``near_midpoint``  share of the weights with |d − ½| ≤ 1/16  –     1/8
-=================  ===========================================  ====  =================
+=================  ========================================  ====  ==================
 
-d is at most ½ within the grid, and grows without bound beyond its ends. Where updates are much
-larger than the gaps, d is uniform; a resident weight that is moved by less than a gap stays near 0. What
-Kahan compensation adds before rounding is not in ``u``. ``all`` is over the weights of all watched layers.
-A NaN or inf makes a layer NaN.
+d is at most ½ within the grid, and grows without bound beyond its ends. Of a master d is uniform, or
+nearly so, where its updates have long been finer than the gaps; a resident weight starts each step
+on the grid, so d is the part of its update that rounding has to decide about. What Kahan compensation
+adds before rounding is not in ``u``. ``all`` is over the weights of all watched layers. A NaN or inf
+makes a layer NaN.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 For the intended update ``Δ = u − w`` (``u`` is where the optimizer wanted the weight) and the gap
 ``S(w)`` of the grid at the old weight, under the scale of the step, let ``m = |Δ| / S(w)``, in rungs of the
-format. A step of a resident weight with m < ½ is lost to rounding to nearest.
+format. A step of a resident weight with m < ½ is lost to rounding to nearest, unless the gap on the
+side it goes to is smaller.
 
 ============================  =============================================================  =====
 ``median``, ``q90``, ``q99``  quantiles (50, 90, 99 %) of m: the least value that so many    rungs

@@ -14,7 +14,7 @@ class FlipsSettings(LayerSettings):
 class StiffnessSettings(LayerSettings):
     """Settings of ``stiffness``."""
 
-    interval: PositiveInt = Field(100, description="steps between measurements")
+    interval: PositiveInt = Field(200, description="steps between measurements")
     binades: int = Field(
         16, ge=1, le=16, description="bins of the histogram; the last one takes what lies below"
     )
@@ -27,7 +27,7 @@ class StiffnessSettings(LayerSettings):
 class DistanceSettings(LayerSettings):
     """Settings of ``distance``."""
 
-    interval: PositiveInt = Field(50, description="steps between measurements")
+    interval: PositiveInt = Field(100, description="steps between measurements")
 
 
 class MotionSettings(LayerSettings):
@@ -40,7 +40,7 @@ class ReversalsSettings(LayerSettings):
     """Settings of ``reversals``."""
 
     interval: PositiveInt = Field(
-        20, description="steps between measurements; a flip in between is not seen"
+        50, description="steps between measurements; a flip in between is not seen"
     )
 
 

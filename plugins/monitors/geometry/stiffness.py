@@ -3,17 +3,17 @@
 ``S = S(w)`` is the gap between grid values at a weight ``w`` before the update, scale included: in
 units of the weight, for a master where the master stands.
 
-==========================  =============================================================  ====
-``log2_q05`` … ``log2_q95`` quantiles (5, 25, 50, 75, 95 %) of log2 S: the least value      log2
-                            that so many of the weights do not exceed
-``rms_per_amax``            sqrt(mean S²) / max |w|: the gap as a share of the range       –
-``gradient_correlation``    Pearson's correlation of log2 |g| and   log2 S, over the       –
-                            weights with a finite gradient g ≠ 0. NaN where S is constant
-``gradient_spearman``       the same of their ranks (ties share theirs), if ``spearman``   –
-``top_binade``              T = floor(log2 max S)                                          log2
-``binade_0`` …              share of the weights with floor(log2 S) = T − j; the last bin  –
-``binade_15``               also has all that lie lower
-==========================  =============================================================  ====
+============================  =============================================================  ====
+``log2_q05`` … ``log2_q95``   quantiles (5, 25, 50, 75, 95 %) of log2 S: the least value     log2
+                              that so many of the weights do not exceed
+``rms_per_amax``              sqrt(mean S²) / max |w|: the gap as a share of the range       –
+``gradient_correlation``      Pearson's correlation of log2 |g| and log2 S, over the         –
+                              weights with a finite gradient g ≠ 0; NaN where S is constant
+``gradient_spearman``         the same of their ranks (ties share theirs), if ``spearman``   –
+``top_binade``                T = floor(log2 max S)                                          log2
+``binade_0`` … ``binade_15``  share of the weights with floor(log2 S) = T − j; the last bin  –
+                              also has all that lie lower
+============================  =============================================================  ====
 
 The ``binade_*`` are one column of a heat map over training: step × (``top_binade`` − j). A uniform
 grid has its whole weight in ``binade_0``.

@@ -15,7 +15,7 @@ class GradientErrorSettings(LayerSettings):
     """Settings of ``gradient_error``."""
 
     interval: PositiveInt = Field(
-        200, description="steps between measurements, each of which costs about a step"
+        400, description="steps between measurements, each of which costs about a step"
     )
     misaligned: float = Field(
         0.0,
@@ -29,7 +29,7 @@ class GradientNoiseSettings(LayerSettings):
     """Settings of ``gradient_noise``."""
 
     interval: PositiveInt = Field(
-        500, description="steps between measurements, each of which costs about a step"
+        1000, description="steps between measurements, each of which costs about a step"
     )
     parts: int = Field(
         4, ge=2, description="parts that the step's batch is split into, at most its examples"

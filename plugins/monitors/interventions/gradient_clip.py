@@ -105,7 +105,7 @@ def threshold(gradient: Tensor, fmt: Format, margin: float, samples: int) -> Ten
     counted = torch.where((magnitude > 0) & magnitude.isfinite(), magnitude, math.nan)
     binades = math.log2(fmt.max_finite) - math.log2(fmt.min_positive)
     median: Tensor = torch.nanmedian(counted)
-    return median * 2.0 ** (binades - margin)
+    return median * math.exp2(binades - margin)
 
 
 def clip(gradient: Tensor, limit: Tensor) -> Tensor:

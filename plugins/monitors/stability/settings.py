@@ -19,7 +19,7 @@ class AmaxSettings(LayerSettings):
 class OverflowSettings(LayerSettings):
     """Settings of ``overflow``."""
 
-    interval: PositiveInt = Field(50, description="steps between measurements")
+    interval: PositiveInt = Field(100, description="steps between measurements")
     overflow_rate: float | None = Field(
         0.001, ge=0, le=1, description="an event where more of a tensor overflows; 0 or null: never"
     )
@@ -44,7 +44,7 @@ class NonfiniteSettings(Settings):
 class RangeSettings(LayerSettings):
     """Settings of ``range``."""
 
-    interval: PositiveInt = Field(50, description="steps between measurements")
+    interval: PositiveInt = Field(200, description="steps between measurements")
     half_life: float = Field(
         200.0, gt=0, description="steps after which an amax counts half in the moving average"
     )
@@ -59,7 +59,7 @@ class RangeSettings(LayerSettings):
 class StallsSettings(LayerSettings):
     """Settings of ``stalls``."""
 
-    interval: PositiveInt = Field(50, description="steps between measurements")
+    interval: PositiveInt = Field(100, description="steps between measurements")
     threshold: float | None = Field(
         0.99, ge=0, lt=1, description="an event where more updates than that stall; 0 or null: never"
     )
