@@ -66,16 +66,17 @@ class GridResidency:
         """Keep what the optimizer wants of these weights (by parameter name) at the next settling."""
         self._watched.update(name for name in names if name in self._weights)
 
-    def intended(self, name: str) -> Tensor:
+    def intended(self, name: str) -> Tensor | None:
         """The weight as the optimizer wanted it, before it was rounded back. See :meth:`watch`.
 
-        Raises ``KeyError`` if the last settling did not keep it.
+        None if the last settling did not keep it, or nothing has settled since.
         """
-        return self._intended[name]
+        return self._intended.get(name)
 
     def forget(self) -> None:
-        """Drop what was kept for this step."""
+        """Drop what was kept, and what was to be kept, for this step."""
         self._intended = {}
+        self._watched = set()
 
 
 def keep_on_grid(

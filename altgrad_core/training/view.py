@@ -146,7 +146,9 @@ class StepView:
                 f"weight_intended({name!r}) needs weight_before({name!r}) in before_update, so "
                 f"that it is kept before it is rounded."
             )
-        return residency.intended(name)
+        intended = residency.intended(name)
+        # Where the update was skipped, nothing settled and nothing else was intended.
+        return self._weights[name] if intended is None else intended
 
     def rung_before(self, name: str) -> Tensor:
         """Rungs (int32) before the update, under the scale of this step.

@@ -165,3 +165,15 @@ def test_a_change_of_scale_is_no_flip(resident: Run) -> None:
     assert view.rescaled("weight").all()
     assert torch.equal(view.rung_after("weight"), view.rung_before("weight"))
     assert int(resident.weights["weight"].scale_changes()) == 1
+
+
+def test_a_skipped_update_intends_nothing(resident: Run) -> None:
+    assert resident.residency is not None
+    view = StepView(resident, torch.tensor(0.0))
+    before = view.weight_before("weight")
+    view.rung_before("weight")
+    view.mark_updated()
+    assert torch.equal(view.weight_intended("weight"), before)
+    assert torch.equal(view.rung_after("weight"), view.rung_before("weight"))
+    resident.residency.forget()
+    assert not resident.residency._watched

@@ -8,8 +8,6 @@ before the update.
 ==============================  ===================================================================
 ``eigenvalue_1``, ``…_2``, …    the largest eigenvalues of H, by sign; ``all`` only
 ``trace``                       tr H, of a layer that of its own block
-``trace_error``                 standard error of ``trace``: the deviation over its probes,
-                                divided by the root of their number
 ``rounding_loss_nearest``       ½ Σ hᵢᵢ (ŵᵢ − wᵢ)², ŵ the nearest grid value: as it is rounded
 ``rounding_loss_stochastic``    ½ Σ hᵢᵢ Sᵢ² pᵢ (1 − pᵢ): the mean over stochastic roundings, where S
                                 is the gap that w lies in, and p where in it
@@ -18,6 +16,9 @@ before the update.
                                 only, and only where every watched weight has a master
 ``rounding_loss_measured``      loss of the same batch as training rounds it (activations and
                                 autocast included), less L; ``all`` only
+``…_error``                     of ``trace``, ``rounding_loss_nearest``, ``…_stochastic``: the
+                                standard error of the estimate, the deviation over the probes
+                                divided by the root of their number
 ==============================  ===================================================================
 
 Eigenvalues and traces are in units of the loss per squared weight, the others in units of the loss.
@@ -30,9 +31,9 @@ Trace and diagonal are Hutchinson estimates: Bekas, Kokiopoulou & Saad, Appl. Nu
 1214-1229. Eigenvalues: implicitly restarted Lanczos (ARPACK). Random vectors come from a generator of
 this monitor's own, seeded anew at each measurement: two measurements differ by the weights alone.
 
-Memory: the graph of two backward passes, and for the eigenvalues some 20 float64 vectors as long
-as all watched weights, on the host. The eigenvalue solver runs on the host, so each of its products
-waits for the device.
+Memory: the graph of two backward passes, a copy of the watched weights for each probe, and for the
+eigenvalues some 20 float64 vectors of their length on the host. The eigenvalue solver runs on the
+host, so each of its products waits for the device.
 """
 
 from __future__ import annotations
@@ -46,9 +47,13 @@ from torch import Tensor, nn
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.monitor import Observation, StepView
 from altgrad_plugins.monitors.curvature.hessian import Hessian, hutchinson, leading_eigenvalues
-from altgrad_plugins.monitors.curvature.rounding import expected_square, nearest_value
+from altgrad_plugins.monitors.curvature.rounding import (
+    expected_square,
+    nearest_square,
+    nearest_value,
+)
 from altgrad_plugins.monitors.curvature.settings import CurvatureSettings
-from altgrad_plugins.monitors.layers import ALL, LayerMonitor, per_layer, with_total
+from altgrad_plugins.monitors.layers import ALL, LayerMonitor, per_layer
 
 
 @dataclass
@@ -56,9 +61,9 @@ class _Measured:
     """What one step's measurement keeps until after the update."""
 
     losses: dict[str, Tensor] = field(default_factory=dict)
-    """Of the masters: rounding losses to nearest and stochastically, float64, shape (2,)."""
+    """Of the masters: rounding losses to nearest and stochastically, by probe: ``(2, probes)``."""
     diagonals: dict[str, Tensor] = field(default_factory=dict)
-    """Of the resident weights."""
+    """Of the resident weights, by probe."""
 
 
 class CurvatureMonitor(LayerMonitor):
@@ -83,12 +88,13 @@ class CurvatureMonitor(LayerMonitor):
         with step.replay(batch, reference=True) as loss:
             measured = measured - loss.detach().double()
             hessian = Hessian(loss, [geometry.parameter for geometry in weights.values()])
-            found = hutchinson(hessian, chosen.probes, generator)
-            metrics = _traces(list(weights), found.traces)
-            metrics |= self._eigenvalues(hessian, found.traces, generator)
+            diagonals = hutchinson(hessian, chosen.probes, generator)
+            traces = torch.stack([_sums(part) for part in diagonals], 1)
+            metrics = _estimates("trace", list(weights), traces)
+            metrics |= self._eigenvalues(hessian, traces, generator)
             metrics |= _second_order(hessian, weights)
         metrics[f"curvature/{ALL}/rounding_loss_measured"] = measured
-        for (name, geometry), diagonal in zip(weights.items(), found.diagonal, strict=True):
+        for (name, geometry), diagonal in zip(weights.items(), diagonals, strict=True):
             if geometry.resident:
                 step.weight_before(name)  # so that its target is kept
                 self._measured.diagonals[name] = diagonal
@@ -106,11 +112,11 @@ class CurvatureMonitor(LayerMonitor):
         self._measured = _Measured()
         if not losses:
             return None
-        layers = [*losses, ALL]
-        nearest, stochastic = torch.stack(list(losses.values()), 1)
-        metrics = per_layer("curvature", "rounding_loss_nearest", layers, with_total(nearest))
-        rest = per_layer("curvature", "rounding_loss_stochastic", layers, with_total(stochastic))
-        return Observation(metrics | rest)
+        nearest, stochastic = torch.stack(list(losses.values()), 2)
+        metrics = _estimates("rounding_loss_nearest", list(losses), nearest)
+        return Observation(
+            metrics | _estimates("rounding_loss_stochastic", list(losses), stochastic)
+        )
 
     def _eigenvalues(
         self, hessian: Hessian, traces: Tensor, generator: torch.Generator
@@ -139,12 +145,17 @@ def _is_zero(hessian: Hessian, generator: torch.Generator) -> bool:
     return not any(bool(product.any()) for product in hessian.product(vectors))
 
 
-def _traces(layers: Sequence[str], traces: Tensor) -> dict[str, float | Tensor]:
-    """The mean over the probes and its standard error, of each layer and of all."""
-    samples = torch.cat((traces, traces.sum(1, keepdim=True)), 1)
+def _estimates(metric: str, layers: Sequence[str], samples: Tensor) -> dict[str, float | Tensor]:
+    """The mean of ``samples``, ``(probes, layers)``, and its standard error: of each, and of all."""
+    samples, layers = torch.cat((samples, samples.sum(1, keepdim=True)), 1), [*layers, ALL]
     error = samples.std(0) / len(samples) ** 0.5
-    metrics = per_layer("curvature", "trace", [*layers, ALL], samples.mean(0))
-    return metrics | per_layer("curvature", "trace_error", [*layers, ALL], error)
+    metrics = per_layer("curvature", metric, layers, samples.mean(0))
+    return metrics | per_layer("curvature", f"{metric}_error", layers, error)
+
+
+def _sums(samples: Tensor) -> Tensor:
+    """The sum of each of the samples along dimension 0: float64."""
+    return samples.flatten(1).sum(1, dtype=torch.float64)
 
 
 def _second_order(
@@ -169,10 +180,9 @@ def _inner(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     return torch.stack([product.sum(dtype=torch.float64) for product in products]).sum()
 
 
-def _rounding_losses(geometry: WeightGeometry, weight: Tensor, diagonal: Tensor) -> Tensor:
-    """½ Σ hᵢᵢ e for the squared errors e to nearest and of stochastic rounding: ``(2,)``."""
-    squares = (
-        (nearest_value(geometry, weight) - weight).square(),
-        expected_square(geometry, weight),
-    )
-    return torch.stack([0.5 * (diagonal.double() * square.double()).sum() for square in squares])
+def _rounding_losses(geometry: WeightGeometry, weight: Tensor, diagonals: Tensor) -> Tensor:
+    """½ Σ hᵢᵢ e for the squared errors e to nearest and of stochastic rounding: ``(2, probes)``."""
+    rows = []
+    for square in (nearest_square(geometry, weight), expected_square(geometry, weight)):
+        rows.append(torch.stack([0.5 * (h.double() * square).sum() for h in diagonals]))
+    return torch.stack(rows)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -62,34 +61,17 @@ class Hessian:
         return result
 
 
-@dataclass
-class Hutchinson:
-    """Estimates from ``v ⊙ H v`` for random signs ``v``.
-
-    diagonal:
-        mean over the probes, for each weight, in its shape.
-    traces:
-        its sum over each weight, for each probe: float64, ``(probes, weights)``.
-    """
-
-    diagonal: list[Tensor]
-    traces: Tensor
-
-
-def hutchinson(hessian: Hessian, probes: int, generator: torch.Generator) -> Hutchinson:
-    """Diagonal and trace from ``probes`` products, with Rademacher vectors from ``generator``.
+def hutchinson(hessian: Hessian, probes: int, generator: torch.Generator) -> list[Tensor]:
+    """``v ⊙ H v`` for ``probes`` Rademacher vectors: for each weight, ``(probes, *its shape)``.
 
     E[v vᵀ] = I, so ``E[v ⊙ H v] = diag H`` (Bekas, Kokiopoulou & Saad 2007) and its sum is the
     trace (Hutchinson 1990); the sum over one weight is the trace of that weight's own block.
     """
-    diagonal = [torch.zeros_like(weight, requires_grad=False) for weight in hessian.weights]
-    traces = []
+    samples = []
     for _ in range(probes):
         signs = [_signs(weight, generator) for weight in hessian.weights]
-        found = torch._foreach_mul(hessian.product(signs), signs)
-        torch._foreach_add_(diagonal, found, alpha=1 / probes)
-        traces.append(torch.stack([part.sum(dtype=torch.float64) for part in found]))
-    return Hutchinson(diagonal, torch.stack(traces))
+        samples.append(torch._foreach_mul(hessian.product(signs), signs))
+    return [torch.stack(of_weight) for of_weight in zip(*samples, strict=True)]
 
 
 def _signs(like: Tensor, generator: torch.Generator) -> Tensor:

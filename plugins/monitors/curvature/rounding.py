@@ -13,16 +13,21 @@ def nearest_value(geometry: WeightGeometry, weight: Tensor) -> Tensor:
     return torch.where(weight.isnan(), weight, geometry.value(geometry.rung(weight)))
 
 
+def nearest_square(geometry: WeightGeometry, weight: Tensor) -> Tensor:
+    """``(ŵ − w)²`` when ``w`` is rounded to nearest: float64, shape of ``weight``."""
+    return (nearest_value(geometry, weight).double() - weight.double()).square()
+
+
 def expected_square(geometry: WeightGeometry, weight: Tensor) -> Tensor:
     """``E (ŵ − w)²`` when ``w`` is rounded stochastically: S² p (1 − p).
 
     ``S`` is the gap between the two neighbours and ``p`` where ``w`` lies in it. With ``d`` the
     distance to the nearer one that is ``d (S − d)``. Beyond the last grid value there is but one
-    neighbour, and it is ``d²``. Shape of ``weight``.
+    neighbour, and it is ``d²``. float64, shape of ``weight``.
     """
-    nearest = nearest_value(geometry, weight)
-    within = weight - nearest
+    nearest = nearest_value(geometry, weight).double()
+    within = weight.double() - nearest
     rungs = geometry.rung(weight) + within.nan_to_num().sign().to(torch.int32)
-    gap = (geometry.value(rungs) - nearest).abs()
+    gap = (geometry.value(rungs).double() - nearest).abs()
     distance = within.abs()
     return torch.where(gap == 0, distance.square(), distance * (gap - distance))

@@ -2,11 +2,11 @@
 
 In the forward pass of the step, over every example and position of its batch (padding included):
 
-==================  ===========================================================================
-``dead_units``      units of a ReLU that are 0 throughout; units of a GELU or SiLU whose
-                    magnitude stays within ``epsilon`` times the rms of the layer's output
-``dead_unit_rate``  dead_units / units
-==================  ===========================================================================
+===================  ===========================================================================
+``dead_units``       units of a ReLU that are 0 throughout; units of a GELU or SiLU whose
+                     magnitude stays within ``epsilon`` times the rms of the layer's output
+``dead_units_rate``  dead_units / units
+===================  ===========================================================================
 
 The layer is the name of the activation module. Modules are found by their type: ``nn.ReLU``,
 ``nn.GELU``, ``nn.SiLU`` and what transformers has of these. An activation that the model calls as a
@@ -16,14 +16,13 @@ chance; these numbers are of one step, not of the data.
 
 In the backward pass, for each watched weight that has a gradient:
 
-==================  ===========================================================================
+==================  ============================================================================
 ``dead_rows``       rows (output units) whose gradient is 0 in every entry
-``dead_row_rate``   dead_rows / rows
-==================  ===========================================================================
+``dead_rows_rate``  dead_rows / rows
+==================  ============================================================================
 
-All are counts without a unit. ``all`` adds up units and rows. An output that is not finite gives
-NaN. An event ``dead_layer`` names, once, each activation module of which all units, and each weight
-of which all rows are dead.
+``all`` adds up units and rows. An output that is not finite gives NaN. An event ``dead_layer``
+names, once, each activation module of which all units, and each weight of which all rows are dead.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _Counts = Mapping[str, tuple[float, int]]
 
 
 class DeadNeuronsMonitor(LayerMonitor):
-    """``dead_neurons/<layer>/{dead_units, dead_unit_rate, dead_rows, dead_row_rate}``."""
+    """``dead_neurons/<layer>/{dead_units, dead_units_rate, dead_rows, dead_rows_rate}``."""
 
     def __init__(self, settings: DeadNeuronsSettings) -> None:
         super().__init__(settings.interval, settings.layers)
@@ -82,7 +81,7 @@ class DeadNeuronsMonitor(LayerMonitor):
         read = iter(torch.stack(counts).tolist())
         of_units = {name: (next(read), size) for name, (_, size) in units.items()}
         of_rows = {name: (next(read), size) for name, (_, size) in rows.items()}
-        metrics = _metrics("dead_unit", of_units) | _metrics("dead_row", of_rows)
+        metrics = _metrics("dead_units", of_units) | _metrics("dead_rows", of_rows)
         events = self._events(of_units, "units say nothing on this batch")
         events += self._events(of_rows, "rows of the weight have no gradient")
         return Observation(metrics, events)
@@ -119,6 +118,6 @@ def _metrics(metric: str, counts: _Counts) -> dict[str, float | Tensor]:
     found, sizes = zip(*counts.values(), strict=True)
     metrics: dict[str, float | Tensor] = {}
     for name, (count, size) in {**counts, ALL: (sum(found), sum(sizes))}.items():
-        metrics[f"dead_neurons/{name}/{metric}s"] = count
+        metrics[f"dead_neurons/{name}/{metric}"] = count
         metrics[f"dead_neurons/{name}/{metric}_rate"] = count / size
     return metrics

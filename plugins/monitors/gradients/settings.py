@@ -10,6 +10,8 @@ from altgrad_plugins.monitors.settings import LayerSettings
 class GradientsSettings(LayerSettings):
     """Settings of ``gradients``."""
 
+    interval: PositiveInt = Field(20, description="steps between measurements")
+
 
 class GradientErrorSettings(LayerSettings):
     """Settings of ``gradient_error``."""

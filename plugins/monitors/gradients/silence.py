@@ -44,12 +44,7 @@ class SilenceProbe:
         self._wanted = wanted
         self._silent: dict[str, dict[int, Tensor]] = {}
         self._error: Exception | None = None
-        self._quantizers = [
-            quantizer
-            for module in model.modules()
-            if isinstance(module, QuantizedModule)
-            for quantizer in module.quantizers()
-        ][:1]
+        self._quantized = [m for m in model.modules() if isinstance(m, QuantizedModule)][:1]
         modules = dict(model.named_modules())
         self._handles = [
             modules[name].register_forward_hook(self._hook(name, limit))
@@ -76,10 +71,13 @@ class SilenceProbe:
             handle.remove()
         self._handles.clear()
 
+    def _replayed(self) -> bool:
+        """Whether this pass repeats one for measurement: quantizers then record nothing."""
+        return any(not q.recording for module in self._quantized for q in module.quantizers())
+
     def _hook(self, name: str, limit: float) -> Callable[[nn.Module, Any, Any], None]:
         def observe(module: nn.Module, args: Any, output: Any) -> None:
-            replayed = any(not quantizer.recording for quantizer in self._quantizers)
-            if not module.training or replayed or not self._wanted():
+            if not module.training or self._replayed() or not self._wanted():
                 return
             try:
                 with torch.no_grad():

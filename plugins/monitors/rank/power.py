@@ -54,7 +54,7 @@ class PowerIteration:
         vector = start / torch.linalg.vector_norm(start)
         for _ in range(iterations):
             vector = _unit(matrix @ (vector @ matrix), vector)
-        self.vectors[name] = torch.where(vector.isfinite(), vector, noise.to(matrix.device))
+        self.vectors[name] = vector
         spectral = torch.linalg.vector_norm(vector @ matrix)
         frobenius = torch.linalg.vector_norm(matrix)
         stable = torch.where(frobenius > 0, (frobenius / spectral).square(), frobenius)
@@ -62,6 +62,6 @@ class PowerIteration:
 
 
 def _unit(vector: Tensor, fallback: Tensor) -> Tensor:
-    """``vector`` at length 1, or ``fallback`` if it is zero."""
+    """``vector`` at length 1, or ``fallback`` if it is zero or has a NaN."""
     length = torch.linalg.vector_norm(vector)
     return torch.where(length > 0, vector / length, fallback)

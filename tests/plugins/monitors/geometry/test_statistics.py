@@ -32,7 +32,7 @@ def test_correlations_of_what_does_not_vary_are_nan_whatever_its_value() -> None
     counted[::7] = False
     y = torch.randn(1000)
     for constant in (0.0, 0.1, -1 / 3, 1e-30, 1e30):
-        x = torch.where(counted, constant, torch.randn(1000))
+        x = torch.where(counted, constant, torch.randn(1000).double())
         assert math.isnan(statistics.correlation(x, y, counted))
         assert statistics.centred(x, counted).abs().max() == 0
 
