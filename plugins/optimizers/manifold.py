@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.optimizer import OptimizerPlugin
 from altgrad_core.quantization.geometry import latent_position
+from altgrad_core.quantization.position import pack, unpack
 from altgrad_plugins.optimizers.adamw import AdamState, adam_state, adam_update, adamw_arguments
 from altgrad_plugins.optimizers.closure import run_closure
-from altgrad_core.quantization.position import pack, unpack
 from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings
 from altgrad_plugins.optimizers.stiffness import Stiffness
 

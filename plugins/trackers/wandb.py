@@ -2,22 +2,31 @@
 
 The run has the id of the cell: a run that goes on after an interruption continues the same wandb
 run. The resolved settings are its config, metrics keep their names, and events that ask for
-attention become alerts. The final status and metrics are in its summary.
+attention become alerts. The final status and metrics are in its summary, and so are the events, as a
+list. What the run directory knows beyond that is one JSON text in the config and one in the summary,
+both under ``altgrad_bench``: with it, ``altgrad-bench report --from wandb:ENTITY/PROJECT`` makes the
+same tables as from the run directories.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.tracker import RunInfo, Tracker
+from altgrad_plugins.trackers.run_files import text_at_end, text_at_start
 from altgrad_plugins.trackers.settings import WandbSettings
 
 _TITLE_LENGTH = 63
 """Longest title of an alert that wandb takes."""
 _RESULTS = ("ok", "diverged")
 """Statuses that are results; every other one is shown as a failed run."""
+_FILES = "altgrad_bench"
+"""Key, in config and summary, of the texts from the run directory."""
+_MOST_EVENTS = 200
+"""Events kept in the summary, which is sent anew with each; later ones are counted."""
 
 
 class WandbTracker(Tracker):
@@ -26,12 +35,16 @@ class WandbTracker(Tracker):
     def __init__(self, settings: WandbSettings) -> None:
         self.settings = settings
         self._run: Any = None
+        self._directory = Path()
+        self._events: list[dict[str, Any]] = []
+        self._left_out = 0
 
     def start(self, run: RunInfo) -> None:
         """Open the wandb run. Raises what ``wandb.init`` raises, e.g. without a login."""
         import wandb
 
         settings = self.settings
+        self._directory = run.directory
         self._run = wandb.init(
             id=run.id,
             resume="allow",
@@ -42,17 +55,21 @@ class WandbTracker(Tracker):
             name=settings.name or f"{run.condition}_seed{run.seed}",
             tags=list(settings.tags),
             dir=str(run.directory),
-            config=dict(run.settings),
+            config={**run.settings, _FILES: text_at_start(run)},
             force=True,  # without a login fail, rather than offer another mode at a prompt
             settings=wandb.Settings(console="off", silent=True),
         )
+        self._events = [dict(event) for event in self._run.summary.get("events") or ()]
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of a step; several calls for one step are merged."""
         self._run.log(dict(metrics), step=step)
 
     def event(self, step: int, event: Event) -> None:
-        """Send an alert for an event that asks for one."""
+        """Keep the event in the summary, and send an alert if it asks for one."""
+        self._keep(
+            {"step": step, "kind": event.kind, "layer": event.layer, "message": event.message}
+        )
         if event.alert:
             title = f"{event.kind} {event.layer}"[:_TITLE_LENGTH]
             text = f"step {step}, {event.layer}: {event.message}"
@@ -60,5 +77,17 @@ class WandbTracker(Tracker):
 
     def finish(self, status: str, summary: Mapping[str, float]) -> None:
         """Write the summary and close the run, which waits for the upload."""
-        self._run.summary.update({**summary, "status": status})
+        files = {_FILES: text_at_end(self._directory)}
+        self._run.summary.update({**summary, "status": status, **files})
         self._run.finish(exit_code=0 if status in _RESULTS else 1)
+
+    def _keep(self, event: dict[str, Any]) -> None:
+        """Add an event, unless the run has reported it before an interruption."""
+        if event in self._events:
+            return
+        if len(self._events) < _MOST_EVENTS:
+            self._events.append(event)
+            self._run.summary["events"] = list(self._events)
+        else:
+            self._left_out += 1
+            self._run.summary["events_left_out"] = self._left_out

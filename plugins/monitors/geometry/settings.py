@@ -40,7 +40,7 @@ class ReversalsSettings(LayerSettings):
     """Settings of ``reversals``."""
 
     interval: PositiveInt = Field(
-        50, description="steps between measurements; a flip in between is not seen"
+        100, description="steps between measurements; a flip in between is not seen"
     )
 
 

@@ -10,6 +10,8 @@ from altgrad_plugins.monitors.settings import LayerSettings
 class GradientsSettings(LayerSettings):
     """Settings of ``gradients``."""
 
+    interval: PositiveInt = Field(50, description="steps between measurements")
+
     interval: PositiveInt = Field(20, description="steps between measurements")
 
 

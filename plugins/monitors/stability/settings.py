@@ -15,6 +15,8 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 class AmaxSettings(LayerSettings):
     """Settings of ``amax``."""
 
+    interval: PositiveInt = Field(50, description="steps between measurements")
+
 
 class OverflowSettings(LayerSettings):
     """Settings of ``overflow``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 import time
 from pathlib import Path
@@ -59,6 +60,8 @@ def test_wandb_is_told_which_run_this_is(fake: SimpleNamespace, tmp_path: Path) 
     WandbTracker(WandbSettings(entity="team", tags=("a", "b"))).start(info(tmp_path))
     settings = fake.asked.pop("settings")
     assert settings == {"console": "off", "silent": True}
+    known = json.loads(fake.asked["config"].pop("altgrad_bench"))
+    assert known.keys() == {"time", "spec"}  # no file lies in or beside the run directory
     assert fake.asked == {
         "id": "0123456789ab",
         "resume": "allow",
@@ -82,6 +85,10 @@ def test_names_can_be_chosen(fake: SimpleNamespace, tmp_path: Path) -> None:
     ]
 
 
+def event(step: int, kind: str, layer: str, message: str) -> dict[str, Any]:
+    return {"step": step, "kind": kind, "layer": layer, "message": message}
+
+
 def test_metrics_alerts_and_the_end(fake: SimpleNamespace, tmp_path: Path) -> None:
     tracker = WandbTracker(WandbSettings())
     tracker.start(info(tmp_path))
@@ -97,8 +104,76 @@ def test_metrics_alerts_and_the_end(fake: SimpleNamespace, tmp_path: Path) -> No
     assert len(run.alerts[0]["title"]) < 64
     assert run.alerts[0]["text"] == f"step 2, {'l' * 100}: stable rank 1, at first 9"
     assert run.alerts[0]["level"] == "WARN"
-    assert run.summary == {"final/test/f1_micro": 0.5, "status": "ok"}
+    assert run.summary == {
+        "final/test/f1_micro": 0.5,
+        "status": "ok",
+        "altgrad_bench": "{}",
+        "events": [
+            event(2, "rank_collapse", "l" * 100, "stable rank 1, at first 9"),
+            event(3, "monitor_failed", "all", "not for waking anyone"),
+        ],
+    }
     assert run.exit_code == 0
+
+
+def test_what_the_run_directory_knows_goes_along_word_for_word(
+    fake: SimpleNamespace, tmp_path: Path
+) -> None:
+    run, place = info(tmp_path / "run"), tmp_path / "run"
+    place.mkdir()
+    files = {
+        place / "environment.json": {"device": "cpu", "threads": 1.0},
+        place / "status.json": {"status": "ok", "message": "", "seconds": 2.0},
+        place / "facts.json": {"data": {"z": 1.0, "a": ["ä", None]}},
+        tmp_path / "plan.json": {"suite": "quickstart", "cells": [{"id": run.id}, {"id": None}]},
+        tmp_path / "tuning.json": {"rates": [1.0]},
+    }
+    for path, body in files.items():
+        path.write_text(json.dumps(body))
+    tracker = WandbTracker(WandbSettings())
+    tracker.start(run)
+    tracker.finish("ok", {})
+    start = json.loads(fake.asked["config"]["altgrad_bench"])
+    assert start.pop("time") == pytest.approx(time.time(), abs=60)
+    end = json.loads(fake.run.summary["altgrad_bench"])
+    found = [*(start[k] for k in ("environment", "plan", "tuning")), end["status"], end["facts"]]
+    names = ("environment.json", "plan.json", "tuning.json", "status.json", "facts.json")
+    assert json.dumps(found) == json.dumps(
+        [body for n in names for path, body in files.items() if path.name == n]
+    )
+    assert start["spec"] == run.settings
+
+
+@pytest.mark.parametrize("plan", ['{"cells": [{"id": "another"}]}', "{half", "[]"])
+def test_a_plan_of_other_runs_or_a_damaged_one_stays_behind(
+    fake: SimpleNamespace, tmp_path: Path, plan: str
+) -> None:
+    (tmp_path / "plan.json").write_text(plan)
+    (tmp_path / "tuning.json").write_text('{"rates": [1]}')
+    WandbTracker(WandbSettings()).start(info(tmp_path / "run"))
+    assert json.loads(fake.asked["config"]["altgrad_bench"]).keys() == {"time", "spec"}
+
+
+def test_events_are_bounded_and_the_rest_is_counted(fake: SimpleNamespace, tmp_path: Path) -> None:
+    tracker = WandbTracker(WandbSettings())
+    tracker.start(info(tmp_path))
+    for step in range(203):
+        tracker.event(step, Event("overflow", "all", "again"))
+    assert [e["step"] for e in fake.run.summary["events"]] == list(range(200))
+    assert fake.run.summary["events_left_out"] == 3
+
+
+def test_a_run_that_goes_on_keeps_its_events_and_does_not_repeat_them(
+    fake: SimpleNamespace, tmp_path: Path
+) -> None:
+    before = [event(1, "k", "l", "m"), event(2, "k", "l", "m")]
+    fake.run.summary["events"] = list(before)
+    tracker = WandbTracker(WandbSettings())
+    tracker.start(info(tmp_path))
+    tracker.event(2, Event("k", "l", "m"))
+    assert fake.run.summary["events"] == before
+    tracker.event(3, Event("k", "l", "m"))
+    assert fake.run.summary["events"] == [*before, event(3, "k", "l", "m")]
 
 
 @pytest.mark.parametrize(
