@@ -12,8 +12,6 @@ class GradientsSettings(LayerSettings):
 
     interval: PositiveInt = Field(50, description="steps between measurements")
 
-    interval: PositiveInt = Field(20, description="steps between measurements")
-
 
 class GradientErrorSettings(LayerSettings):
     """Settings of ``gradient_error``."""
