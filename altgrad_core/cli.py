@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from altgrad_core.cli_results import RunsOption, add_commands, report_on
 from altgrad_core.errors import UserError
+from altgrad_core.terminal import output, say
 
 app = typer.Typer(
     name="altgrad-bench",
@@ -29,12 +31,6 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: training.max_steps=50."),
 ]
-RunsOption = Annotated[
-    Path, typer.Option("--runs", metavar="DIR", help="Where run directories are.")
-]
-
-
-_PIPE_WIDTH = 160
 
 
 def main() -> None:
@@ -56,15 +52,6 @@ def main() -> None:
 def _fail(message: str) -> None:
     Console(stderr=True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
     raise SystemExit(2)
-
-
-def _console() -> Console:
-    """The terminal; in a pipe or a file, lines wide enough for the tables."""
-    return Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH)
-
-
-def _print(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -92,10 +79,10 @@ def run(
     from altgrad_core.planning.plan import plan_suite
     from altgrad_core.planning.suite import load_suite
 
-    console = _console()
+    console = output()
     plan_ = plan_suite(load_suite(suite, set_ or ()))
     for note in plan_.notes:
-        _print(console, f"note: {note}")
+        say(console, f"note: {note}")
     options = RunOptions(
         runs=runs,
         device=device,
@@ -108,11 +95,11 @@ def run(
     with progress_display(console) as display:
         result = run_suite(plan_, options, display)
     if report:
-        _report(result.directory, None, console)
+        report_on([result.directory], None, None, console)
     if result.user_errors:
         raise UserError("; ".join(result.user_errors))
     if not result.ok:
-        _print(console, f"some runs have no result; run the suite again, or see {result.directory}")
+        say(console, f"some runs have no result; run the suite again, or see {result.directory}")
         raise SystemExit(1)
 
 
@@ -136,7 +123,7 @@ def plan(
     else:
         from altgrad_core.planning.present import print_plan
 
-        print_plan(plan_, _console())
+        print_plan(plan_, output())
     if export is not None:
         from altgrad_core.planning.export import export_plan
 
@@ -154,7 +141,7 @@ def list_(
     """List the plugins and suites that are installed."""
     from altgrad_core.registry.present import print_offers
 
-    print_offers(kind, _console())
+    print_offers(kind, output())
 
 
 @app.command()
@@ -166,31 +153,10 @@ def show(
     """Show one plugin: its settings and facts; for a format, its grid as a picture."""
     from altgrad_core.registry.present import print_offer
 
-    print_offer(kind, name, set_ or (), _console())
+    print_offer(kind, name, set_ or (), output())
 
 
-@app.command()
-def status(
-    suite: Annotated[str, typer.Argument(help="A suite's name, or its folder of runs.")],
-    runs: RunsOption = Path("runs"),
-) -> None:
-    """Show how far the runs of a suite are."""
-    from altgrad_core.results.overview import print_status
-
-    print_status(_runs_folder(suite, runs), _console())
-
-
-@app.command()
-def report(
-    suite: Annotated[str, typer.Argument(help="A suite's name, or its folder of runs.")],
-    runs: RunsOption = Path("runs"),
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to write [default: its runs folder].")
-    ] = None,
-) -> None:
-    """Write the report of a suite from its run directories."""
-    _report(_runs_folder(suite, runs), out, _console())
-
+add_commands(app)
 
 speed = typer.Typer(help="Measure what things cost on this machine.", no_args_is_help=True)
 app.add_typer(speed, name="speed")
@@ -213,7 +179,7 @@ def speed_monitors(
     from altgrad_core.planning.plan import plan_suite
     from altgrad_core.planning.suite import load_suite
 
-    console = _console()
+    console = output()
     plan_ = plan_suite(load_suite(suite, ["monitors=all", *(set_ or ())]))
     costs = measure_monitors(
         plan_.specs[0],
@@ -221,34 +187,9 @@ def speed_monitors(
         cache=default_cache(),
         rounds=rounds,
         threads=threads,
-        log=lambda text: _print(console, text),
+        log=lambda text: say(console, text),
     )
     console.print(speed_table(costs))
-
-
-def _runs_folder(suite: str, runs: Path) -> Path:
-    """The folder that holds a suite's runs: given as such, or by the suite's name or file."""
-    candidates = [Path(suite), runs / suite, runs / Path(suite).stem]
-    for folder in candidates:
-        if (folder / "plan.json").is_file():
-            return folder
-    tried = ", ".join(str(folder) for folder in candidates)
-    raise UserError(
-        f"no runs of {suite!r} found: none of {tried} holds a plan.json. Run the suite first, or give "
-        f"its folder (--runs says where the suites' folders are)."
-    )
-
-
-def _report(folder: Path, out: Path | None, console: Console) -> None:
-    from altgrad_core.analysis.grids import equal_grids
-    from altgrad_core.analysis.report import write_report
-    from altgrad_core.analysis.terminal import summary_table
-    from altgrad_core.results.collect import load_results
-
-    console.print(summary_table(load_results(folder)))
-    files = write_report(folder, out, same_grid=equal_grids(folder))
-    _print(console, f"report: {files.html}")
-    _print(console, f"        {files.markdown}")
 
 
 if __name__ == "__main__":

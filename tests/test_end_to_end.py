@@ -133,9 +133,7 @@ def test_killed_in_the_middle_ends_with_the_same_metrics(
 def killed_after_a_checkpoint(suite: Path, directory: RunDirectory) -> bool:
     """Start the suite and kill its worker; False if it was over before, on a machine that is busy."""
     shutil.rmtree(directory.path.parent, ignore_errors=True)
-    parent = subprocess.Popen(
-        command(suite, directory.path.parents[1]), stdout=subprocess.DEVNULL
-    )
+    parent = subprocess.Popen(command(suite, directory.path.parents[1]), stdout=subprocess.DEVNULL)
     while not directory.checkpoint.exists():
         if parent.poll() is not None:
             return False

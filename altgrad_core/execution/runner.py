@@ -73,7 +73,9 @@ def run_cells(
     observer: Observer,
 ) -> SuiteResult:
     """Run what is missing of ``cells``. ``every`` cell of the suite is written to its ``plan.json``."""
-    planned = [(cell, cell.spec) for cell in cells if cell.spec is not None]
+    # Two cells may be one run, where a tuned learning rate meets a given one: the first stands for it.
+    unique = {cell.spec.id: (cell, cell.spec) for cell in reversed(cells) if cell.spec is not None}
+    planned = list(reversed(unique.values()))
     folder = options.runs / suite.name
     directories = {spec.id: RunDirectory(folder / spec.id) for _, spec in planned}
     for _, spec in planned:

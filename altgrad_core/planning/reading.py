@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from itertools import chain
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,7 +65,9 @@ def read_contrast(document: Document) -> Contrast:
 
 def _tune(document: Document | None, seeds: tuple[int, ...]) -> TuneSettings:
     if document is None or document.data is None:
-        return TuneSettings()
+        # The default seeds, unless the suite has taken them for itself.
+        free = (seed for seed in count(1000) if seed not in seeds)
+        return TuneSettings(seeds=tuple(islice(free, 2)))
     tune = _settings(TuneSettings, "tune", document)
     if shared := set(tune.seeds) & set(seeds):
         raise document.error(

@@ -24,6 +24,8 @@ class ParameterGeometry:
     module: QuantizedModule
     attribute: str
     """Name of the parameter within the module."""
+    shared: bool = False
+    """Whether other modules round the same parameter, too."""
 
     @property
     def quantizer(self) -> WeightQuantizer:
@@ -83,12 +85,16 @@ def weight_geometry(model: nn.Module) -> dict[str, ParameterGeometry]:
     A weight that several modules share appears once, under its first name.
     """
     found: dict[int, tuple[QuantizedModule, str]] = {}
+    shared: set[int] = set()
     for module in model.modules():
         if isinstance(module, QuantizedModule):
             for attribute, quantizer in module.weight_quantizers.items():
-                found.setdefault(id(quantizer.weight(module)), (module, attribute))
+                parameter = id(quantizer.weight(module))
+                if parameter in found:
+                    shared.add(parameter)
+                found.setdefault(parameter, (module, attribute))
     return {
-        name: ParameterGeometry(name, *found[id(parameter)])
+        name: ParameterGeometry(name, *found[id(parameter)], id(parameter) in shared)
         for name, parameter in model.named_parameters()
         if id(parameter) in found
     }

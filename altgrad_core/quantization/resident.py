@@ -5,7 +5,8 @@ rounds it back, to nearest or stochastically. No float32 copy of the weight outl
 
 **The scale** is a power of two and changes only when it must: it grows when the new weights do not
 fit under it, by as many doublings as they need, and it is halved when they would fit twice over (an
-outlier would otherwise coarsen the grid for good). Halving moves no weight, since all its values
+outlier would otherwise coarsen the grid for good); at once by as much as it takes, where all of them
+would round to zero. Halving moves no weight, since all its values
 lie on the finer grid, too; doubling rounds those that do not lie on the coarser one, together with
 their update, in one rounding. Each change is counted.
 
@@ -95,6 +96,13 @@ class Resident:
         """How often the scales have changed so far, all together: 0-d, on the device."""
         return module.get_buffer(self._changes).sum()
 
+    def restore(self, module: nn.Module) -> None:
+        """Put back what compensation holds: the weight as it was meant, off the grid."""
+        if self.compensation is not None:
+            with torch.no_grad():
+                weight = self._weight(module)
+                weight.add_(self._error_of(module, weight))
+
     @torch.no_grad()
     def settle(self, module: nn.Module, generator: torch.Generator | None) -> None:
         """Round the weight, which an optimizer has moved, back to its grid. Waits for nothing.
@@ -146,7 +154,8 @@ class Resident:
         needed = power_of_two_at_least(amax, self._reach)
         roomy = power_of_two_at_least(amax * self.scaling.headroom, self.format.max_finite)
         smaller = torch.where(roomy * _ROOM_TO_SHRINK <= scale, scale / 2, scale)
-        new = torch.where(needed > scale, roomy, smaller)
+        vanishes = amax < scale * self.format.min_positive  # all of it would round to zero
+        new = torch.where((needed > scale) | vanishes, roomy, smaller)
         new = torch.where((amax > 0) & amax.isfinite(), new, scale)
         module.get_buffer(self._changes).add_(new != scale)
         scale.copy_(new)

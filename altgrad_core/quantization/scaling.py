@@ -99,6 +99,8 @@ class Scaler:
         self.format = fmt
         self.settings = settings
         self.buffer = f"{tensor}_scale" if self.frozen else f"{tensor}_amax_history"
+        self._past: Tensor | None = None
+        """What the last recorded forward went by: a repetition of it must see the same."""
 
     @property
     def delayed(self) -> bool:
@@ -142,8 +144,9 @@ class Scaler:
             return fresh
         kept = module.get_buffer(self.buffer)
         scale = torch.where(kept > 0, kept, fresh)
-        if record:
-            kept.copy_(scale)
+        if record:  # a first tensor of zeros, or a broken one, decides nothing for good
+            decided = (kept > 0) | ((amax > 0) & amax.isfinite())
+            kept.copy_(torch.where(decided, scale, kept))
         return scale
 
     def fresh(self, amax: Tensor) -> Tensor:
@@ -156,12 +159,18 @@ class Scaler:
         history = module.get_buffer(self.buffer)
         recent = self.settings.reduction == "recent"
         past = (history[0].clone() if recent else history.amax(0)).float()
+        if record:
+            self._past = past
+        elif module.training and self._past is not None and self._past.device == past.device:
+            past = self._past
+        seen = torch.where(amax.isfinite(), amax, 0.0)  # a broken step must not break the next ones
         if record and same_step:
-            history[0].copy_(torch.maximum(history[0], amax))
+            history[0].copy_(torch.maximum(history[0], seen))
         elif record:
             history.copy_(history.roll(1, 0))
-            history[0].copy_(amax)
-        return torch.where(past > 0, past, amax)
+            history[0].copy_(seen)
+        # and it must show as one, instead of saturating in silence
+        return torch.where((past > 0) & amax.isfinite(), past, amax)
 
     def __str__(self) -> str:
         if not self.format.scaled:

@@ -183,9 +183,17 @@ def change_format(geometry: ParameterGeometry, fmt: Format) -> None:
     """Move one quantised weight to another format, in place; its role and parameter stay.
 
     A master keeps its value and is rounded to the new grid from the next forward on. A resident
-    weight moves onto the new grid now, to nearest, at a scale of its own. Amax histories start anew.
+    weight moves onto the new grid now, to nearest, at a scale of its own; what compensation holds goes
+    along. Amax histories start anew. Raises ``UserError`` for a weight that several layers round.
     """
     module, old = geometry.module, geometry.quantizer
+    if geometry.shared:
+        raise UserError(
+            f"{geometry.name} is rounded by several layers, which cannot move to another format one "
+            "by one."
+        )
+    if old.resident is not None:
+        old.resident.restore(module)
     old.detach(module)
     new = WeightQuantizer(geometry.attribute, fmt, old.role)
     new.generator, new.hold = old.generator, None

@@ -109,9 +109,9 @@ class Trainer:
     def run(self) -> Result:
         """Train to the last step, evaluate, and return the final evaluations."""
         result = Result(self.settings.max_steps)
-        start = self.start()
-        self.parts.model.train()
         try:
+            start = self.start()
+            self.parts.model.train()
             for step in range(start + 1, self.settings.max_steps + 1):
                 self.step(step)
         except StopRun as stop:
@@ -202,7 +202,11 @@ class Trainer:
         for event in outcome.events:
             self.sink.event(step, event)
         for name, choice in outcome.shifts.items():
-            self._shift(name, choice)
+            try:
+                self._shift(name, choice)
+            except Exception as error:  # what a monitor asks for must not end the run
+                message = f"the shift to {choice} failed: {type(error).__name__}: {error}"
+                self.sink.event(step, Event("shift_failed", name, message, alert=True))
         if outcome.stop is not None and may_stop:
             raise StopRun(outcome.stop)
 
@@ -210,6 +214,7 @@ class Trainer:
         """Move a weight to another format, and remember it for the checkpoint."""
         self.parts.change_format(name, choice)
         self._shifts.append((name, choice))
+        self._validation = None  # it was that of the model before
 
     def _evaluate(self, split: Split, calibration: Mapping[str, float] | None) -> Evaluation:
         parts = self.parts

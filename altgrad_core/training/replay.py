@@ -74,6 +74,8 @@ class Replayer:
     def _untouched(self, *, training: bool) -> Iterator[None]:
         """Put random numbers and the mode of every module back at the end."""
         modes = [(module, module.training) for module in self.model.modules()]
+        # Buffers that a forward in training mode writes: running statistics, and the like.
+        kept = [(buffer, buffer.clone()) for buffer in self.model.buffers()] if training else []
         state = None if self._generator is None else self._generator.get_state()
         cuda = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
@@ -83,5 +85,8 @@ class Replayer:
             finally:
                 for module, mode in modes:
                     module.training = mode
+                with torch.no_grad():
+                    for buffer, value in kept:
+                        buffer.copy_(value)
                 if self._generator is not None and state is not None:
                     self._generator.set_state(state)

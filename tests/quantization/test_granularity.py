@@ -175,3 +175,21 @@ def test_stochastic_gradients_and_weights_draw_from_the_generator_in_training_on
     assert not torch.equal(seen[0], seen[1])
     layer.eval()
     assert torch.equal(layer(x), layer(x))
+
+
+def test_what_is_broken_or_zero_decides_no_scale_for_later() -> None:
+    module = nn.Module()
+    frozen = Scaler(E3M4, ScalingSettings(mode="frozen"), "frozen")
+    frozen.attach(module, torch.zeros(()))
+    for first in (0.0, math.inf):
+        frozen.scale(module, torch.tensor([first]), record=True)
+    assert float(frozen.scale(module, torch.tensor([31.0]), record=True)) == 1.0
+    delayed = Scaler(E3M4, ScalingSettings(mode="delayed", history=4), "delayed")
+    delayed.attach(module, torch.zeros(()))
+    seen = [
+        float(delayed.scale(module, torch.tensor([amax]), record=True))
+        for amax in (31.0, math.inf, 31.0, math.nan, 31.0)
+    ]
+    assert seen[0] == seen[2] == seen[4] == 1.0
+    assert seen[1] == math.inf
+    assert math.isnan(seen[3])

@@ -18,7 +18,7 @@ from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.residency import GridResidency, keep_on_grid
 from altgrad_core.quantization.settings import ScalingSettings
-from altgrad_core.quantization.surgery import dequantize_model, quantize_model
+from altgrad_core.quantization.surgery import change_format, dequantize_model, quantize_model
 from altgrad_core.registry.build import load_format
 
 TABLE = [0, 0.5, 1, 1.5, 2, 3, 4, 6, -7, -0.5, -1, -1.5, -2, -3, -4, -6]
@@ -380,3 +380,40 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(UserError, match="share one weight"):
         quantize_model(tied, load_format("e5m2"), residency="grid")
     assert type(layer) is nn.Linear
+
+
+def test_weights_that_begin_as_zeros_lose_nothing() -> None:
+    for name in ("e0m7", "e4m3", "e5m2"):
+        layer, optimizer = resident_linear(name, torch.zeros(4, 4))
+        keep_on_grid(layer, optimizer)
+        apply(layer, optimizer, torch.full((4, 4), 1e-4))
+        (geometry,) = weight_geometry(layer).values()
+        assert float((layer.weight.detach() - 1e-4).abs().max()) <= 0.5 * float(
+            geometry.ulp(layer.weight.detach()).max()
+        )
+        assert float(layer.weight.detach().abs().min()) > 0
+        assert int(geometry.scale_changes()) == 1
+
+
+def test_a_format_shift_takes_along_what_compensation_holds() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(16, 16, bias=False)
+    start = layer.weight.detach().clone()
+    quantize_model(layer, load_format("e5m2"), residency="grid", compensation=load_format("fp32"))
+    (geometry,) = weight_geometry(layer).values()
+    change_format(geometry, load_format("e3m4"))
+    resident = geometry.quantizer.resident
+    assert resident is not None
+    meant = layer.weight + resident._error_of(layer, layer.weight)
+    torch.testing.assert_close(meant, start)
+    ulp = geometry.ulp(layer.weight.detach())
+    assert bool(((layer.weight - start).abs() <= 0.51 * ulp).all())
+    assert off_grid(layer) == 0
+
+
+def test_a_weight_that_two_layers_round_stays_where_it_is() -> None:
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    tied[1].weight = tied[0].weight
+    quantize_model(tied, load_format("e5m2"))
+    with pytest.raises(UserError, match="several layers"):
+        change_format(weight_geometry(tied)["0.weight"], load_format("e3m4"))

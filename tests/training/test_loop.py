@@ -331,3 +331,31 @@ def test_a_format_shift_outlives_a_restart_bit_for_bit(tmp_path: Path, cut: int)
     assert all(torch.equal(one[name], two[name]) for name in one)
     formats = [geometry.format.name for geometry in resumed.parts.weights.values()]
     assert formats == ["e3m4", "e5m2"]
+
+
+def test_a_shift_that_cannot_be_made_is_an_event_and_the_run_goes_on(tmp_path: Path) -> None:
+    class Wrong(Monitor):
+        intervenes = True
+
+        def after_update(self, step: StepView) -> Observation:
+            return Observation(shifts={"nope": "e3m4"} if step.step == 2 else {})
+
+    sink = Memory()
+    result = trainer(tmp_path / "a", sink, monitor=Wrong(), format="e5m2").run()
+    assert result.step == 11
+    [event] = [e for _, kind, e in sink.lines if kind == "event"]
+    assert (event.kind, event.layer) == ("shift_failed", "nope")
+
+
+def test_a_shift_at_the_last_evaluation_is_evaluated(tmp_path: Path) -> None:
+    class Late(Monitor):
+        intervenes = True
+
+        def evaluation(self, run: RunView, metrics: Mapping[str, float]) -> Observation:
+            return Observation(shifts={"0.weight": "e0m7"} if run.step == 8 else {})
+
+    sink = Memory()
+    trainer(tmp_path / "a", sink, monitor=Late(), format="e5m2", max_steps=8).run()
+    [seen] = [m for step, kind, m in sink.lines if kind == "evaluation" and step == 8]
+    [final] = [m for _, kind, m in sink.lines if kind == "final"]
+    assert final["final/validation/loss"] != seen["validation/all/loss"]

@@ -73,11 +73,15 @@ def view_of(model: Net, generator: torch.Generator, step: int = 4) -> StepView:
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
-def test_the_step_again_gives_its_own_gradients(rounding: Any) -> None:
+@pytest.mark.parametrize("reduction", [None, "max", "recent"])
+def test_the_step_again_gives_its_own_gradients(rounding: Any, reduction: Any) -> None:
     generator = torch.Generator()
-    # The first forward of delayed scaling decides by itself and records; the replay must see the
-    # same scale, which a current one gives it.
-    model = build(generator, rounding=rounding, scaling=ScalingSettings())
+    scaling = ScalingSettings()
+    if reduction is not None:
+        scaling = ScalingSettings(mode="delayed", history=3, reduction=reduction)
+    model = build(generator, rounding=rounding, scaling=scaling)
+    for size in (1.0, 9.0):  # a history that differs from this step
+        model(size * torch.ones(1, 6))
     view = view_of(model, generator)
     names, parameters = zip(*model.named_parameters(), strict=True)
     with view.replay() as loss:
@@ -165,3 +169,12 @@ def test_outside_of_a_step_a_batch_is_needed() -> None:
         StepView(
             Run(nn.Linear(1, 1), view.optimizer, {}, CPU, 1, StepClock(CPU)), view.loss
         ).probe_batch(2)
+
+
+def test_running_statistics_are_put_back() -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4))
+    run = Replayer(model, loss_of, probe, device=CPU, seed=1)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with run.replay(probe(5), step=1, reference=True):
+        pass
+    assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())

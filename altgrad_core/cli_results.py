@@ -1,0 +1,137 @@
+"""The commands that look at results: status, report, compare, dashboard. Heavy imports wait for their use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from altgrad_core.errors import UserError
+from altgrad_core.terminal import output, say
+
+RunsOption = Annotated[
+    Path, typer.Option("--runs", metavar="DIR", help="Where run directories are.")
+]
+_OUT_HELP = "Where to write [default: its runs folder]."
+_REMOTE = "wandb:"
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    for command in (status, report, compare, dashboard):
+        app.command()(command)
+
+
+def status(
+    suite: Annotated[str, typer.Argument(help="A suite's name, or its folder of runs.")],
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Show how far the runs of a suite are."""
+    from altgrad_core.results.overview import print_status
+
+    print_status(runs_folder(suite, runs), output())
+
+
+def report(
+    suites: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SUITE...",
+            help="A suite's name, or its folder of runs; several folders of one suite become one.",
+        ),
+    ] = None,
+    runs: RunsOption = Path("runs"),
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="SOURCE", help="W&B: wandb:ENTITY/PROJECT[/SUITE]."),
+    ] = None,
+    questions: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Only these questions: throughput,benefit,…"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT_HELP)] = None,
+) -> None:
+    """Write the report of a suite from its run directories, or from W&B."""
+    sources = [*_sources(suites or [], runs), *(source or [])]
+    if not sources:
+        raise UserError("name a suite or its folder of runs, or --from wandb:ENTITY/PROJECT.")
+    chosen = [name.strip() for name in questions.split(",")] if questions else None
+    report_on(sources, out, chosen, output())
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A suite's folder, or wandb:….")],
+    second: Annotated[str, typer.Argument(metavar="B", help="What is compared with it.")],
+    runs: RunsOption = Path("runs"),
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write Markdown and CSV there, too.")
+    ] = None,
+) -> None:
+    """Compare two sets of results, condition by condition, paired by seed."""
+    from altgrad_core.analysis.compare import compare_results, comparison_table, write_comparison
+
+    console = output()
+    found = compare_results(*_sources([first, second], runs))
+    console.print(comparison_table(found))
+    for note in found.notes:
+        say(console, note)
+    for path in write_comparison(found, out) if out is not None else ():
+        say(console, f"written: {path}")
+
+
+def dashboard(
+    suite: Annotated[str, typer.Argument(help="A suite's name, or its folder of runs.")],
+    runs: RunsOption = Path("runs"),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")] = True,
+) -> None:
+    """Serve the report of a running suite on this machine, updating itself."""
+    from altgrad_core.live.server import serve
+
+    console = output()
+    folder = runs_folder(suite, runs)
+    serve(folder, port=port, open_browser=open_, announce=lambda text: say(console, text))
+
+
+def report_on(
+    sources: Sequence[str | Path],
+    out: Path | None,
+    questions: Sequence[str] | None,
+    console: Console,
+) -> None:
+    """Print the main table and write the report of the results at ``sources``."""
+    from altgrad_core.analysis.report import report_of
+    from altgrad_core.analysis.terminal import summary_table
+
+    found, files = report_of(sources, out, questions=questions)
+    console.print(summary_table(found.results))
+    say(console, f"report: {files.html}")
+    say(console, f"        {files.markdown}")
+
+
+def runs_folder(suite: str, runs: Path) -> Path:
+    """The folder that holds a suite's runs: given as such, or by the suite's name or file."""
+    candidates = [Path(suite), runs / suite, runs / Path(suite).stem]
+    for folder in candidates:
+        if (folder / "plan.json").is_file():
+            return folder
+    tried = ", ".join(str(folder) for folder in candidates)
+    raise UserError(
+        f"no runs of {suite!r} found: none of {tried} holds a plan.json. Run the suite first, or give "
+        f"its folder (--runs says where the suites' folders are)."
+    )
+
+
+def _sources(given: Sequence[str], runs: Path) -> list[str | Path]:
+    """Folders of runs, by name or path; what begins with ``wandb:`` is left as it is."""
+    return [
+        name if name.startswith(_REMOTE) else name if _is_run(name) else runs_folder(name, runs)
+        for name in given
+    ]
+
+
+def _is_run(name: str) -> bool:
+    return (Path(name) / "spec.yaml").is_file()
