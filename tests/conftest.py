@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,19 @@ def write_suite(tiny_acts: Path, tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """The module ``tests/chromium.py`` with a running browser as ``chromium.running``."""
+    place = Path(__file__).with_name("chromium.py")
+    spec = importlib.util.spec_from_file_location("chromium", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    program = module.find_chromium()
+    if program is None:
+        pytest.skip("needs Debian's chromium: apt-get install chromium")
+    with module.browser(program) as module.running:
+        yield module

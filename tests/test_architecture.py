@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "planning": {"training", "quantization", "registry"},
     "execution": {"planning", "training", "quantization", "registry", "results"},
     "analysis": {"planning", "results", "registry", "quantization"},
+    "live": {"analysis", "results"},
     "testing": {"quantization", "registry", "training", "execution"},
 }
 OPEN = {"interfaces", "errors", "_files", "_lazy"}

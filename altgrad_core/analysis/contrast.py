@@ -1,21 +1,22 @@
-"""The paired comparison: treatment − baseline within each group, and the noise floor beside it.
+"""The paired comparison: treatment − baseline within each group, seed by seed.
 
-A *group* is everything that the two sides share: the values of all matrix axes but the contrast's
-(with the usual matrix, the format). Within a group a difference is taken seed by seed, since
-runs with the same seed share initial weights, data order and dropout.
+Runs with the same seed share initial weights, data order and dropout, so the difference is taken
+within each seed. What a group is, and which axes make one, stands in
+:mod:`~altgrad_core.analysis.groups`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import pandas as pd
 
+from altgrad_core.analysis.groups import Group, groups
 from altgrad_core.analysis.numbers import Spread, spread
-from altgrad_core.analysis.summary import finished, lower_is_better, scores
-from altgrad_core.results.collect import FORMAT_AXIS, is_axis
+from altgrad_core.analysis.summary import finished, scores
+from altgrad_core.results.scores import lower_is_better
 from altgrad_core.results.stored import Contrast
 
 
@@ -42,6 +43,7 @@ class Delta:
     metric: str
     pairs: tuple[Pair, ...]
     missing: tuple[int, ...]
+    place: Group = field(default_factory=lambda: Group(""))
 
     @property
     def baseline(self) -> Spread:
@@ -59,42 +61,29 @@ class Delta:
         return spread(pair.delta for pair in self.pairs)
 
     @property
+    def sign(self) -> int:
+        """1 where a larger score is better, −1 where a smaller one is, as with a loss."""
+        return -1 if lower_is_better(self.metric) else 1
+
+    @property
+    def gains(self) -> tuple[float, ...]:
+        """The differences, positive where the treatment is better."""
+        return tuple(self.sign * pair.delta for pair in self.pairs)
+
+    @property
     def gain(self) -> float:
         """The mean difference, positive where the treatment is better; NaN without a pair."""
-        return -self.delta.mean if lower_is_better(self.metric) else self.delta.mean
+        return self.sign * self.delta.mean
 
     @property
     def improved(self) -> int:
         """Seeds whose treatment is better than their baseline."""
-        sign = -1 if lower_is_better(self.metric) else 1
-        return sum(sign * pair.delta > 0 for pair in self.pairs)
-
-
-@dataclass(frozen=True)
-class NoiseFloor:
-    """How far apart two formats with the same grid end, all else equal."""
-
-    formats: tuple[str, str]
-    differences: tuple[float, ...]
+        return sum(gain > 0 for gain in self.gains)
 
     @property
-    def largest(self) -> float:
-        """The largest of the absolute differences."""
-        return max(self.differences)
-
-
-def axes_of(results: pd.DataFrame) -> list[str]:
-    """The matrix axes of the table that take more than one value."""
-    planned = results[results["planned"]]
-    return [c for c in map(str, planned) if is_axis(c) and planned[c].astype(str).nunique() > 1]
-
-
-def group_labels(results: pd.DataFrame, contrast: Contrast) -> pd.Series[str]:
-    """Each run's group: the values of the axes but the contrast's; the format if there are none."""
-    axes = [name for name in axes_of(results) if name != contrast.axis]
-    rows = results[["format", *axes]].itertuples(index=False, name=None)
-    labels = [", ".join(filter(None, map(_axis_label, axes, row))) or fmt for fmt, *row in rows]
-    return pd.Series(labels, index=results.index, dtype=object)
+    def diverged(self) -> int:
+        """Pairs with a diverged run."""
+        return sum(pair.diverged for pair in self.pairs)
 
 
 def deltas(results: pd.DataFrame, contrast: Contrast, metric: str | None = None) -> list[Delta]:
@@ -103,60 +92,20 @@ def deltas(results: pd.DataFrame, contrast: Contrast, metric: str | None = None)
     ``metric`` is the contrast's unless given. Results that are not there (a run that failed, a
     metric that was not recorded) leave their seed unpaired, in ``missing``.
     """
-    metric = metric or contrast.metric
-    if contrast.axis not in results:
-        return []
     planned = results[results["planned"]]
-    groups = group_labels(planned, contrast)
-    found = []
-    for label in dict.fromkeys(groups):
-        runs = planned[groups == label]
-        sides = [runs[runs[contrast.axis].astype(str) == side] for side in _sides(contrast)]
-        if all(len(side) for side in sides):
-            found.append(_delta(label, metric, *sides))
-    return found
+    return [
+        paired(
+            planned[planned["condition"].isin(list(group.baseline))],
+            planned[planned["condition"].isin(list(group.treatment))],
+            metric or contrast.metric,
+            group,
+        )
+        for group in groups(results, contrast)
+    ]
 
 
-def noise_floor(
-    results: pd.DataFrame, metric: str, same_grid: Sequence[tuple[str, str]]
-) -> list[NoiseFloor]:
-    """For each pair of formats with the same grid, how far apart runs equal in all else end.
-
-    Pairs that the table does not have, or has no common result for, are left out. Diverged runs are
-    not compared: two worst scores are equal by decree.
-    """
-    done = results[results["planned"] & (results["status"] == "ok")]
-    values = scores(done, metric)
-    others = [name for name in axes_of(results) if name != FORMAT_AXIS]
-    keys = [tuple(map(str, row)) for row in done[["seed", "optimizer", *others]].to_numpy()]
-    table = dict(zip(zip(done["format"], keys, strict=True), values, strict=True))
-    floors = []
-    for a, b in same_grid:
-        apart = (abs(table.get((a, key), math.nan) - table.get((b, key), math.nan)) for key in keys)
-        known = dict(zip(keys, apart, strict=True))
-        differences = tuple(value for value in known.values() if not math.isnan(value))
-        if differences:
-            floors.append(NoiseFloor((a, b), differences))
-    return floors
-
-
-def _sides(contrast: Contrast) -> tuple[str, str]:
-    return contrast.baseline, contrast.treatment
-
-
-def _axis_label(name: str, value: object) -> str:
-    """``e5m2``, ``num_layers=2``; nothing for a cell that is not on the axis.
-
-    A whole number may have become a float, since such a gap is NaN: it is shown as it was.
-    """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value) if name == FORMAT_AXIS else f"{name.rpartition('.')[2]}={value}"
-
-
-def _delta(label: str, metric: str, baseline: pd.DataFrame, treatment: pd.DataFrame) -> Delta:
+def paired(baseline: pd.DataFrame, treatment: pd.DataFrame, metric: str, place: Group) -> Delta:
+    """The comparison of two sets of runs with one run per seed each."""
     planned = sorted(set(baseline["seed"]) | set(treatment["seed"]))
     left, right = _by_seed(baseline, metric), _by_seed(treatment, metric)
     pairs = tuple(
@@ -164,15 +113,40 @@ def _delta(label: str, metric: str, baseline: pd.DataFrame, treatment: pd.DataFr
         for seed in planned
         if seed in left and seed in right
     )
-    paired = {pair.seed for pair in pairs}
-    return Delta(label, metric, pairs, tuple(seed for seed in planned if seed not in paired))
+    found = {pair.seed for pair in pairs}
+    missing = tuple(seed for seed in planned if seed not in found)
+    return Delta(place.label, metric, pairs, missing, place)
+
+
+def between(first: Delta, second: Delta, place: Group) -> Delta:
+    """How much more the first treatment gains than the second: the treatments' scores, paired."""
+    one = {pair.seed: pair for pair in first.pairs}
+    two = {pair.seed: pair for pair in second.pairs}
+    pairs = tuple(
+        Pair(
+            seed,
+            two[seed].treatment,
+            one[seed].treatment,
+            one[seed].diverged or two[seed].diverged,
+        )
+        for seed in sorted(set(one) & set(two))
+    )
+    planned = _seeds(first) | _seeds(second)
+    missing = tuple(sorted(planned - {pair.seed for pair in pairs}))
+    return Delta(place.label, first.metric, pairs, missing, place)
+
+
+def _seeds(delta: Delta) -> set[int]:
+    return {pair.seed for pair in delta.pairs} | set(delta.missing)
 
 
 def _by_seed(runs: pd.DataFrame, metric: str) -> dict[int, tuple[float, bool]]:
     done = finished(runs)
-    rows = zip(done["seed"], scores(done, metric), done["status"], strict=True)
+    rows: Iterable[tuple[int, float, str]] = zip(
+        done["seed"], scores(done, metric), done["status"], strict=True
+    )
     return {
         int(seed): (float(value), status == "diverged")
         for seed, value, status in rows
-        if not math.isnan(value)
+        if math.isfinite(value)
     }

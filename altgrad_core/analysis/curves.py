@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from altgrad_core.analysis.contrast import group_labels
+from altgrad_core.analysis.groups import design, keys, own_label, panel_labels
 from altgrad_core.analysis.summary import reference_condition
 from altgrad_core.results.stored import Contrast
 
@@ -19,7 +19,7 @@ _SMOOTHED_OVER = 20
 class Line:
     """The curves of one condition, by step: each seed, and their mean.
 
-    ``rank`` is the place of the line among the sides of the contrast (0: baseline, 1: treatment);
+    ``rank`` is the place of the line among the sides of the contrast, see :func:`side_ranks`;
     None for the reference, which is drawn in grey. ``ends`` are the last points of diverged runs.
     """
 
@@ -38,14 +38,6 @@ class Panel:
     lines: tuple[Line, ...]
 
 
-def side_ranks(results: pd.DataFrame, contrast: Contrast | None) -> dict[str, int]:
-    """The values of the contrast's axis -> colour: baseline 0, treatment 1, others as they come."""
-    if contrast is None or contrast.axis not in results:
-        return {}
-    sides = [contrast.baseline, contrast.treatment, *results[contrast.axis].dropna().astype(str)]
-    return {side: rank for rank, side in enumerate(dict.fromkeys(sides))}
-
-
 def panels(
     results: pd.DataFrame,
     curves: pd.DataFrame,
@@ -56,6 +48,7 @@ def panels(
 ) -> list[Panel]:
     """The panels of metric ``name``, in the suite's order; a group without a point has none.
 
+    A panel has the baseline, every variant of the treatment, and other values of the contrast's axis.
     Without a contrast there is a panel per format, with its conditions as lines.
     """
     runs = results[results["planned"]]
@@ -64,25 +57,65 @@ def panels(
     if runs.empty:
         return []
     series = {run_id: _series(points[run_id], smooth=smooth) for run_id in runs["id"]}
-    ranks = side_ranks(results, contrast)
-    groups = _groups(results, contrast).loc[runs.index]
     reference = reference_condition(results, contrast)
+    shown = set(runs["condition"])
     found = []
-    for title in dict.fromkeys(groups):
-        inside = runs[groups == title]
-        names = list(dict.fromkeys(inside["condition"]))
-        lines = [
-            _line(inside, condition, series, _side(inside, condition, contrast, ranks, place))
-            for place, condition in enumerate(names)
-        ]
-        if (
-            reference is not None
-            and reference not in names
-            and (runs["condition"] == reference).any()
-        ):
+    for title, sides in _layout(results, contrast).items():
+        lines = [_line(runs, c, series, side) for c, side in sides.items() if c in shown]
+        if not lines:
+            continue
+        if reference is not None and reference in shown and reference not in sides:
             lines.insert(0, _line(runs, reference, series, (reference, None)))
         found.append(Panel(title, tuple(lines)))
     return found
+
+
+def _layout(
+    results: pd.DataFrame, contrast: Contrast | None
+) -> dict[str, dict[str, tuple[str, int]]]:
+    """Panel -> condition -> label and colour of its line."""
+    planned = results[results["planned"]].drop_duplicates("condition")
+    conditions = planned["condition"].astype(str).tolist()
+    found: dict[str, dict[str, tuple[str, int]]] = {}
+    if contrast is None or contrast.axis not in results:
+        for condition, fmt in zip(conditions, planned["format"], strict=True):
+            sides = found.setdefault(str(fmt), {})
+            sides[condition] = (condition, len(sides))
+        return found
+    laid = design(results, contrast)
+    titles, places = panel_labels(planned, laid), keys(planned, laid.shared)
+    labels, ranks = line_labels(results, contrast), side_ranks(results, contrast)
+    for condition, place in zip(conditions, places, strict=True):
+        sides = found.setdefault(titles[place], {})
+        sides[condition] = (labels[condition], ranks[labels[condition]])
+    return found
+
+
+def line_labels(results: pd.DataFrame, contrast: Contrast) -> dict[str, str]:
+    """Condition -> which line of its panel it is: ``manifold_adamw, site both``."""
+    planned = results[results["planned"]].drop_duplicates("condition")
+    own = design(results, contrast).own
+    rows = zip(
+        planned["condition"], planned[contrast.axis].astype(str), keys(planned, own), strict=True
+    )
+    return {
+        str(condition): ", ".join(
+            filter(None, [side, own_label(dict(zip(own, key, strict=True)), own)])
+        )
+        for condition, side, key in rows
+    }
+
+
+def side_ranks(results: pd.DataFrame, contrast: Contrast) -> dict[str, int]:
+    """Line -> colour: those of the baseline first, then the treatment's variants, then others."""
+    labels = dict.fromkeys(line_labels(results, contrast).values())
+    sides = (contrast.baseline, contrast.treatment)
+
+    def place(label: str) -> int:
+        owners = (n for n, side in enumerate(sides) if f"{label}, ".startswith(f"{side}, "))
+        return next(owners, len(sides))
+
+    return {label: rank for rank, label in enumerate(sorted(labels, key=place))}
 
 
 def upper_limit(
@@ -96,24 +129,6 @@ def upper_limit(
         return float(finite.max())
     every = [v for panel in found for line in panel.lines for v in line.mean if math.isfinite(v)]
     return max(every, default=1.0)
-
-
-def _groups(results: pd.DataFrame, contrast: Contrast | None) -> pd.Series[str]:
-    return results["format"].astype(str) if contrast is None else group_labels(results, contrast)
-
-
-def _side(
-    runs: pd.DataFrame,
-    condition: str,
-    contrast: Contrast | None,
-    ranks: dict[str, int],
-    place: int,
-) -> tuple[str, int | None]:
-    """Label and colour of a condition's line."""
-    if not ranks or contrast is None:
-        return condition, place
-    side = str(runs.loc[runs["condition"] == condition, contrast.axis].iloc[0])
-    return side, ranks.get(side, len(ranks))
 
 
 def _line(

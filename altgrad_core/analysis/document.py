@@ -8,17 +8,26 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
+from urllib.parse import quote
 
 Tone = Literal["plain", "bad", "quiet"]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table. ``href`` is a relative address."""
+    """One cell of a table. ``href`` is a relative address, or begins with http(s)://."""
 
     text: str
     href: str | None = None
     tone: Tone = "plain"
+
+    @property
+    def address(self) -> str | None:
+        """``href`` as a page writes it: quoted, but for what makes it an address elsewhere."""
+        if self.href is None:
+            return None
+        elsewhere = self.href.startswith(("https://", "http://"))
+        return quote(self.href, safe="/:%" if elsewhere else "/")
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
-from altgrad_core.analysis.contrast import Delta, NoiseFloor, deltas, noise_floor
-from altgrad_core.analysis.summary import SCORES, condition_table, finished
+from altgrad_core.analysis.comparison import Comparison, compare
+from altgrad_core.analysis.contrast import Delta, deltas
+from altgrad_core.analysis.format_numbers import FormatNumbers
+from altgrad_core.analysis.summary import SCORES, condition_table, finished, reference_condition
+from altgrad_core.analysis.twins import NoiseFloor, Twins, find_twins, noise_floors
 from altgrad_core.results.collect import curves_table, results_table
-from altgrad_core.results.stored import Contrast, StoredRun, StoredSuite
+from altgrad_core.results.stored import Contrast, StoredRun, StoredSuite, StoredTuning
 
-CURVES = ("train/all/loss", "validation/all/f1_micro_tuned")
+CURVES = (
+    "train/all/loss",
+    "validation/all/f1_micro_tuned",
+    "rank/all/effective_rank",
+    "rank/all/stable_rank",
+)
 
 
 @dataclass(frozen=True)
 class Findings:
     """The tables of one suite.
 
-    ``deltas`` is under the contrast's metric; ``companions`` are the same differences under each
-    other score of the main table. All are empty where the suite declares no contrast.
+    Attributes:
+        suite: What was read.
+        results: One row per run.
+        conditions: One row per condition.
+        curves: Values by step of the metrics in ``CURVES``.
+        deltas: Differences under the contrast's metric, placebos among them.
+        companions: The same differences under each other score of the main table.
+        comparisons: Tests and verdict of each group that is no placebo.
+        twins: Runs of formats with the same grid that are equal in all else.
+        formats: What is known of the formats themselves, by label; may be empty.
+        same_grid: The pairs of formats with the same grid.
+
+    What needs a contrast is empty where the suite declares none.
     """
 
     suite: StoredSuite
@@ -29,12 +48,35 @@ class Findings:
     curves: pd.DataFrame
     deltas: tuple[Delta, ...]
     companions: dict[str, tuple[Delta, ...]]
-    floors: tuple[NoiseFloor, ...]
+    comparisons: tuple[Comparison, ...]
+    twins: tuple[Twins, ...]
+    formats: Mapping[str, FormatNumbers] = field(default_factory=dict)
+    same_grid: tuple[tuple[str, str], ...] = ()
 
     @property
     def contrast(self) -> Contrast | None:
         """The comparison that the suite is made for."""
         return self.suite.plan.contrast if self.suite.plan is not None else None
+
+    @property
+    def metric(self) -> str:
+        """The metric that decides: the contrast's, else the first of the main table."""
+        return self.contrast.metric if self.contrast is not None else next(iter(SCORES))
+
+    @property
+    def margin(self) -> float | None:
+        """The smallest difference that would matter, as the suite declares it."""
+        return self.suite.plan.margin if self.suite.plan is not None else None
+
+    @property
+    def tuning(self) -> StoredTuning | None:
+        """How learning rates were chosen, if they were."""
+        return self.suite.tuning
+
+    @property
+    def reference(self) -> str | None:
+        """The condition that the others are compared with."""
+        return reference_condition(self.results, self.contrast)
 
     @property
     def planned(self) -> pd.DataFrame:
@@ -48,7 +90,7 @@ class Findings:
 
     @property
     def runs(self) -> tuple[StoredRun, ...]:
-        """The planned runs that have a directory, in the suite's order."""
+        """The planned runs that have a record, in the suite's order."""
         stored = {run.spec.id: run for run in self.suite.runs}
         return tuple(stored[run_id] for run_id in self.planned["id"] if run_id in stored)
 
@@ -58,34 +100,63 @@ class Findings:
         return int(self.planned["seed"].nunique())
 
     @property
+    def floors(self) -> tuple[NoiseFloor, ...]:
+        """The differences of each pair of formats with the same grid."""
+        return tuple(noise_floors(self.twins))
+
+    @property
     def floor(self) -> float | None:
         """The largest difference between formats with the same grid, if any pair was run."""
         return max((floor.largest for floor in self.floors), default=None)
 
     @property
-    def compared(self) -> tuple[Delta, ...]:
-        """The groups that have at least one pair."""
-        return tuple(delta for delta in self.deltas if delta.pairs)
+    def broken(self) -> tuple[Twins, ...]:
+        """The runs that ought to be equal and are not."""
+        return tuple(twins for twins in self.twins if twins.broken)
+
+    @property
+    def placebos(self) -> tuple[Delta, ...]:
+        """The differences of placebos against the baseline."""
+        return tuple(delta for delta in self.deltas if delta.place.placebo)
+
+    @property
+    def compared(self) -> tuple[Comparison, ...]:
+        """The groups that have at least one pair and are not censored."""
+        return tuple(c for c in self.comparisons if c.delta.pairs and not c.censored)
 
 
-def find(suite: StoredSuite, same_grid: Sequence[tuple[str, str]] = ()) -> Findings:
-    """Compute a suite's findings. ``same_grid`` names the pairs of formats with the same grid."""
+def find(
+    suite: StoredSuite,
+    same_grid: Sequence[tuple[str, str]] = (),
+    formats: Mapping[str, FormatNumbers] | None = None,
+) -> Findings:
+    """Compute a suite's findings.
+
+    ``same_grid`` names the pairs of formats with the same grid, ``formats`` are the numbers of the
+    formats: see :mod:`~altgrad_core.analysis.grids` and
+    :mod:`~altgrad_core.analysis.format_numbers`, which have to import torch for them.
+    """
     results = results_table([suite])
-    contrast = suite.plan.contrast if suite.plan is not None else None
-    companions: dict[str, tuple[Delta, ...]] = {}
-    found: tuple[Delta, ...] = ()
-    metric = next(iter(SCORES))
-    if contrast is not None:
-        metric = contrast.metric
-        found = tuple(deltas(results, contrast))
-        others = [name for name in SCORES if name != metric]
-        companions = {name: tuple(deltas(results, contrast, name)) for name in others}
+    plan = suite.plan
+    contrast = plan.contrast if plan is not None else None
+    metric = contrast.metric if contrast is not None else next(iter(SCORES))
+    found = tuple(deltas(results, contrast)) if contrast is not None else ()
+    others = [name for name in SCORES if name != metric] if contrast is not None else []
+    stored = {run.spec.id: run for run in suite.runs}
     return Findings(
         suite=suite,
         results=results,
         conditions=condition_table(results, contrast),
         curves=curves_table([suite], CURVES),
         deltas=found,
-        companions=companions,
-        floors=tuple(noise_floor(results, metric, same_grid)),
+        companions={name: tuple(deltas(results, contrast, name)) for name in others if contrast},
+        comparisons=compare(
+            found,
+            margin=plan.margin if plan is not None else None,
+            same_grid=same_grid,
+            tuning=suite.tuning,
+        ),
+        twins=tuple(find_twins(results, metric, same_grid, stored)),
+        formats=formats or {},
+        same_grid=tuple(same_grid),
     )

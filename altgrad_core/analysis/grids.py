@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from altgrad_core.errors import UserError
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.results.collect import format_label
-from altgrad_core.results.stored import read_suites
+from altgrad_core.results.sources import Results, read_sources
+from altgrad_core.results.stored import StoredSuite
 
 if TYPE_CHECKING:
     from altgrad_core.interfaces.format import Format
@@ -20,21 +21,24 @@ _WIDEST = 16
 """Formats wider than this many bits are not listed value by value."""
 
 
-def equal_grids(path: Path) -> tuple[tuple[str, str], ...]:
-    """The pairs of :func:`same_grid_pairs` among the formats of the runs at ``path``.
+def equal_grids(path: Results) -> tuple[tuple[str, str], ...]:
+    """The pairs of :func:`same_grid_pairs` among the formats of the runs at ``path``."""
+    return same_grid_pairs(formats_of(read_sources(path)))
 
-    Imports torch, since it builds the formats. One whose plugin is not installed here cannot be
-    compared, and is in no pair: results can be read on a machine that could not repeat them.
+
+def formats_of(suites: Iterable[StoredSuite]) -> dict[str, Format]:
+    """The formats of the runs, by the label that they have in the tables.
+
+    Imports torch, since it builds the formats. One whose plugin is not installed here is left out:
+    results can be read on a machine that could not repeat them.
     """
-    specs = {format_label(run.spec): run.spec for suite in read_suites(path) for run in suite.runs}
+    specs = {format_label(run.spec): run.spec for suite in suites for run in suite.runs}
     formats: dict[str, Format] = {}
     for label, spec in specs.items():
         choice = spec.quantization.format
-        try:
+        with suppress(UserError):
             formats[label] = catalog().build("format", choice.name, choice.settings)
-        except UserError:
-            continue
-    return same_grid_pairs(formats)
+    return formats
 
 
 def same_grid_pairs(formats: Mapping[str, Format]) -> tuple[tuple[str, str], ...]:

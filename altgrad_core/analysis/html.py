@@ -1,40 +1,80 @@
-"""A report's document as one HTML page that needs nothing else: styles and figures inline."""
+"""A report's document as one HTML page that needs nothing else: styles, script and figures inline.
+
+The page is whole without its script, which adds buttons that switch lines on and off, sorting and
+highlighting. A content security policy in the page admits this script alone, by its hash, and no
+request to anywhere; :class:`Live` opens it for a page that is served and updates itself.
+"""
 
 from __future__ import annotations
 
-import re
+import base64
+import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
-from urllib.parse import quote
 
 from altgrad_core.analysis.document import (
     Block,
     Bullets,
-    Cell,
     Code,
     Document,
     Figure,
+    HeatMap,
     Paragraph,
+    ParallelCoordinates,
     Section,
     Table,
 )
+from altgrad_core.analysis.html_figures import figure_html, heat_html, parallel_html
+from altgrad_core.analysis.html_tables import table_html
 
 _HERE = Path(__file__).parent
-_REFERENCE = re.compile(r'(\bid="|href="#|url\(#)')
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src '{script}'; connect-src {connect}; "
+    "base-uri 'none'; form-action 'none'"
+)
 
 
-def render_html(document: Document) -> str:
+@dataclass(frozen=True)
+class Live:
+    """What a served page has more: HTML above the report, and a script that may ask its server.
+
+    ``version`` names the state of the results that the page shows.
+    """
+
+    banner: str
+    script: str
+    version: str
+
+
+def render_html(document: Document, live: Live | None = None) -> str:
     """The whole page. Everything that came from a file or a user is escaped."""
     template = Template((_HERE / "page.html").read_text(encoding="utf-8"))
+    script = _script(live)
     return template.substitute(
+        policy=_policy(script, connect="'none'" if live is None else "'self'"),
         title=escape(document.title),
         style=(_HERE / "report.css").read_text(encoding="utf-8"),
         contents="\n".join(_contents(section) for section in document.sections),
+        banner="" if live is None else live.banner,
+        version="" if live is None else escape(live.version),
         opening="\n".join(map(_block, document.opening)),
         sections="\n".join(map(_section, document.sections)),
+        script=script,
     )
+
+
+def _script(live: Live | None) -> str:
+    own = (_HERE / "report.js").read_text(encoding="utf-8")
+    return own if live is None else f"{own}\n{live.script}"
+
+
+def _policy(script: str, connect: str) -> str:
+    """The content security policy of a page with one script, of which the hash is admitted."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return escape(_POLICY.format(script=f"sha256-{digest}", connect=connect), quote=False)
 
 
 def _contents(section: Section) -> str:
@@ -59,56 +99,14 @@ def _block(block: Block) -> str:
         case Code(text=text):
             return f'<pre tabindex="0"><code>{escape(text)}</code></pre>'
         case Figure():
-            return _figure(block)
+            return figure_html(block)
+        case HeatMap():
+            return heat_html(block)
+        case ParallelCoordinates():
+            return parallel_html(block)
         case Table():
-            return _table(block)
+            return table_html(block)
 
 
 def _joined(tag: str, items: Iterable[str]) -> str:
     return "\n".join(f"<{tag}>{escape(item)}</{tag}>" for item in items)
-
-
-def _figure(figure: Figure) -> str:
-    """Panels side by side, as many as fit. Ids are made unique, as they must be in a page."""
-    panels = "\n".join(
-        _REFERENCE.sub(rf"\g<1>{figure.name}-{number}-", panel)
-        for number, panel in enumerate(figure.panels)
-    )
-    return (
-        f'<figure class="{escape(figure.name)}">\n<div class="panels">\n{panels}\n</div>\n'
-        f"<figcaption>{escape(figure.caption)}</figcaption>\n</figure>"
-    )
-
-
-def _table(table: Table) -> str:
-    head = "".join(
-        f'<th scope="col"{_numeric(column.numeric)}>{escape(column.title)}</th>'
-        for column in table.columns
-    )
-    rows = "\n".join(f"<tr>{_cells(table, row)}</tr>" for row in table.rows)
-    note = f'\n<p class="note">{escape(table.caption)}</p>' if table.caption else ""
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="table">\n<table>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n</div>{note}"
-    )
-
-
-def _cells(table: Table, row: tuple[Cell, ...]) -> str:
-    first, *rest = (
-        (_content(cell), _numeric(column.numeric))
-        for cell, column in zip(row, table.columns, strict=True)
-    )
-    return f'<th scope="row"{first[1]}>{first[0]}</th>' + "".join(
-        f"<td{attribute}>{content}</td>" for content, attribute in rest
-    )
-
-
-def _numeric(numeric: bool) -> str:
-    return ' class="number"' if numeric else ""
-
-
-def _content(cell: Cell) -> str:
-    text = escape(cell.text)
-    if cell.href is not None:
-        text = f'<a href="{escape(quote(cell.href))}">{text}</a>'
-    return text if cell.tone == "plain" else f'<span class="{cell.tone}">{text}</span>'

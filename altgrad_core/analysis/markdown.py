@@ -12,9 +12,13 @@ from altgrad_core.analysis.document import (
     Code,
     Document,
     Figure,
+    HeatMap,
     Paragraph,
+    ParallelCoordinates,
     Table,
 )
+from altgrad_core.analysis.heat import heat_table
+from altgrad_core.analysis.parallel import draw_parallel
 
 FIGURES = "figures"
 """Folder of the image files, beside the Markdown file."""
@@ -36,6 +40,17 @@ def escape(text: str) -> str:
     return " ".join(text.split()).translate(_SPECIAL).translate(_HTML)
 
 
+def figures_of(block: Block) -> tuple[tuple[str, str], ...]:
+    """The pictures that ``block`` needs beside the Markdown: the stem of each file, and its SVG."""
+    match block:
+        case Figure(name=name, whole=whole):
+            return ((name, whole),)
+        case ParallelCoordinates(name=name):
+            return ((name, draw_parallel(block)),)
+        case _:
+            return ()
+
+
 def _block(block: Block) -> str:
     match block:
         case Paragraph(text=text):
@@ -44,9 +59,11 @@ def _block(block: Block) -> str:
             return "\n".join(f"- {escape(item)}" for item in items)
         case Code(text=text):
             return _fenced(text)
-        case Figure(name=name, caption=caption):
+        case Figure(name=name, caption=caption) | ParallelCoordinates(name=name, caption=caption):
             alt = caption.partition(".")[0]
             return f"![{escape(alt)}]({FIGURES}/{name}.svg)\n\n{escape(caption)}"
+        case HeatMap():
+            return _table(heat_table(block))
         case Table():
             return _table(block)
 

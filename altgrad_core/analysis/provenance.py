@@ -14,6 +14,9 @@ from altgrad_core.results.stored import StoredRun
 
 SPLITS = ("train", "validation", "test")
 
+ADDRESSES = ("https://", "http://")
+"""How the location of a run begins that is not kept in a run directory."""
+
 _LONGEST = 160
 """Characters of one fact; a longer one is cut, since it is whole in ``facts.json``."""
 
@@ -23,7 +26,7 @@ def provenance_row(run: StoredRun, folder: Path) -> tuple[Cell, ...]:
     environment, spec = run.environment, run.spec
     device = environment.get("device_name") or environment.get("device")
     return (
-        Cell(spec.id, href=directory_link(run.directory.path, folder)),
+        Cell(spec.id, href=directory_link(run.location, folder)),
         Cell(spec.condition),
         Cell(str(spec.seed)),
         Cell(significant(run.status.seconds) if run.status.seconds else NONE),
@@ -34,9 +37,12 @@ def provenance_row(run: StoredRun, folder: Path) -> tuple[Cell, ...]:
     )
 
 
-def directory_link(directory: Path, folder: Path) -> str:
-    """The address of a run directory from a page in ``folder``."""
-    return Path(os.path.relpath(directory.resolve(), folder.resolve())).as_posix() + "/"
+def directory_link(location: str | Path, folder: Path) -> str:
+    """The address, from a page in ``folder``, of a run: of its run directory, or of its own page."""
+    if str(location).startswith(ADDRESSES):
+        return str(location)
+    place = Path(location).resolve()
+    return Path(os.path.relpath(place, folder.resolve())).as_posix() + "/"
 
 
 def _versions(run: StoredRun) -> str:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from altgrad_core._files import write_text
-from altgrad_core.analysis.document import Document, Figure
-from altgrad_core.analysis.findings import find
+from altgrad_core.analysis.document import Document
+from altgrad_core.analysis.findings import Findings, find
+from altgrad_core.analysis.format_numbers import FormatNumbers, numbers_of
+from altgrad_core.analysis.grids import formats_of, same_grid_pairs
 from altgrad_core.analysis.html import render_html
-from altgrad_core.analysis.markdown import FIGURES, render_markdown
+from altgrad_core.analysis.markdown import FIGURES, figures_of, render_markdown
 from altgrad_core.analysis.sections import build_document
 from altgrad_core.analysis.svg import standalone
 from altgrad_core.errors import UserError
 from altgrad_core.results.collect import write_table
-from altgrad_core.results.stored import read_suite
+from altgrad_core.results.sources import Results, read_one
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,43 @@ class ReportFiles:
     figures: tuple[Path, ...] = ()
 
 
+def report_of(
+    sources: Results, out_dir: Path | None = None, questions: Sequence[str] | None = None
+) -> tuple[Findings, ReportFiles]:
+    """Read the results, build their formats, write the report; imports torch for the formats.
+
+    Raises as :func:`write_report`, and where a question is not known.
+    """
+    suite = read_one(sources)
+    formats = formats_of([suite])
+    found = find(suite, same_grid_pairs(formats), numbers_of(formats))
+    return found, _write(found, out_dir, questions)
+
+
 def write_report(
-    runs_dir: Path, out_dir: Path | None = None, same_grid: Sequence[tuple[str, str]] = ()
+    runs_dir: Results,
+    out_dir: Path | None = None,
+    same_grid: Sequence[tuple[str, str]] = (),
+    formats: Mapping[str, FormatNumbers] | None = None,
+    questions: Sequence[str] | None = None,
 ) -> ReportFiles:
     """Write the report of the suite in ``runs_dir`` to ``out_dir`` (default: ``runs_dir/report``).
 
+    Instead of a folder, ``runs_dir`` may be a W&B project, several sources of one suite, or a suite
+    that was read already, see :mod:`altgrad_core.results.sources`.
+
     An incomplete suite has a report too, which says what is missing. ``same_grid`` names the pairs
-    of formats with equal grids, see :func:`altgrad_core.analysis.grids.equal_grids`. Raises
-    ``UserError`` where there are no results, several suites, damaged files, or no room to write.
+    of formats with equal grids and ``formats`` are the formats' numbers; :func:`report_of` works
+    both out. ``questions`` selects sections, see
+    :func:`~altgrad_core.analysis.sections.build_document`. Raises ``UserError`` where there are no
+    results, several suites, damaged files, an unknown question, or no room to write.
     """
-    suite = read_suite(Path(runs_dir))
-    folder = Path(out_dir) if out_dir is not None else suite.path / "report"
-    found = find(suite, same_grid)
-    document = build_document(found, folder)
+    return _write(find(read_one(runs_dir), same_grid, formats), out_dir, questions)
+
+
+def _write(found: Findings, out_dir: Path | None, questions: Sequence[str] | None) -> ReportFiles:
+    folder = Path(out_dir) if out_dir is not None else found.suite.path / "report"
+    document = build_document(found, folder, questions)
     try:
         figures = _write_figures(document, folder / FIGURES)
         files = ReportFiles(
@@ -64,10 +90,9 @@ def write_report(
 
 def _write_figures(document: Document, folder: Path) -> tuple[Path, ...]:
     folder.mkdir(parents=True, exist_ok=True)
-    blocks = [block for section in document.sections for block in section.blocks]
     written = []
-    for block in blocks:
-        if isinstance(block, Figure):
-            written.append(folder / f"{block.name}.svg")
-            write_text(written[-1], standalone(block.whole))
+    for section in document.sections:
+        for name, svg in (figure for block in section.blocks for figure in figures_of(block)):
+            written.append(folder / f"{name}.svg")
+            write_text(written[-1], standalone(svg))
     return tuple(written)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from altgrad_core.analysis.numbers import Spread, spread
 from altgrad_core.results.run_directory import FINISHED
+from altgrad_core.results.scores import worst_score
 from altgrad_core.results.stored import Contrast
 
 SCORES: dict[str, str] = {
@@ -35,24 +36,13 @@ MEASURES: dict[str, str] = {
 }
 """Columns of the main table that monitors supply -> where the results table has them."""
 
+REFERENCES = ("bf16", "fp32")
+"""Formats that others are compared with, the first one that a suite has."""
+
 
 def finished(results: pd.DataFrame) -> pd.DataFrame:
     """The planned runs that have a result."""
     return results[results["planned"] & results["status"].isin(list(FINISHED))]
-
-
-def worst_score(metric: str) -> float:
-    """The worst value of a final metric; NaN for those without one, such as a loss."""
-    name = metric.rpartition("/")[2]
-    if name == "hamming_loss":
-        return 1.0
-    bounded = ("f1_", "precision_", "recall_", "subset_accuracy", "roc_auc", "pr_auc")
-    return 0.0 if name.startswith(bounded) else math.nan
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether a smaller value of a final metric is the better one, as with every loss."""
-    return metric.endswith("loss")
 
 
 def scores(runs: pd.DataFrame, metric: str) -> pd.Series[float]:
@@ -74,11 +64,21 @@ def conditions(results: pd.DataFrame) -> list[str]:
 
 
 def reference_condition(results: pd.DataFrame, contrast: Contrast | None) -> str | None:
-    """What throughput is compared with: the suite's first baseline condition, else its first."""
+    """What the other conditions are compared with: the plainest of the contrast's baseline.
+
+    That is bf16, else fp32, on master weights, where the suite has them; of several the first. Without
+    a contrast all conditions are looked at.
+    """
     planned = results[results["planned"]]
     if contrast is not None and contrast.axis in planned:
         baseline = planned[planned[contrast.axis].astype(str) == contrast.baseline]
         planned = baseline if len(baseline) else planned
+    for name, values in (("format", REFERENCES), ("residency", ("master",))):
+        for value in values:
+            chosen = planned[planned[name] == value]
+            if len(chosen):
+                planned = chosen
+                break
     return str(planned["condition"].iloc[0]) if len(planned) else None
 
 

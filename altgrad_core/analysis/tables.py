@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 
 import pandas as pd
 
-from altgrad_core.analysis.contrast import Delta, axes_of
-from altgrad_core.analysis.document import Cell, Column, Table
+from altgrad_core.analysis.document import Cell, Column, Table, columns
 from altgrad_core.analysis.findings import Findings
-from altgrad_core.analysis.numbers import (
-    NONE,
-    percent,
-    score,
-    significant,
-    with_spread,
-)
+from altgrad_core.analysis.numbers import NONE, percent, significant, with_spread
+from altgrad_core.analysis.provenance import directory_link
 from altgrad_core.analysis.summary import SCORES, score_of
-from altgrad_core.analysis.words import metric_name, reference_note
-from altgrad_core.results.collect import FORMAT_AXIS
+from altgrad_core.analysis.words import reference_note
 
 MAIN_COLUMNS = (
     Column("Condition"),
@@ -33,9 +28,17 @@ MAIN_COLUMNS = (
 )
 
 
-def main_table(found: Findings) -> Table:
-    """One row per condition."""
-    rows = tuple(main_row(row) for _, row in found.conditions.iterrows())
+def number_table(words: tuple[str, ...], numbers: tuple[str, ...]) -> tuple[Column, ...]:
+    """The head of a table: columns of words, then columns of numbers."""
+    return columns(*words, *numbers, numbers=numbers)
+
+
+def main_table(found: Findings, folder: Path) -> Table:
+    """One row per condition; the scores of a condition with a single run link to it."""
+    links = run_links(found, folder)
+    rows = tuple(
+        main_row(row, links.get(str(row["condition"]))) for _, row in found.conditions.iterrows()
+    )
     spread_note = "mean ± standard deviation over seeds" if found.seeds > 1 else "one seed"
     caption = (
         f"Test split, {spread_note}. Ranks: first → last logged value, mean over layers. Stalls: "
@@ -45,16 +48,16 @@ def main_table(found: Findings) -> Table:
     return Table(MAIN_COLUMNS, rows, caption.strip())
 
 
-def main_row(row: pd.Series[float]) -> tuple[Cell, ...]:
+def main_row(row: pd.Series[float], link: str | None = None) -> tuple[Cell, ...]:
     """The cells of one row of the condition table."""
     return (
-        Cell(str(row["condition"])),
+        Cell(str(row["condition"]), href=link),
         status_cell(str(row["status"])),
         *(Cell(with_spread(score_of(row, metric))) for metric in SCORES),
         Cell(significant(row["samples_per_second"])),
         Cell(significant(row["relative_throughput"])),
-        Cell(_from_to(row["stable_rank_first"], row["stable_rank_last"])),
-        Cell(_from_to(row["effective_rank_first"], row["effective_rank_last"])),
+        Cell(from_to(row["stable_rank_first"], row["stable_rank_last"])),
+        Cell(from_to(row["effective_rank_first"], row["effective_rank_last"])),
         Cell(percent(row["stall_ratio"])),
         Cell(percent(row["flip_ratio"])),
     )
@@ -66,52 +69,27 @@ def status_cell(status: str) -> Cell:
     return Cell(status, tone="plain" if names == {"ok"} else "bad")
 
 
-def delta_table(found: Findings) -> Table:
-    """One row per group: both sides, their difference, its spread, and the other scores'."""
-    contrast = found.contrast
-    assert contrast is not None
-    numbers = (
-        contrast.baseline,
-        contrast.treatment,
-        f"Δ {metric_name(contrast.metric)}",
-        "std",
-        "Pairs",
-        "Improved",
-        *(f"Δ {metric_name(name)}" for name in found.companions),
-    )
-    head = (Column(group_title(found)), *(Column(title, numeric=True) for title in numbers))
-    rows = []
-    for place, delta in enumerate(found.deltas):
-        others = [found.companions[name][place] for name in found.companions]
-        rows.append(_delta_row(delta, others))
-    return Table(
-        head, tuple(rows), f"Δ = {contrast.treatment} − {contrast.baseline}, seed by seed."
-    )
+def run_links(found: Findings, folder: Path) -> Mapping[str, str]:
+    """Condition -> the address of its run, for conditions that have a single one."""
+    places: dict[str, list[str]] = {}
+    for condition, place in zip(
+        found.planned["condition"], found.planned["directory"], strict=True
+    ):
+        places.setdefault(str(condition), []).append(str(place))
+    return {
+        condition: directory_link(found_at[0], folder)
+        for condition, found_at in places.items()
+        if len(found_at) == 1 and found_at[0]
+    }
 
 
-def _delta_row(delta: Delta, others: list[Delta]) -> tuple[Cell, ...]:
-    n, planned = len(delta.pairs), len(delta.pairs) + len(delta.missing)
-    texts = (
-        delta.group,
-        score(delta.baseline.mean),
-        score(delta.treatment.mean),
-        score(delta.delta.mean, signed=True),
-        score(delta.delta.std),
-        str(n) if n == planned else f"{n} of {planned}",
-        f"{delta.improved} of {n}" if n else NONE,
-        *(score(other.delta.mean, signed=True) for other in others),
-    )
-    return tuple(Cell(text) for text in texts)
+def linked(text: str, location: str, folder: Path) -> Cell:
+    """A cell that leads to a run; plain where the run has no directory."""
+    return Cell(text, href=directory_link(location, folder) if location else None)
 
 
-def group_title(found: Findings) -> str:
-    """What a group is called: the format, where nothing but formats and the contrast vary."""
-    contrast = found.contrast
-    rest = [name for name in axes_of(found.results) if contrast is None or name != contrast.axis]
-    return "Format" if rest in ([], [FORMAT_AXIS]) else "Setting"
-
-
-def _from_to(first: float, last: float) -> str:
+def from_to(first: float, last: float) -> str:
+    """``41.3 → 8.01``; a dash where neither was measured."""
     if math.isnan(first) and math.isnan(last):
         return NONE
     return f"{significant(first)} → {significant(last)}"

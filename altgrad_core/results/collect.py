@@ -4,7 +4,8 @@ Columns of :func:`load_results`, in order:
 
 - ``id``, ``suite``, ``condition``, ``seed``, ``status``, ``message``, ``step``, ``max_steps``,
   ``seconds``, ``planned``, ``stage``, ``format``, ``optimizer``, ``residency``, ``rounding``,
-  ``compensation``, ``task``, ``learning_rate``, ``device``, ``directory``;
+  ``compensation``, ``task``, ``learning_rate``, ``device``, ``directory`` (of a run that was read
+  from W&B: the address of its page);
 - one column per matrix axis, named by its dotted key (``optimizer.type``): these names have a dot
   and no slash, every metric's name has a slash;
 - ``final/<split>/<metric>`` as recorded (a run that ended early has none);
@@ -29,13 +30,13 @@ import pandas as pd
 
 from altgrad_core._files import atomic_file
 from altgrad_core.errors import UserError
+from altgrad_core.results.sources import Results, read_sources
 from altgrad_core.results.stored import (
     History,
     PlannedCell,
     StoredRun,
     StoredSpec,
     StoredSuite,
-    read_suites,
 )
 
 FORMAT_AXIS = "quantization.format"
@@ -54,17 +55,20 @@ _TYPES: dict[str, Any] = {
 }
 
 
-def load_results(path: Path | str) -> pd.DataFrame:
+def load_results(path: Results) -> pd.DataFrame:
     """One row per run at ``path``: a run directory, a suite's folder, or a folder of suites.
+
+    ``wandb:ENTITY/PROJECT`` reads a project of W&B. Several sources may be given in a list; suites of
+    the same name are merged, see :func:`~altgrad_core.results.merge.merge_suites`.
 
     Raises ``UserError`` where there are no results, or a file is damaged or of another version.
     """
-    return results_table(read_suites(Path(path)))
+    return results_table(read_sources(path))
 
 
-def load_curves(path: Path | str, names: Sequence[str]) -> pd.DataFrame:
+def load_curves(path: Results, names: Sequence[str]) -> pd.DataFrame:
     """Metrics by step: columns ``id``, ``step``, ``name``, ``value``. Raises as above."""
-    return curves_table(read_suites(Path(path)), names)
+    return curves_table(read_sources(path), names)
 
 
 def results_table(suites: Iterable[StoredSuite]) -> pd.DataFrame:
@@ -163,7 +167,7 @@ def _run_row(
         "task": spec.task.name,
         "learning_rate": spec.training.learning_rate,
         "device": str(environment.get("device_name") or environment.get("device") or ""),
-        "directory": str(run.directory.path),
+        "directory": run.location,
         **_axes(spec.axes),
         **_summaries(run.history),
     }

@@ -5,10 +5,9 @@ Nothing here needs torch or pandas; the tables are made in :mod:`altgrad_core.re
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -18,7 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.layout import LAYOUT
-from altgrad_core.results.run_directory import Record, RecordKind, RunDirectory, Status
+from altgrad_core.results.records import DirectoryRecord, RunRecord, damaged, read_object
+from altgrad_core.results.records import History as History
+from altgrad_core.results.records import StoredEvent as StoredEvent
+from altgrad_core.results.run_directory import RunDirectory, Status
 
 _ID = re.compile(r"[0-9a-f]{12}")
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
@@ -140,72 +142,56 @@ class StoredSpec(_Stored):
 
 
 @dataclass(frozen=True)
-class StoredEvent:
-    """One ``event`` line of a run."""
-
-    step: int
-    kind: str
-    layer: str
-    message: str
-
-
-@dataclass
-class History:
-    """The numbers of one run, ``series[name][step]``; of a step written twice the last counts."""
-
-    series: dict[str, dict[int, float]] = field(default_factory=dict)
-    kinds: dict[str, RecordKind] = field(default_factory=dict)
-    events: list[StoredEvent] = field(default_factory=list)
-
-    def add(self, record: Record) -> None:
-        """Take in one line."""
-        for name, value in record.metrics.items():
-            self.series.setdefault(name, {})[record.step] = value
-            self.kinds[name] = record.kind
-        if record.event is not None:
-            known = {key: record.event.get(key, "") for key in ("kind", "layer", "message")}
-            self.events.append(StoredEvent(record.step, **known))
-
-
-@dataclass(frozen=True)
 class StoredRun:
-    """One run directory. Its files are read when asked for, each once."""
+    """One run. What it recorded is read when asked for, once."""
 
-    directory: RunDirectory
+    record: RunRecord
     spec: StoredSpec
+
+    @property
+    def location(self) -> str:
+        """The path of its run directory, or the address of its page."""
+        return self.record.location
 
     @cached_property
     def status(self) -> Status:
-        """Contents of ``status.json``; pending where there is none."""
-        return self.directory.status()
+        """How it stands; pending where that is not known."""
+        return self.record.status()
 
     @cached_property
     def history(self) -> History:
-        """Everything in ``metrics.jsonl``."""
-        history = History()
-        for record in self.directory.records():
-            history.add(record)
-        return history
+        """Its metrics and events."""
+        return self.record.history()
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """Contents of ``environment.json``; empty where there is none."""
-        return _read_object(self.directory.environment)
+        """Versions and hardware; empty where they are not known."""
+        return self.record.environment()
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """Contents of ``facts.json``; empty where there is none."""
-        return _read_object(self.directory.facts)
+        """Facts about data and quantisation; empty where they are not known."""
+        return self.record.facts()
 
 
 @dataclass(frozen=True)
 class StoredSuite:
-    """A folder of run directories, with the plan they come from if it was kept."""
+    """The runs of one suite, with the plan they come from if it was kept.
+
+    path:
+        its folder; of a suite that was read from elsewhere, where its report goes by default.
+    notes:
+        what a reader must know about how the runs were brought together, a sentence each.
+    source:
+        what a user wrote to read it, where that is not the path.
+    """
 
     path: Path
     plan: StoredPlan | None
     runs: tuple[StoredRun, ...]
     tuning: StoredTuning | None = None
+    notes: tuple[str, ...] = ()
+    source: str = ""
 
     @property
     def name(self) -> str:
@@ -264,12 +250,10 @@ def _is_suite(path: Path) -> bool:
 
 def _read_suite(path: Path) -> StoredSuite:
     plan_file = path / "plan.json"
-    plan = (
-        _validated(StoredPlan, _read_object(plan_file), plan_file) if plan_file.exists() else None
-    )
+    plan = _validated(StoredPlan, read_object(plan_file), plan_file) if plan_file.exists() else None
     tuning_file = path / "tuning.json"
     tuning = (
-        _validated(StoredTuning, _read_object(tuning_file), tuning_file)
+        _validated(StoredTuning, read_object(tuning_file), tuning_file)
         if tuning_file.exists()
         else None
     )
@@ -281,9 +265,9 @@ def _read_run(path: Path) -> StoredRun:
     try:
         raw = yaml.load(directory.spec.read_bytes(), Loader=_LOADER)
     except yaml.YAMLError as error:
-        raise _damaged(directory.spec, str(error).replace("\n", " ")) from error
+        raise damaged(directory.spec, str(error).replace("\n", " ")) from error
     if not isinstance(raw, dict):
-        raise _damaged(directory.spec, "it holds no settings")
+        raise damaged(directory.spec, "it holds no settings")
     if raw.get("layout") != LAYOUT:
         raise UserError(
             f"{path} was written by another version of altgrad-bench: its layout is "
@@ -291,22 +275,11 @@ def _read_run(path: Path) -> StoredRun:
             "that wrote it (named in its environment.json), or run the suite into a new folder "
             "with --runs."
         )
-    return StoredRun(directory, _validated(StoredSpec, raw, directory.spec))
+    spec = _validated(StoredSpec, raw, directory.spec)
+    return StoredRun(DirectoryRecord(directory), spec)
 
 
 _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise _damaged(path, str(error)) from error
-    if not isinstance(value, dict):
-        raise _damaged(path, "it holds no JSON object")
-    return value
 
 
 def _validated(model: type[_ModelT], raw: dict[str, Any], path: Path) -> _ModelT:
@@ -315,9 +288,4 @@ def _validated(model: type[_ModelT], raw: dict[str, Any], path: Path) -> _ModelT
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise _damaged(path, f"{where}: {first['msg']}") from error
-
-
-def _damaged(path: Path, reason: str) -> UserError:
-    away = path if path.name in ("plan.json", "tuning.json") else path.parent
-    return UserError(f"{path} cannot be read ({reason}). Move {away} away and run the suite again.")
+        raise damaged(path, f"{where}: {first['msg']}") from error

@@ -12,8 +12,17 @@ import pytest
 @pytest.fixture(scope="session")
 def fabricated() -> ModuleType:
     """The module ``tests/fabricated_runs.py``."""
-    path = Path(__file__).parents[1] / "fabricated_runs.py"
-    spec = importlib.util.spec_from_file_location("fabricated_runs", path)
+    return _module("fabricated_runs", Path(__file__).parents[1] / "fabricated_runs.py")
+
+
+@pytest.fixture(scope="session")
+def sample_page() -> ModuleType:
+    """The module ``tests/sample_page.py``."""
+    return _module("sample_page", Path(__file__).parents[1] / "sample_page.py")
+
+
+def _module(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -13,9 +13,17 @@ import pandas as pd
 import pytest
 
 from altgrad_core.analysis.contrast import Delta, Pair
-from altgrad_core.analysis.curves import Panel, panels, upper_limit
-from altgrad_core.analysis.plots import key_lines, plot_curves, plot_deltas, plot_throughput
-from altgrad_core.analysis.svg import standalone, text_width
+from altgrad_core.analysis.curves import Line, Panel, panels, upper_limit
+from altgrad_core.analysis.plot_style import PALETTE, pen
+from altgrad_core.analysis.plots import (
+    Interval,
+    key_lines,
+    plot_curves,
+    plot_deltas,
+    plot_intervals,
+    plot_throughput,
+)
+from altgrad_core.analysis.svg import Pen, attribute, series_in, standalone, text_width
 from altgrad_core.results.collect import load_curves, load_results
 from altgrad_core.results.stored import Contrast
 
@@ -122,6 +130,79 @@ def test_svg_is_well_formed_text_without_background_date_or_outside_reference(su
     ]
 
 
+def test_every_mark_of_a_line_carries_its_name(suite: Path) -> None:
+    svg = drawn(suite)
+    groups = list(ET.fromstring(svg).iter(f"{SVG}g"))
+    lines = [g.get("data-series") for g in groups if g.get("class") == "series"]
+    # Per line: two seeds and their mean; the diverged one has a cross for each seed as well.
+    panel = {"bf16": {"adamw": 3, "manifold_adamw": 3}}
+    panel["e5m2"] = {"bf16_adamw": 3, "adamw": 5, "manifold_adamw": 3}
+    for name in ("adamw", "manifold_adamw", "bf16_adamw"):
+        assert lines.count(name) == sum(one.get(name, 0) for one in panel.values())
+    keys = [g.get("data-series") for g in groups if g.get("class") == "key"]
+    assert len(keys) == 2 * 5  # a stroke and a text for each entry
+    assert series_in(svg) == {
+        "adamw": Pen(PALETTE[0]),
+        "manifold_adamw": Pen(PALETTE[1]),
+        "bf16_adamw": pen(None),
+    }
+    assert "-mark-" not in svg
+
+
+def test_pens_differ_in_colour_or_dashes() -> None:
+    first = [pen(rank) for rank in range(18)]
+    assert len(set(first)) == 18
+    assert {one.dash for one in first[:4]} == {"solid"}
+    assert all(one.dash != "solid" for one in first[4:16])
+    assert pen(None) not in first
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("page", ["#ffffff", "#0f1419"])
+def test_every_colour_stands_out_on_light_and_on_dark_pages(page: str) -> None:
+    for colour in (*PALETTE, pen(None).colour):
+        low, high = sorted([luminance(colour), luminance(page)])
+        assert (high + 0.05) / (low + 0.05) >= 3, colour
+
+
+def test_learning_rates_stand_on_a_logarithmic_axis() -> None:
+    series = pd.Series([0.1, 0.5, 0.3], index=[1e-4, 1e-3, 1e-2])
+    found = [Panel("p", (Line("a", 0, (series,), series, ()),))]
+    svg = plot_curves(
+        found,
+        ylabel="F1",
+        limits=(0.0, 1.0),
+        lines=1,
+        columns=1,
+        salt="x",
+        xlabel="learning rate",
+        log_x=True,
+    )
+    assert {"learning rate", "0.0001", "0.001", "0.01"} <= set(texts(svg))
+    (path,) = [
+        g.find(f"{SVG}path")
+        for g in ET.fromstring(svg).iter(f"{SVG}g")
+        if g.get("data-series") == "a" and g.get("class") == "series"
+    ]
+    assert path is not None
+    xs = [float(x) for x in re.findall(r"[ML] ([\d.]+) ", path.get("d", ""))]
+    assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1])
+
+
+def test_a_name_that_a_picture_cannot_hold_is_replaced(suite: Path) -> None:
+    assert attribute('a\x00"<') == "a\N{REPLACEMENT CHARACTER}&quot;&lt;"
+    series = pd.Series([1.0], index=[1])
+    panel = Panel("bad \x01", (Line('x" \x02', 0, (series,), series, ()),))
+    svg = plot_curves([panel], ylabel="y", limits=(0, 1), lines=1, columns=1, salt="x")
+    assert list(series_in(svg)) == ['x" \N{REPLACEMENT CHARACTER}']
+    assert "bad \N{REPLACEMENT CHARACTER}" in texts(svg)
+
+
 def test_the_same_numbers_give_the_same_bytes_whatever_the_users_settings(suite: Path) -> None:
     first = drawn(suite)
     before = dict(mpl.rcParams)
@@ -169,6 +250,38 @@ def test_a_difference_from_divergence_is_named_and_does_not_set_the_axis() -> No
     assert "-0.5000" in ticks  # as its note
     assert max(abs(n) for n in numbers if n != -0.5) <= 0.02
     assert marks(plot_deltas(wild, xlabel="Δ", floor=None, salt="d")) == 1
+
+
+def test_intervals_reach_from_end_to_end_beside_the_margin() -> None:
+    rows = [
+        Interval("sure", "0.03 [0.02, 0.04]", 0.03, 0.02, 0.04, (0.025, 0.035)),
+        Interval("alone", "−0.01", -0.01),
+        Interval("none", "no pair yet", math.nan),
+    ]
+    svg = plot_intervals(rows, xlabel="Δ", margin=0.01, salt="i")
+    assert {"sure", "0.03 [0.02, 0.04]", "no pair yet"} <= set(texts(svg))
+    assert marks(svg) == 2 + 1 + 1
+    paths = [path.get("d", "") for path in ET.fromstring(svg).iter(f"{SVG}path")]
+    flat = [re.findall(r"([\d.]+) ([\d.]+)", d) for d in paths]
+    spans = [
+        (float(a[0]), float(b[0]))
+        for a, b in (corners for corners in flat if len(corners) == 2)
+        if a[1] == b[1]
+    ]
+    dashed = [
+        d
+        for d, p in zip(paths, ET.fromstring(svg).iter(f"{SVG}path"), strict=True)
+        if "stroke-dasharray" in p.get("style", "")
+    ]
+    upright = sorted(float(re.findall(r"[\d.]+", d)[0]) for d in dashed)
+    assert len(upright) == 2
+    unit = (upright[1] - upright[0]) / 2  # 0.01, the margin
+    zero = sum(upright) / 2
+    assert any(
+        math.isclose(a, zero + 2 * unit, abs_tol=0.1)
+        and math.isclose(b, zero + 4 * unit, abs_tol=0.1)
+        for a, b in spans
+    )
 
 
 def test_equal_sides_have_an_axis_too() -> None:

@@ -13,9 +13,9 @@ from altgrad_core.analysis.summary import (
     condition_table,
     reference_condition,
     scores,
-    worst_score,
 )
 from altgrad_core.results.collect import load_results
+from altgrad_core.results.scores import worst_score
 from altgrad_core.results.stored import Contrast
 
 CONTRAST = Contrast(axis="optimizer.type", baseline="adamw", treatment="manifold_adamw")

@@ -149,7 +149,8 @@ class DeferredLedger(Ledger):
         """See :class:`Ledger`."""
         if x.numel() == 0:
             return
-        low, high = torch.aminmax(x.detach())
+        # Optimizers may keep counters on the CPU.
+        low, high = torch.aminmax(x.detach().to(self._device))
         if (stage, name) in self._ends:
             before = self._ends[stage, name]
             low, high = torch.minimum(low, before[0]), torch.maximum(high, before[1])

@@ -248,6 +248,35 @@ def test_optimizer_state_is_found_at_the_interval(
     assert place.events[0].message == "first non-finite optimizer state found at step 10"
 
 
+def test_optimizer_state_is_looked_at_where_something_else_breaks(
+    load_monitor: Callable[..., Monitor], load_format: Callable[..., Format], bench: Any
+) -> None:
+    model = encoder(load_format)
+    place = bench(load_monitor("nonfinite"), model)
+    parameter = place.weights["layer.1.output.dense.weight"].parameter
+    for step in range(1, 9):
+        model.layer[2].plant.backward_value = math.nan if step == 7 else None
+        if step == 7:
+            place.run.optimizer.state[parameter] = {"exp_avg": torch.full((6, 6), math.nan)}
+        place.step(step, inputs=X)
+    assert names(place)[1] == ("nan_optimizer", "layer.1.output.dense.weight")
+    assert "optimizer state found at step 7, after nan_backward" in place.events[1].message
+
+
+def test_gradients_that_no_backward_pass_has_brought_are_looked_at(
+    mode: str,
+    load_monitor: Callable[..., Monitor],
+    load_format: Callable[..., Format],
+    bench: Any,
+) -> None:
+    place = bench(load_monitor("nonfinite"), encoder(load_format), max_steps=2)
+    place.step(1, inputs=X)
+    broken = torch.full((6,), math.nan)
+    gradients = {"layer.0.output.dense.bias": broken, "layer.4.output.dense.bias": broken}
+    place.step(2, gradients=gradients)
+    assert names(place) == [("nan_backward", "layer.4.output.dense.bias")]
+
+
 def test_a_loss_that_breaks_alone_is_named(
     mode: str,
     load_monitor: Callable[..., Monitor],
@@ -438,6 +467,7 @@ def test_both_ledgers_agree_with_the_definition(seed: int) -> None:
     counts, streak = [0, 0, 0], 0
     for step in range(1, 13):
         bad = set()
+        draw.shuffle(slots)
         for slot in slots:
             if draw.random() < 0.2:  # not every tensor is there in every step
                 continue

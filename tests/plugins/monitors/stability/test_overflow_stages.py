@@ -208,6 +208,26 @@ def test_a_pass_that_is_repeated_for_measurement_is_not_counted(
     assert not [name for name in again if "input" in name or "output_gradient" in name]
 
 
+def test_several_passes_of_a_step_are_added_up(
+    load_monitor: Callable[..., Monitor],
+    load_format: Callable[..., Format],
+    bench: Any,
+    two_layers: Any,
+) -> None:
+    def twice(model: nn.Module, batch: Batch) -> Tensor:
+        total: Tensor = model(batch.tensors["inputs"]).sum() + model(batch.tensors["inputs"]).sum()
+        return total
+
+    frozen = ScalingSettings(mode="frozen")
+    model = two_layers(activation_format=load_format("e0m7"), scaling=frozen)
+    place = bench(load_monitor("overflow", interval=1), model, loss=twice)
+    place.step(1, inputs=torch.ones(1, 6))  # the scale is 2 for good, and 254/128 the largest value
+    metrics = place.step(2, inputs=torch.tensor([[3.0, -3.0, 2.0, 1e-3, 1.0, 0.0]]))
+    assert metrics["overflow/0.weight/input_overflow"] == 2 * 3
+    assert metrics["overflow/0.weight/input_overflow_rate"] == 0.5
+    assert metrics["overflow/0.weight/input_underflow"] == 2
+
+
 def test_hooks_of_both_roles_come_off_at_the_end(
     load_monitor: Callable[..., Monitor],
     load_format: Callable[..., Format],

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from altgrad_core.interfaces.format import Format
 from altgrad_core.interfaces.monitor import Monitor
 from altgrad_core.quantization.settings import ScalingSettings
+from altgrad_core.quantization.surgery import quantize_model
 from altgrad_plugins.monitors.stability.dynamic_range import strided
 
 PERCENTILES = {"p0_1": 0.1, "p1": 1.0, "p50": 50.0, "p99": 99.0, "p99_9": 99.9}
@@ -100,7 +101,7 @@ def test_the_average_forgets_with_its_half_life(
 def test_zeros_and_broken_elements_have_no_place(
     load_monitor: Callable[..., Monitor], bench: Any, two_layers: Any
 ) -> None:
-    place = bench(load_monitor("range", percentiles=(0, 100)), two_layers("e3m4"))
+    place = bench(load_monitor("range", interval=1, percentiles=(0, 100)), two_layers("e3m4"))
     some = torch.zeros(7, 6)
     some[0, :4] = torch.tensor([4.0, -0.5, math.nan, math.inf])
     metrics = place.step(gradients={"0.weight": some, "2.weight": torch.zeros(5, 7)})
@@ -133,14 +134,9 @@ def test_a_sample_is_small_repeatable_and_leaves_no_column_out(
 
 
 def test_percentiles_of_a_sample_are_as_near_as_promised(
-    load_monitor: Callable[..., Monitor], bench: Any
+    load_monitor: Callable[..., Monitor], load_format: Callable[..., Format], bench: Any
 ) -> None:
     """Ranks in the whole tensor, over many tensors: a hundredth may be further off than promised."""
-    from torch import nn
-
-    from altgrad_core.quantization.surgery import quantize_model
-    from altgrad_core.registry.build import load_format
-
     model = nn.Linear(300, 200, bias=False)
     quantize_model(model, load_format("e5m2"))
     place = bench(load_monitor("range", interval=1, samples=1024), model)

@@ -17,6 +17,8 @@ from altgrad_core.interfaces.monitor import Monitor
 from altgrad_core.quantization.settings import ScalingSettings
 
 LAYERS = ("0.weight", "2.weight")
+SIZES = {"bf16": 2.0**-9, "e0m7": 0.02, "e7m0": 0.7, "table": 0.7}
+"""Changes that nearest rounding loses in part."""
 
 
 def grid_of(fmt: Format) -> np.ndarray[Any, Any]:
@@ -69,7 +71,7 @@ def test_counts_are_those_of_a_count_by_hand(
     place = bench(load_monitor("stalls"), two_layers(fmt, **options))
     flips = bench(load_monitor("flips"), two_layers(fmt, **options))
     old = {n: w.parameter.detach().clone() for n, w in place.weights.items()}
-    size = 2.0**-9 if name == "bf16" else 0.1
+    size = SIZES.get(name, 0.1)
     nudge = Nudge(size)
     torch.manual_seed(11)
     metrics = place.step(inputs=torch.ones(1, 6), change=nudge)
@@ -162,7 +164,7 @@ def test_a_resident_layer_that_stalls_for_long_is_an_event(
         step = place.run.step
         if step == 4 or name not in LAYERS:
             return weight
-        return weight * 1.5 if (name, step) == ("2.weight", 2) else tiny(name, weight)
+        return weight * 0.8 if (name, step) == ("2.weight", 2) else tiny(name, weight)
 
     def build() -> Any:
         return bench(load_monitor("stalls", interval=1), two_layers("e5m2", residency="grid"))

@@ -1,0 +1,170 @@
+"""Several sources of one suite, as one: machines that shared the work, or a copy and its original."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from altgrad_core.results.differences import in_words, outcome_differences, setting_differences
+from altgrad_core.results.run_directory import FINISHED
+from altgrad_core.results.stored import (
+    PlannedCell,
+    StoredPlan,
+    StoredRun,
+    StoredSuite,
+    StoredTuning,
+)
+
+_ValueT = TypeVar("_ValueT", bound=Hashable)
+_SHOWN = 3
+"""Cases that a note spells out; the others are counted."""
+
+
+def merge_suites(suites: Sequence[StoredSuite]) -> StoredSuite:
+    """One suite out of several of the same name, in their order.
+
+    * **Runs** are the same if they have the same id. The first one with a result counts; without a
+      result, the one that got farthest. Results that differ are a note.
+    * **Cells** are the union of the plans'. A cell that one plan skips and another runs is run. Where
+      two plans have different runs for one condition and seed (other settings, or other versions),
+      one of them counts, and that is a note: the first that has a result, else the first.
+    * **The contrast**, the margin and what was tuned are the first source's that has them. Others
+      that say something else are a note. Commands are listed one below the other.
+
+    Raises:
+        ValueError: For no suite, or suites of different names.
+    """
+    if len({suite.name for suite in suites}) != 1:
+        raise ValueError(f"suites of one name are needed: {[suite.name for suite in suites]}")
+    if len(suites) == 1:
+        return suites[0]
+    notes = [note for suite in suites for note in suite.notes]
+    runs = _merged_runs(suites, notes)
+    plan = _merged_plan(suites, runs, notes)
+    tuning = _merged_tuning(suites, notes)
+    found = tuple(runs.values())
+    return StoredSuite(suites[0].path, plan, found, tuning, tuple(dict.fromkeys(notes)))
+
+
+def plan_of_runs(suite: StoredSuite) -> StoredPlan:
+    """A plan that asks for the runs that are there, for a suite whose plan was not kept."""
+    cells = (
+        PlannedCell(id=s.id, condition=s.condition, seed=s.seed, axes=s.axes)
+        for s in (run.spec for run in suite.runs)
+    )
+    return StoredPlan(suite=suite.name, cells=tuple(cells))
+
+
+def _merged_runs(suites: Sequence[StoredSuite], notes: list[str]) -> dict[str, StoredRun]:
+    copies: dict[str, list[StoredRun]] = {}
+    for suite in suites:
+        for run in suite.runs:
+            copies.setdefault(run.spec.id, []).append(run)
+    cases: list[str] = []
+    runs = {run_id: _best(same, cases) for run_id, same in copies.items()}
+    if cases:
+        head = "Runs that are in several sources, and ended differently there; the first counts"
+        notes.append(f"{head}: {_some(cases)}.")
+    return runs
+
+
+def _best(same: Sequence[StoredRun], cases: list[str]) -> StoredRun:
+    if len(same) == 1:
+        return same[0]
+    done = [run for run in same if run.status.status in FINISHED]
+    if not done:
+        return max(same, key=lambda run: run.status.step)
+    for other in done[1:]:
+        if found := outcome_differences(done[0], other):
+            spec = other.spec
+            where = f"{done[0].location} and {other.location}"
+            cases.append(f"{spec.condition} seed {spec.seed}, {where} ({in_words(found)})")
+            break
+    return done[0]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A planned cell, with the run of it, if there is one."""
+
+    cell: PlannedCell
+    run: StoredRun | None
+
+    @property
+    def done(self) -> bool:
+        return self.run is not None and self.run.status.status in FINISHED
+
+
+def _merged_plan(
+    suites: Sequence[StoredSuite], runs: dict[str, StoredRun], notes: list[str]
+) -> StoredPlan | None:
+    plans = [suite.plan for suite in suites if suite.plan is not None]
+    if not plans:
+        plans = [plan_of_runs(suite) for suite in suites]
+    chosen: dict[tuple[str, str, int], _Choice] = {}
+    cases: list[str] = []
+    for plan in plans:
+        for cell in plan.cells:
+            new = _Choice(cell, runs.get(cell.id) if cell.id is not None else None)
+            key = (cell.stage, cell.condition, cell.seed)
+            chosen[key] = _better(chosen[key], new, cases) if key in chosen else new
+    if cases:
+        head = "Cells that the sources ran with different settings or versions, of which one counts"
+        notes.append(f"{head}: {_some(cases)}.")
+    cells = tuple(choice.cell for choice in chosen.values())
+    commands = dict.fromkeys(plan.command for plan in plans if plan.command)
+    return plans[0].model_copy(
+        update={
+            "cells": cells,
+            "command": "\n".join(commands),
+            "description": next((plan.description for plan in plans if plan.description), ""),
+            "contrast": _first("contrasts", (plan.contrast for plan in plans), notes),
+            "margin": _first("margins", (plan.margin for plan in plans), notes),
+        }
+    )
+
+
+def _better(old: _Choice, new: _Choice, cases: list[str]) -> _Choice:
+    """Which of two cells with one condition and seed counts."""
+    if new.cell.id is None or new.cell.id == old.cell.id:
+        return old
+    if old.cell.id is None:
+        return new
+    first, second = (new, old) if new.done and not old.done else (old, new)
+    why = ""
+    if first.run is not None and second.run is not None:
+        found = setting_differences(first.run.spec, second.run.spec)
+        why = f" ({in_words(found) or 'other settings of spec.yaml'})"
+    cell = first.cell
+    cases.append(f"{cell.condition} seed {cell.seed}, {cell.id} and not {second.cell.id}{why}")
+    return first
+
+
+def _merged_tuning(suites: Sequence[StoredSuite], notes: list[str]) -> StoredTuning | None:
+    tunings = [suite.tuning for suite in suites if suite.tuning is not None]
+    if not tunings:
+        return None
+    first = tunings[0]
+    _first("protocols of tuning", ((t.metric, t.rates, t.seeds) for t in tunings), notes)
+    conditions = dict(first.conditions)
+    for tuning in tunings[1:]:
+        for name, found in tuning.conditions.items():
+            known = conditions.setdefault(name, found)
+            if known.chosen != found.chosen:
+                rates = f"{known.chosen:g} and {found.chosen:g}"
+                notes.append(f"The sources chose different learning rates for {name}: {rates}.")
+    return first.model_copy(update={"conditions": conditions})
+
+
+def _first(what: str, values: Iterable[_ValueT | None], notes: list[str]) -> _ValueT | None:
+    """The first value that is not None, with a note if another one differs."""
+    known = list(dict.fromkeys(value for value in values if value is not None))
+    if len(known) > 1:
+        notes.append(f"The sources declare different {what}; the first one is used.")
+    return known[0] if known else None
+
+
+def _some(cases: Sequence[str]) -> str:
+    more = len(cases) - _SHOWN
+    return "; ".join([*cases[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])

@@ -1,0 +1,109 @@
+"""What one run recorded, wherever it is kept: its history, and where that is read from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from altgrad_core.errors import UserError
+from altgrad_core.results.run_directory import Record, RecordKind, RunDirectory, Status
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """One ``event`` line of a run."""
+
+    step: int
+    kind: str
+    layer: str
+    message: str
+
+
+@dataclass
+class History:
+    """The numbers of one run, ``series[name][step]``; of a step written twice the last counts."""
+
+    series: dict[str, dict[int, float]] = field(default_factory=dict)
+    kinds: dict[str, RecordKind] = field(default_factory=dict)
+    events: list[StoredEvent] = field(default_factory=list)
+
+    def add(self, record: Record) -> None:
+        """Take in one line."""
+        for name, value in record.metrics.items():
+            self.series.setdefault(name, {})[record.step] = value
+            self.kinds[name] = record.kind
+        if record.event is not None:
+            known = {key: record.event.get(key, "") for key in ("kind", "layer", "message")}
+            self.events.append(StoredEvent(record.step, **known))
+
+
+class RunRecord(Protocol):
+    """Where a run is kept. Its methods may raise ``UserError`` for what is damaged."""
+
+    @property
+    def location(self) -> str:
+        """The path of a folder, or an address that begins with ``https://`` or ``http://``."""
+
+    def status(self) -> Status:
+        """How the run stands; pending where that is not known."""
+
+    def history(self) -> History:
+        """Its metrics and events."""
+
+    def environment(self) -> dict[str, Any]:
+        """Versions and hardware, as in ``environment.json``; empty where they are not known."""
+
+    def facts(self) -> dict[str, Any]:
+        """Facts about data and quantisation, as in ``facts.json``; empty where not known."""
+
+
+@dataclass(frozen=True)
+class DirectoryRecord:
+    """A run that is kept in a run directory."""
+
+    directory: RunDirectory
+
+    @property
+    def location(self) -> str:
+        """The path of the run directory."""
+        return str(self.directory.path)
+
+    def status(self) -> Status:
+        """Contents of ``status.json``; pending where there is none."""
+        return self.directory.status()
+
+    def history(self) -> History:
+        """Everything in ``metrics.jsonl``."""
+        history = History()
+        for record in self.directory.records():
+            history.add(record)
+        return history
+
+    def environment(self) -> dict[str, Any]:
+        """Contents of ``environment.json``; empty where there is none."""
+        return read_object(self.directory.environment)
+
+    def facts(self) -> dict[str, Any]:
+        """Contents of ``facts.json``; empty where there is none."""
+        return read_object(self.directory.facts)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is no file. ``UserError`` if it is damaged."""
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise damaged(path, str(error)) from error
+    if not isinstance(value, dict):
+        raise damaged(path, "it holds no JSON object")
+    return value
+
+
+def damaged(path: Path, reason: str) -> UserError:
+    """The error for a file that cannot be read, with what to do about it."""
+    away = path if path.name in ("plan.json", "tuning.json") else path.parent
+    return UserError(f"{path} cannot be read ({reason}). Move {away} away and run the suite again.")

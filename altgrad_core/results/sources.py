@@ -1,0 +1,59 @@
+"""Where results are read from: folders on the disk, and projects at W&B, one or several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from altgrad_core.errors import UserError
+from altgrad_core.results.merge import merge_suites
+from altgrad_core.results.stored import StoredSuite, read_suites
+
+WANDB = "wandb:"
+"""How a source begins that is a W&B project: ``wandb:ENTITY/PROJECT`` or ``…/SUITE``."""
+
+Source = str | Path
+"""A run directory, a suite's folder, a folder of suites, or a W&B project."""
+
+
+Results = Source | Sequence[Source] | StoredSuite
+"""One source or several; or a suite that was read already, which is taken as it is."""
+
+
+def read_sources(sources: Results) -> tuple[StoredSuite, ...]:
+    """The suites at one source, or at several; there, those of the same name become one.
+
+    Raises ``UserError`` as :func:`~altgrad_core.results.stored.read_suites` and
+    :func:`~altgrad_core.results.wandb_source.read_wandb` do, and for no source at all.
+    """
+    if isinstance(sources, StoredSuite):
+        return (sources,)
+    given = [sources] if isinstance(sources, str | Path) else list(sources)
+    if not given:
+        raise UserError("No results were named: give a folder, or wandb:ENTITY/PROJECT.")
+    if len(given) == 1:
+        return _read(given[0])
+    by_name: dict[str, list[StoredSuite]] = {}
+    for source in given:
+        for suite in _read(source):
+            by_name.setdefault(suite.name, []).append(suite)
+    return tuple(merge_suites(same) for same in by_name.values())
+
+
+def read_one(sources: Results) -> StoredSuite:
+    """The one suite at the sources. Raises ``UserError`` as above, and if there are several."""
+    suites = read_sources(sources)
+    if len(suites) > 1:
+        names = ", ".join(suite.source or str(suite.path) for suite in suites)
+        raise UserError(
+            f"These are the results of {len(suites)} suites, and one is needed. Name one of: {names}."
+        )
+    return suites[0]
+
+
+def _read(source: Source) -> tuple[StoredSuite, ...]:
+    if isinstance(source, str) and source.startswith(WANDB):
+        from altgrad_core.results.wandb_source import read_wandb
+
+        return read_wandb(source)
+    return read_suites(Path(source))

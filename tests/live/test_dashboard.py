@@ -1,0 +1,193 @@
+"""The dashboard in a real browser: it follows the runs, and leaves the reader where they are."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from altgrad_core.live.server import LiveServer
+from altgrad_core.live.snapshot import Snapshot
+from altgrad_core.results.stored import StoredSuite
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def server(under_way: Any) -> Iterator[LiveServer]:
+    with LiveServer(under_way.folder) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.05,))
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def sampled(server: LiveServer, under_way: Any, sample_page: ModuleType) -> LiveServer:
+    """The server, with a small report whose text counts the logged steps."""
+
+    def make(suite: StoredSuite) -> Any:
+        points = sum(len(run.history.series["train/all/loss"]) for run in suite.runs)
+        document = sample_page.sample()
+        document.opening[0] = sample_page.Paragraph(f"{points} points", lead=True)
+        document.sections[1].blocks.append(sample_page.table(("a", "b"), f"{points} in the end"))
+        return document
+
+    server.snapshot = Snapshot(under_way.folder, make)
+    return server
+
+
+def opened(chromium: Any, server: LiveServer, **emulation: Any) -> Any:
+    tab = chromium.Tab(chromium.running)
+    tab.emulate(**emulation)
+    tab.open(server.url)
+    return tab
+
+
+def text(selector: str) -> str:
+    return f"document.querySelector({selector!r}).textContent"
+
+
+def test_the_report_follows_the_metrics_of_a_run(
+    chromium: Any, server: LiveServer, under_way: Any
+) -> None:
+    """With the real report: a loss curve gets longer, and a run comes to its end."""
+    tab = opened(chromium, server)
+    assert tab.run(text("h1")) == "toy: report"
+    assert "1 of 3 runs have ended (1 ok); 1 running, 1 pending." in tab.run(text(".whole"))
+    steps = "[...document.querySelectorAll('.loss svg text')].map((t) => t.textContent)"
+    assert "40" not in tab.run(steps)
+    for step in range(3, 41):
+        under_way.log(step)
+    under_way.beat(40)
+    tab.wait(f"{steps}.includes('40')")
+    tab.wait("document.querySelector('.progress progress[max=\"100\"]').value === 40")
+    under_way.beat(100, status="ok")
+    tab.wait(f"{text('.whole')}.includes('2 of 3 runs have ended (2 ok); 1 pending.')")
+    assert tab.complaints() == []
+    assert {address.removeprefix(server.url) for address in tab.requests()} == {"", "progress"}
+
+
+def test_the_reader_stays_where_they_are(
+    chromium: Any, sampled: LiveServer, under_way: Any
+) -> None:
+    tab = opened(chromium, sampled, height=500)
+    tab.run("document.querySelector('.curves [data-toggle=manifold]').click()")
+    tab.run("document.querySelector('summary').click()")
+    tab.run("document.querySelectorAll('main .sort')[1].click()")
+    tab.run("document.querySelector('.pick').click()")
+    tab.run("document.querySelector('.curves').scrollIntoView({behavior: 'instant'})")
+    tab.run("document.querySelector('.lines [data-toggle=manifold]').focus({preventScroll: true})")
+    top = "document.querySelector('.curves').getBoundingClientRect().top"
+    before = tab.run(top)
+    assert tab.run("window.scrollY") > 0
+    # The text above grows by many lines, and so does this section.
+    under_way.log(3)
+    sampled.snapshot._make = grown(sampled.snapshot._make)
+    tab.wait(f"{text('.lead')}.startsWith('5 points')")
+    assert abs(tab.run(top) - before) < 2
+    assert (
+        tab.run("document.querySelector('.curves [data-toggle=manifold]').ariaPressed") == "false"
+    )
+    assert tab.run(
+        "[...document.querySelectorAll('.curves .series[data-series=manifold]')]"
+        ".every((e) => e.getClientRects().length === 0)"
+    )
+    assert tab.run("document.querySelector('details').open")
+    assert tab.run("document.querySelectorAll('main th')[1].ariaSort") == "descending"
+    assert tab.run("document.querySelector('svg .picked').dataset.line") == "first adamw"
+    assert tab.run("document.activeElement.dataset.toggle") == "manifold"
+    assert "5 in the end" in tab.run(text("#content"))
+    # Later, a section that has not changed is not touched: what is selected in it stays so.
+    tab.run("window.keep = document.querySelector('#numbers-sample')")
+    tab.run("document.querySelector('main a[href]').focus()")
+    tab.run("getSelection().selectAllChildren(document.querySelector('main tbody th'))")
+    under_way.log(4)
+    tab.wait(f"{text('.lead')}.startsWith('6 points')")
+    assert tab.run("window.keep.isConnected")
+    assert tab.run("document.activeElement.getAttribute('href')") == "Text./"
+    assert tab.run("String(getSelection())").strip() == tab.run(text("main tbody th")).strip()
+    assert "6 in the end" in tab.run(text("#content"))
+
+
+def grown(make: Any) -> Any:
+    def longer(suite: StoredSuite) -> Any:
+        document = make(suite)
+        lead = document.opening[0]
+        document.opening[0] = type(lead)(lead.text + " and more" * 500, lead=True)
+        return document
+
+    return longer
+
+
+def test_a_server_that_is_gone_is_said_and_found_again(
+    chromium: Any, sampled: LiveServer, under_way: Any
+) -> None:
+    tab = opened(chromium, sampled)
+    hosts = LiveServer.hosts
+    try:
+        LiveServer.hosts = frozenset()  # type: ignore[assignment,misc]
+        tab.wait(f"{text('.live .note')}.includes('does not answer')")
+        assert tab.run(text(".lead")) == "4 points"  # the page is left as it was
+    finally:
+        LiveServer.hosts = hosts  # type: ignore[method-assign]
+    under_way.log(3)
+    tab.wait(f"{text('.lead')} === '5 points'")
+    assert "does not answer" not in tab.run(text(".live .note"))
+
+
+def test_sections_come_and_go(chromium: Any, sampled: LiveServer, under_way: Any) -> None:
+    tab = opened(chromium, sampled)
+    make = sampled.snapshot._make
+
+    def fewer(suite: StoredSuite) -> Any:
+        document = make(suite)
+        del document.sections[0]
+        return document
+
+    titles = "[...document.querySelectorAll('main h2')].map((h) => h.id).join()"
+    assert tab.run(titles) == "numbers-sample,lines"
+    sampled.snapshot._make = fewer
+    under_way.log(3)
+    tab.wait(f"{titles} === 'lines'")
+    assert tab.run("document.querySelectorAll('nav a').length") == 1
+    sampled.snapshot._make = make
+    under_way.log(4)
+    tab.wait(f"{titles} === 'numbers-sample,lines'")
+    assert tab.run("document.querySelectorAll('nav a').length") == 2
+    assert tab.run("document.querySelectorAll('main .toggles:not([hidden])').length") == 2
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_the_dashboard_fits_a_phone(chromium: Any, sampled: LiveServer, width: int) -> None:
+    tab = opened(chromium, sampled, width=width, dark=True)
+    assert tab.run("document.documentElement.scrollWidth") <= width
+    assert tab.run("getComputedStyle(document.querySelector('.live .scroll')).overflowX") == "auto"
+
+
+def test_hostile_names_run_nothing_while_it_updates(
+    chromium: Any, server: LiveServer, under_way: Any, sample_page: ModuleType
+) -> None:
+    evil = sample_page.EVIL
+    server.snapshot = Snapshot(
+        under_way.folder,
+        lambda suite: sample_page.sample(
+            (evil, f"2{evil}"),
+            evil,
+            f"{len(suite.runs[0].history.series)} {len(suite.runs[1].history.series)} {evil}",
+        ),
+    )
+    tab = opened(chromium, server)
+    cell = under_way.f.cell(evil, "adamw", 7, "1" * 12)
+    under_way.f.write_plan(under_way.folder, [cell])
+    tab.wait(f"{text('.progress')}.includes('onerror')")
+    with (under_way.run / "metrics.jsonl").open("a") as file:
+        file.write(under_way.f.line(9, "train", {"train/all/other": 1.0}) + "\n")
+    tab.wait(f"{text('.lead')}.includes('2')")
+    assert tab.run("window.pwned") is None
+    assert tab.run("document.querySelectorAll('img').length") == 0
+    assert tab.complaints() == []
