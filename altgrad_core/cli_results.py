@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from altgrad_core.errors import UserError
 from altgrad_core.terminal import output, say
+
+if TYPE_CHECKING:
+    from altgrad_core.results.stored import StoredSuite
 
 RunsOption = Annotated[
     Path, typer.Option("--runs", metavar="DIR", help="Where run directories are.")
@@ -52,6 +55,10 @@ def report(
         str | None,
         typer.Option(metavar="NAMES", help="Only these questions: throughput,benefit,…"),
     ] = None,
+    contrast: Annotated[
+        str | None,
+        typer.Option(metavar="AXIS=A,B", help="Compare B with A along this axis instead."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT_HELP)] = None,
 ) -> None:
     """Write the report of a suite from its run directories, or from W&B."""
@@ -59,7 +66,13 @@ def report(
     if not sources:
         raise UserError("name a suite or its folder of runs, or --from wandb:ENTITY/PROJECT.")
     chosen = [name.strip() for name in questions.split(",")] if questions else None
-    report_on(sources, out, chosen, output())
+    if contrast is None:
+        report_on(sources, out, chosen, output())
+        return
+    from altgrad_core.results.sources import read_one
+    from altgrad_core.results.stated import with_contrast
+
+    report_on(with_contrast(read_one(sources), contrast), out, chosen, output())
 
 
 def compare(
@@ -97,7 +110,7 @@ def dashboard(
 
 
 def report_on(
-    sources: Sequence[str | Path],
+    sources: Sequence[str | Path] | StoredSuite,
     out: Path | None,
     questions: Sequence[str] | None,
     console: Console,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from altgrad_core.analysis.groups import Group, groups
+from altgrad_core.analysis.groups import Group, grouped
 from altgrad_core.analysis.numbers import Spread, spread
 from altgrad_core.analysis.summary import finished, scores
 from altgrad_core.results.scores import lower_is_better
@@ -92,15 +92,9 @@ def deltas(results: pd.DataFrame, contrast: Contrast, metric: str | None = None)
     ``metric`` is the contrast's unless given. Results that are not there (a run that failed, a
     metric that was not recorded) leave their seed unpaired, in ``missing``.
     """
-    planned = results[results["planned"]]
     return [
-        paired(
-            planned[planned["condition"].isin(list(group.baseline))],
-            planned[planned["condition"].isin(list(group.treatment))],
-            metric or contrast.metric,
-            group,
-        )
-        for group in groups(results, contrast)
+        paired(baseline, treatment, metric or contrast.metric, group)
+        for group, baseline, treatment in grouped(results, contrast)
     ]
 
 

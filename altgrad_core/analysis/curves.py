@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from altgrad_core.analysis.groups import design, keys, own_label, panel_labels
+from altgrad_core.analysis.groups import design, keys, own_label, panel_labels, texts
 from altgrad_core.analysis.summary import reference_condition
 from altgrad_core.results.stored import Contrast
 
@@ -95,9 +95,7 @@ def line_labels(results: pd.DataFrame, contrast: Contrast) -> dict[str, str]:
     """Condition -> which line of its panel it is: ``manifold_adamw, site both``."""
     planned = results[results["planned"]].drop_duplicates("condition")
     own = design(results, contrast).own
-    rows = zip(
-        planned["condition"], planned[contrast.axis].astype(str), keys(planned, own), strict=True
-    )
+    rows = zip(planned["condition"], texts(planned, contrast.axis), keys(planned, own), strict=True)
     return {
         str(condition): ", ".join(
             filter(None, [side, own_label(dict(zip(own, key, strict=True)), own)])

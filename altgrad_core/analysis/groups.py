@@ -72,11 +72,11 @@ def axes_of(results: pd.DataFrame, first: str = FORMAT_AXIS) -> list[str]:
     left out: runs that differ in nothing but one axis then have equal values in all others.
     """
     planned = results[results["planned"]]
-    varying = [c for c in map(str, planned) if is_axis(c) and _texts(planned, c).nunique() > 1]
+    varying = [c for c in map(str, planned) if is_axis(c) and texts(planned, c).nunique() > 1]
     kept: list[str] = []
     for axis in sorted(varying, key=lambda axis: (axis != first, axis != FORMAT_AXIS)):
         values: dict[tuple[str, ...], set[str]] = defaultdict(set)
-        for key, value in zip(keys(planned, kept), _texts(planned, axis), strict=True):
+        for key, value in zip(keys(planned, kept), texts(planned, axis), strict=True):
             values[key].add(value)
         if any(len(found) > 1 for found in values.values()):
             kept.append(axis)
@@ -87,26 +87,33 @@ def design(results: pd.DataFrame, contrast: Contrast) -> Design:
     """Which axes both sides of the contrast have, and which belong to one of them alone."""
     axes = [axis for axis in axes_of(results, contrast.axis) if axis != contrast.axis]
     sides = [side_of(results, contrast, value) for value in (contrast.baseline, contrast.treatment)]
-    shared = [a for a in axes if all((_texts(side, a) != "").any() for side in sides)]
+    shared = [a for a in axes if all((texts(side, a) != "").any() for side in sides)]
     return Design(tuple(shared), tuple(axis for axis in axes if axis not in shared))
 
 
 def groups(results: pd.DataFrame, contrast: Contrast) -> list[Group]:
     """The groups that have both sides in the plan, in the suite's order."""
+    return [group for group, *_ in grouped(results, contrast)]
+
+
+def grouped(
+    results: pd.DataFrame, contrast: Contrast
+) -> Iterator[tuple[Group, pd.DataFrame, pd.DataFrame]]:
+    """Each group with the planned runs of its baseline and of its treatment."""
     if contrast.axis not in results:
-        return []
-    laid = design(results, contrast)
+        return
     left = side_of(results, contrast, contrast.baseline)
     right = side_of(results, contrast, contrast.treatment)
-    planned = results[results["planned"]]
+    if left.empty or right.empty:
+        return
+    laid, planned = design(results, contrast), results[results["planned"]]
     panels = panel_labels(planned, laid)
     formats = dict(zip(keys(planned, laid.shared), planned["format"].astype(str), strict=True))
-    return [
-        _group(panel, formats[key], laid, contrast, baseline, treatment)
-        for key, panel in panels.items()
-        for baseline in _variants(_at(left, laid.shared, key), laid.own)
-        for treatment in _variants(_at(right, laid.shared, key), laid.own)
-    ]
+    for key, panel in panels.items():
+        for baseline in _variants(_at(left, laid.shared, key), laid.own):
+            for treatment in _variants(_at(right, laid.shared, key), laid.own):
+                group = _group(panel, formats[key], laid, contrast, baseline, treatment)
+                yield group, baseline[1], treatment[1]
 
 
 def panel_labels(runs: pd.DataFrame, laid: Design) -> dict[tuple[str, ...], str]:
@@ -161,18 +168,26 @@ def short_labels(axes: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list
 
 def keys(runs: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, ...]]:
     """Each run's values of the axes, as text; empty where the run is not on the axis."""
-    columns = [_texts(runs, axis) for axis in axes]
+    columns = [texts(runs, axis) for axis in axes]
     return list(zip(*columns, strict=True)) if axes else [()] * len(runs)
 
 
 def side_of(results: pd.DataFrame, contrast: Contrast, value: str) -> pd.DataFrame:
     """The planned runs with that value of the contrast's axis."""
     planned = results[results["planned"]]
-    return planned[_texts(planned, contrast.axis) == value]
+    return planned[texts(planned, contrast.axis) == value]
+
+
+def texts(runs: pd.DataFrame, axis: str) -> pd.Series[str]:
+    """Each run's value of an axis as suites write it; empty where the run is not on the axis."""
+    """The values of an axis as text; empty where the runs are not on it."""
+    if axis not in runs:
+        return pd.Series("", index=runs.index, dtype=object)
+    return pd.Series([_text(value) for value in runs[axis]], index=runs.index, dtype=object)
 
 
 def _at(runs: pd.DataFrame, axes: Sequence[str], key: tuple[str, ...]) -> pd.DataFrame:
-    return runs[[found == key for found in keys(runs, axes)]]
+    return runs.loc[runs.index[[found == key for found in keys(runs, axes)]]]
 
 
 def _variants(
@@ -193,7 +208,7 @@ def _group(
     own, base = own_label(treatment[0], laid.own), own_label(baseline[0], laid.own)
     rest = [axis for axis in laid.own if axis != _PLACEBO_AXIS]
     label = ", ".join(filter(None, [panel, own, base and f"against {base}"]))
-    kinds = _texts(treatment[1], _PLACEBO_AXIS) if _PLACEBO_AXIS in treatment[1] else ()
+    kinds = texts(treatment[1], _PLACEBO_AXIS) if _PLACEBO_AXIS in treatment[1] else ()
     placebo = next((kind for kind in kinds if kind in PLACEBOS), "")
     return Group(
         label=label,
@@ -208,14 +223,12 @@ def _group(
     )
 
 
-def _texts(runs: pd.DataFrame, axis: str) -> pd.Series[str]:
-    return pd.Series([_text(value) for value in runs[axis]], index=runs.index, dtype=object)
-
-
 def _text(value: object) -> str:
     """A whole number may have become a float, since a gap is NaN: it is shown as it was."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value)

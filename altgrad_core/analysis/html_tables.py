@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from html import escape
-from urllib.parse import quote
 
 from altgrad_core.analysis.document import Cell, Table
 
@@ -42,8 +41,8 @@ def table_element(head: str, rows: str, attributes: str = "") -> str:
 def cell_content(cell: Cell) -> str:
     """The content of a cell: escaped, linked and toned."""
     text = escape(cell.text)
-    if cell.href is not None:
-        text = f'<a href="{escape(quote(cell.href))}">{text}</a>'
+    if cell.address is not None:
+        text = f'<a href="{escape(cell.address)}" rel="noreferrer">{text}</a>'
     return text if cell.tone == "plain" else f'<span class="{cell.tone}">{text}</span>'
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from urllib.parse import quote
 
 from altgrad_core.analysis.document import (
     Block,
@@ -92,4 +91,4 @@ def _cell(cell: Cell) -> str:
     text = escape(cell.text)
     if cell.tone == "bad":
         text = f"**{text}**"
-    return text if cell.href is None else f"[{text}]({quote(cell.href)})"
+    return text if cell.address is None else f"[{text}]({cell.address})"

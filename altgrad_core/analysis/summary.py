@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from altgrad_core.analysis.groups import side_of
 from altgrad_core.analysis.numbers import Spread, spread
 from altgrad_core.results.run_directory import FINISHED
 from altgrad_core.results.scores import worst_score
@@ -71,7 +72,7 @@ def reference_condition(results: pd.DataFrame, contrast: Contrast | None) -> str
     """
     planned = results[results["planned"]]
     if contrast is not None and contrast.axis in planned:
-        baseline = planned[planned[contrast.axis].astype(str) == contrast.baseline]
+        baseline = side_of(results, contrast, contrast.baseline)
         planned = baseline if len(baseline) else planned
     for name, values in (("format", REFERENCES), ("residency", ("master",))):
         for value in values:

@@ -29,8 +29,8 @@ _SHORTEST = 12
 class SummaryTable:
     """One row per condition, a part for each suite.
 
-    Headings and numbers are never broken or cut: columns are dropped until the rest fits, then
-    conditions are shortened in the middle, where they differ least.
+    In a window of 45 characters or more no heading or number is broken or cut: columns are dropped
+    until the rest fits, then conditions are shortened in the middle.
     """
 
     parts: tuple[tuple[tuple[Text, ...], ...], ...]

@@ -53,10 +53,10 @@ def serve(
     if not (folder / "plan.json").is_file():
         raise UserError(f"{folder} holds no plan.json: run the suite first, or give its folder.")
     with LiveServer(folder, port) as server:
-        announce(f"dashboard: {server.url} (Ctrl-C stops it)")
-        if open_browser:
-            threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
         try:
+            announce(f"dashboard: {server.url} (Ctrl-C stops it)")
+            if open_browser:
+                threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             announce("dashboard stopped")

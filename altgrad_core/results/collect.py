@@ -129,17 +129,30 @@ def format_label(spec: StoredSpec) -> str:
 
 
 def _suite_rows(suite: StoredSuite) -> Iterator[dict[str, Any]]:
-    """Rows in the plan's order, then those of runs that the plan does not ask for."""
+    """Rows in the plan's order, then those of runs that the plan does not ask for.
+
+    Two cells may share a run, where a tuned learning rate meets a given one: each has its row.
+    """
     runs = {run.spec.id: run for run in suite.runs}
-    for cell in suite.plan.cells if suite.plan is not None else ():
-        run = runs.pop(cell.id, None) if cell.id is not None else None
+    cells = suite.plan.cells if suite.plan is not None else ()
+    for cell in cells:
+        run = runs.get(cell.id) if cell.id is not None else None
         if run is None:
             yield _cell_row(suite, cell)
         else:
-            yield _run_row(suite, run, planned=cell.stage == "final", stage=cell.stage)
-    rest = sorted(runs.values(), key=lambda run: (run.spec.condition, run.spec.seed, run.spec.id))
+            planned = cell.stage == "final"
+            row = _run_row(suite, run, planned=planned, stage=cell.stage)
+            yield row if cell.condition == run.spec.condition else row | _named_by(cell)
+    asked = {cell.id for cell in cells}
+    rest = [run for run in suite.runs if run.spec.id not in asked]
+    rest.sort(key=lambda run: (run.spec.condition, run.spec.seed, run.spec.id))
     for run in rest:
         yield _run_row(suite, run, planned=suite.plan is None)
+
+
+def _named_by(cell: PlannedCell) -> dict[str, Any]:
+    """What a cell says of itself; its run may have been made for another, or under another plan."""
+    return {"condition": cell.condition, "seed": cell.seed, **_axes(cell.axes)}
 
 
 def _run_row(

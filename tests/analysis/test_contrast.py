@@ -1,4 +1,4 @@
-"""Paired differences, worked out by hand, and the noise floor."""
+"""Paired differences, worked out by hand, and formats with the same grid."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from altgrad_core.analysis.contrast import deltas, noise_floor
+from altgrad_core.analysis.contrast import between, deltas
 from altgrad_core.analysis.grids import equal_grids, same_grid_pairs
+from altgrad_core.analysis.groups import Group
 from altgrad_core.interfaces.format import Format
 from altgrad_core.results.collect import load_results
 from altgrad_core.results.stored import Contrast
@@ -123,27 +124,36 @@ def test_other_axes_make_groups_of_their_own(fabricated: ModuleType, tmp_path: P
     assert sorted(d.delta.mean for d in found) == pytest.approx([0.1, 0.2])
 
 
+def test_an_infinite_score_leaves_its_seed_unpaired(fabricated: ModuleType, tmp_path: Path) -> None:
+    f = fabricated
+    loss = {("adamw", 0): 0.3, ("manifold_adamw", 0): 0.2, ("adamw", 1): math.inf}
+    f.write_matrix(
+        tmp_path,
+        ["e5m2"],
+        [0, 1],
+        lambda fmt, o, s: [f.line(9, "final", {"final/test/loss": loss.get((o, s), 0.1)})],
+    )
+    (found,) = deltas(load_results(tmp_path), CONTRAST, "final/test/loss")
+    assert [p.seed for p in found.pairs] == [0]
+    assert found.missing == (1,)
+    assert found.gains == pytest.approx((0.1,))
+
+
+def test_the_lead_of_one_treatment_over_another(suite: Path) -> None:
+    bf16, e5m2 = deltas(load_results(suite), CONTRAST)
+    found = between(e5m2, bf16, Group("lead"))
+    assert [(p.seed, p.delta) for p in found.pairs] == [
+        (0, pytest.approx(0.53 - 0.70)),
+        (1, pytest.approx(0.61 - 0.78)),
+    ]
+
+
 def test_a_suite_without_the_axis_or_a_side_has_no_difference(suite: Path) -> None:
     results = load_results(suite)
     nowhere = CONTRAST.model_copy(update={"axis": "model.type"})
     nobody = CONTRAST.model_copy(update={"treatment": "sgd"})
     assert deltas(results, nowhere) == []
     assert deltas(results, nobody) == []
-
-
-def test_noise_floor_compares_equal_grids_all_else_equal(suite: Path) -> None:
-    results = load_results(suite)
-    (floor,) = noise_floor(results, METRIC, [("bf16", "e5m2"), ("bf16", "absent")])
-    assert floor.formats == ("bf16", "e5m2")
-    assert sorted(floor.differences) == pytest.approx([0.17, 0.17, 0.2, 0.2])
-    assert floor.largest == pytest.approx(0.2)
-    assert noise_floor(results, METRIC, []) == []
-
-
-def test_two_diverged_runs_are_not_equal(fabricated: ModuleType, tmp_path: Path) -> None:
-    for fmt in ("e0m7", "e1m6"):
-        fabricated.write_run(tmp_path, fmt, "adamw", 0, status="diverged")
-    assert noise_floor(load_results(tmp_path), METRIC, [("e0m7", "e1m6")]) == []
 
 
 class Values(Format):

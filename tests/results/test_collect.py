@@ -80,6 +80,22 @@ def test_one_row_per_run_in_the_order_of_the_plan(suite: Path) -> None:
     assert set(table["suite"]) == {"toy"}
 
 
+def test_two_cells_that_share_a_run_have_a_row_each(fabricated: ModuleType, tmp_path: Path) -> None:
+    f = fabricated
+    run = f.write_run(tmp_path, "e5m2", "adamw", 3, lines=[f.final_line(30, 0.75)])
+    given = f.cell("e5m2", "adamw", 3, run)
+    tuned = given | {"condition": "e5m2_adamw_auto"}
+    tuned["axes"] = given["axes"] | {"training.learning_rate": "auto"}
+    f.write_plan(tmp_path, [given, tuned, tuned | {"condition": "trial", "stage": "tune"}])
+    table = load_results(tmp_path)
+    assert table["condition"].tolist() == ["e5m2_adamw", "e5m2_adamw_auto", "trial"]
+    assert table["planned"].tolist() == [True, True, False]
+    assert table["status"].tolist() == ["ok"] * 3
+    assert table["final/test/f1_micro_tuned"].tolist() == [0.75] * 3
+    assert table["training.learning_rate"].isna().tolist() == [True, False, False]
+    assert table["training.learning_rate"].tolist()[1:] == ["auto", "auto"]
+
+
 def test_columns_of_a_run(suite: Path) -> None:
     row = load_results(suite).iloc[0]
     assert row["device"] == "A card"

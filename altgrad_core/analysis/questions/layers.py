@@ -15,7 +15,7 @@ from pathlib import Path
 
 from altgrad_core.analysis.document import Block, HeatMap, Paragraph, Section, Table, cells
 from altgrad_core.analysis.findings import Findings
-from altgrad_core.analysis.groups import settings_of
+from altgrad_core.analysis.groups import settings_of, side_of
 from altgrad_core.analysis.numbers import NONE, counted, listed, score, significant, spread
 from altgrad_core.analysis.questions.performance import score_table
 from altgrad_core.analysis.summary import REFERENCES
@@ -148,7 +148,7 @@ def _baseline_runs(found: Findings) -> list[StoredRun]:
     done = found.done
     contrast = found.contrast
     if contrast is not None and contrast.axis in done:
-        baseline = done[done[contrast.axis].astype(str) == contrast.baseline]
+        baseline = side_of(done, contrast, contrast.baseline)
         done = baseline if len(baseline) else done
     known = set(done["id"])
     return [run for run in found.runs if run.spec.id in known]

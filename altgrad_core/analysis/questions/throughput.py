@@ -11,6 +11,7 @@ from altgrad_core.analysis.curves import line_labels, side_ranks
 from altgrad_core.analysis.document import Block, Paragraph, Section, Table, cells
 from altgrad_core.analysis.figures import throughput_figure
 from altgrad_core.analysis.findings import Findings
+from altgrad_core.analysis.groups import texts
 from altgrad_core.analysis.numbers import listed, percent, significant, spread
 from altgrad_core.analysis.summary import MEASURES, column
 from altgrad_core.analysis.tables import number_table
@@ -43,7 +44,7 @@ def _speeds(found: Findings) -> pd.DataFrame:
     everything, contrast = found.done, found.contrast
     axis = contrast.axis if contrast is not None and contrast.axis in everything else "condition"
     done = everything[["format", "condition", "residency"]].copy()
-    done["speed"], done["side"] = column(everything, _SPEED), everything[axis].astype(str)
+    done["speed"], done["side"] = column(everything, _SPEED), texts(everything, axis)
     if contrast is not None:
         baseline = done[done["side"] == contrast.baseline]
         done = baseline if baseline["speed"].notna().any() else done

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -35,6 +35,9 @@ _PASS_OF = {
     Stage.WEIGHT: 2,
     Stage.STATE: 2,
 }
+
+_SMALL = 1 << 16
+"""Elements up to which copying a tensor is cheaper than a call for it alone."""
 
 Slot = tuple[Stage, str]
 """A tensor that is watched: the stage it belongs to and its name."""
@@ -73,6 +76,11 @@ class Ledger(ABC):
     def note(self, stage: Stage, name: str, x: Tensor) -> None:
         """Look at ``x``. The same name may come several times in a step."""
 
+    def note_all(self, stage: Stage, tensors: Mapping[str, Tensor]) -> None:
+        """:meth:`note` each of them, in order."""
+        for name, x in tensors.items():
+            self.note(stage, name, x)
+
     @abstractmethod
     def close(self, step: int) -> bool:
         """Book what was noted since the last call as ``step``.
@@ -106,6 +114,11 @@ class EagerLedger(Ledger):
         """See :class:`Ledger`."""
         if not _is_finite(x.detach()):
             self._bad[stage, name] = None
+
+    def note_all(self, stage: Stage, tensors: Mapping[str, Tensor]) -> None:
+        """See :class:`Ledger`. While all is well, small tensors share one sum."""
+        if not _finite_together([x.detach() for x in tensors.values()]):
+            super().note_all(stage, tensors)
 
     def close(self, step: int) -> bool:
         """See :class:`Ledger`."""
@@ -218,3 +231,14 @@ def from_state(state: dict[str, Any]) -> Findings:
 def _is_finite(x: Tensor) -> bool:
     """A finite sum has no NaN or inf in it; one that is not may still be an overflow of the sum."""
     return math.isfinite(x.sum().item()) or bool(torch.isfinite(x).all())
+
+
+def _finite_together(tensors: Iterable[Tensor]) -> bool:
+    """Whether the sums of all are finite; if not, a tensor may be broken."""
+    small = []
+    for x in tensors:
+        if x.numel() <= _SMALL:
+            small.append(x.reshape(-1))
+        elif not math.isfinite(x.sum().item()):
+            return False
+    return not small or math.isfinite(torch.cat(small).sum().item())

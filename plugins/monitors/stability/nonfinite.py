@@ -32,7 +32,7 @@ ones. Passes that are repeated for measurement, and evaluation, are not looked a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -83,9 +83,11 @@ class NonfiniteMonitor(Monitor):
         self._patience = settings.patience if settings.stop else None
         self._last = 0
         self._handles: list[_Handle] = []
+        self._gradient_handles: list[_Handle] = []
         self._error: Exception | None = None
         self._ledger: Ledger = EagerLedger()
         self._parameters: dict[nn.Parameter, str] = {}
+        self._order: list[nn.Parameter] = []
         self._seen: set[str] = set()
         self._raised: list[str] = []
 
@@ -105,7 +107,7 @@ class NonfiniteMonitor(Monitor):
         for name, parameter in run.model.named_parameters():
             if parameter.requires_grad:
                 self._parameters[parameter] = name
-                self._handles.append(_on_gradient(parameter, self._gradient_hook(name)))
+                self._gradient_handles.append(_on_gradient(parameter, self._learn_order))
         return None
 
     def before_update(self, step: StepView) -> Observation | None:
@@ -114,17 +116,17 @@ class NonfiniteMonitor(Monitor):
             self._close()
             raise self._error
         self._ledger.note(Stage.LOSS, "loss", step.loss)
-        for parameter, name in reversed(self._parameters.items()):
-            if parameter.grad is not None and name not in self._seen:
-                self._ledger.note(Stage.GRADIENT, name, parameter.grad)
+        unseen = (p for p, name in reversed(self._parameters.items()) if name not in self._seen)
+        self._note_gradients(unseen)
         self._seen.clear()
+        if self._order and len(self._gradient_handles) > 1:
+            self._watch_last_gradient()
         return None
 
     def after_update(self, step: StepView) -> Observation | None:
         """Look at the parameters, and at the interval at the rest; report what is known."""
         book, reads = self._ledger, super().due(step.step) or step.step == self._last
-        for parameter, name in self._parameters.items():
-            book.note(Stage.WEIGHT, name, parameter)
+        book.note_all(Stage.WEIGHT, {name: p for p, name in self._parameters.items()})
         if reads or (isinstance(book, EagerLedger) and book.alarmed):
             for parameter, name in self._parameters.items():
                 for value in step.optimizer.state.get(parameter, {}).values():
@@ -190,21 +192,36 @@ class NonfiniteMonitor(Monitor):
 
         return observe
 
-    def _gradient_hook(self, name: str) -> Callable[[Tensor], None]:
-        def observe(parameter: Tensor) -> None:
-            try:
-                if parameter.grad is not None:
-                    self._seen.add(name)
-                    self._ledger.note(Stage.GRADIENT, name, parameter.grad)
-            except Exception as error:
-                self._error = error
+    def _learn_order(self, parameter: nn.Parameter) -> None:
+        """The hook of every parameter in the first step: gradients come in this order."""
+        self._order.append(parameter)
+        self._look_at_gradients([parameter])
 
-        return observe
+    def _watch_last_gradient(self) -> None:
+        """From now on, look at all gradients when the last one is there. Nothing has clipped them yet."""
+        for handle in self._gradient_handles:
+            handle.remove()
+        self._order = list(dict.fromkeys(self._order))
+        self._gradient_handles = [
+            _on_gradient(self._order[-1], lambda _: self._look_at_gradients(self._order))
+        ]
+
+    def _look_at_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        try:
+            self._note_gradients(parameters)
+        except Exception as error:
+            self._error = error
+
+    def _note_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        gradients = {self._parameters[p]: p.grad for p in parameters if p.grad is not None}
+        self._ledger.note_all(Stage.GRADIENT, gradients)
+        self._seen |= gradients.keys()
 
     def _close(self) -> None:
-        for handle in self._handles:
+        for handle in (*self._handles, *self._gradient_handles):
             handle.remove()
         self._handles.clear()
+        self._gradient_handles.clear()
 
 
 def _event(first: First, cause: First) -> Event:
@@ -215,7 +232,7 @@ def _event(first: First, cause: First) -> Event:
     return Event(_KINDS[first.stage], first.name, message, alert=first is cause)
 
 
-def _on_gradient(parameter: nn.Parameter, hook: Callable[[Tensor], None]) -> _Handle:
+def _on_gradient(parameter: nn.Parameter, hook: Callable[[nn.Parameter], None]) -> _Handle:
     """Call ``hook`` with the parameter whenever a backward pass has brought its gradient."""
     handle: _Handle = parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
     return handle

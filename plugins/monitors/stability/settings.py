@@ -63,7 +63,10 @@ class StallsSettings(LayerSettings):
 
     interval: PositiveInt = Field(100, description="steps between measurements")
     threshold: float | None = Field(
-        0.99, ge=0, lt=1, description="an event where more updates than that stall; 0 or null: never"
+        0.99,
+        ge=0,
+        lt=1,
+        description="an event where more updates than that stall; 0 or null: never",
     )
     patience: PositiveInt = Field(3, description="measurements in a row above the threshold")
     masters: bool = Field(

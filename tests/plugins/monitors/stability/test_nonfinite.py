@@ -180,6 +180,31 @@ def test_a_gradient_that_breaks_in_layer_2_is_named_before_those_that_it_breaks(
     assert place.last.metrics["nonfinite/all/forward"] == 0
 
 
+def test_several_backward_passes_of_a_step_are_all_looked_at(
+    mode: str,
+    load_monitor: Callable[..., Monitor],
+    load_format: Callable[..., Format],
+    bench: Any,
+) -> None:
+    model = encoder(load_format)
+
+    def accumulated(model: nn.Module, batch: Batch) -> Tensor:
+        plant: Any = model.layer[2].plant  # type: ignore[index, union-attr]
+        plant.backward_value = None
+        model(batch.tensors["inputs"]).sum().backward()
+        plant.backward_value = math.inf if place.run.step == 3 else None
+        total: Tensor = model(batch.tensors["inputs"]).sum()
+        return total
+
+    place = bench(load_monitor("nonfinite"), model, max_steps=4, loss=accumulated)
+    for step in range(1, 5):
+        place.step(step, inputs=X)
+    [(kind, layer)] = names(place)
+    assert kind == "nan_backward"
+    assert layer.startswith("layer.1.")
+    assert "at step 3" in place.events[0].message
+
+
 def test_gradients_are_looked_at_before_they_are_clipped(
     load_monitor: Callable[..., Monitor], load_format: Callable[..., Format], bench: Any
 ) -> None:
