@@ -111,7 +111,8 @@ def _ends(one: Comparison) -> str:
 def _evidence(one: Comparison) -> str:
     found, n = one.assessment, one.summary.n
     tested = f"p {significant(found.adjusted_p)} after Holm over {found.family}"
-    better = "all better" if one.summary.improved == n else f"{one.summary.improved} better"
+    improved = one.summary.improved
+    better = {0: "none better", n: "all better"}.get(improved, f"{improved} better")
     return f"{difference_text(one)}, {tested}, {counted(n, 'seed')}, {better}"
 
 
@@ -166,10 +167,8 @@ def _others(found: Findings, winners: Sequence[Comparison]) -> list[str]:
     said = []
     if harmed := by_verdict["harm"]:
         worst = min(harmed, key=lambda one: one.summary.mean)
-        said.append(
-            f"It does harm in {group_names(harmed, every)}, most in {quoted(worst.group)}: "
-            f"{_evidence(worst)}."
-        )
+        most = f", most in {quoted(worst.group)}" if len(harmed) > 1 else ""
+        said.append(f"It does harm in {group_names(harmed, every)}{most}: {_evidence(worst)}.")
     if (same := by_verdict["equivalent"]) and found.margin is not None:
         said.append(
             f"Effects beyond ±{score(found.margin)} are ruled out in {group_names(same, every)}."

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -57,7 +58,7 @@ def render_html(document: Document, live: Live | None = None) -> str:
         policy=_policy(script, connect="'none'" if live is None else "'self'"),
         title=escape(document.title),
         style=(_HERE / "report.css").read_text(encoding="utf-8"),
-        contents="\n".join(_contents(section) for section in document.sections),
+        contents="\n".join(_contents(document.sections)),
         banner="" if live is None else live.banner,
         version="" if live is None else escape(live.version),
         opening="\n".join(map(_block, document.opening)),
@@ -77,8 +78,13 @@ def _policy(script: str, connect: str) -> str:
     return escape(_POLICY.format(script=f"sha256-{digest}", connect=connect), quote=False)
 
 
-def _contents(section: Section) -> str:
-    return f'<li><a href="#{escape(section.anchor)}">{escape(section.title)}</a></li>'
+def _contents(sections: Sequence[Section]) -> Iterator[str]:
+    """A link to each section; of ``Topic: a question?`` the topic, where that names one section."""
+    topics = Counter(section.title.partition(":")[0] for section in sections)
+    for section in sections:
+        topic = section.title.partition(":")[0]
+        text = topic if topics[topic] == 1 else section.title
+        yield f'<li><a href="#{escape(section.anchor)}">{escape(text)}</a></li>'
 
 
 def _section(section: Section) -> str:

@@ -9,6 +9,8 @@ from altgrad_core.analysis.document import Cell, Table
 
 _LONG = 20
 """Characters of a row's name that are kept on one line on every screen."""
+_SHORT = 16
+"""Characters of a cell that is never broken over lines."""
 _UNDERSCORE = re.compile(r"_(?![^<]*>)")  # in the text, not in a tag
 
 
@@ -55,8 +57,12 @@ def _described(table: Table) -> str:
 def _cells(table: Table, row: tuple[Cell, ...]) -> str:
     first, *rest = zip(row, table.columns, strict=True)
     return row_header(first[0], first[1].numeric) + "".join(
-        f"<td{numeric_class(column.numeric)}>{cell_content(cell)}</td>" for cell, column in rest
+        f"<td{_kind(cell, column.numeric)}>{cell_content(cell)}</td>" for cell, column in rest
     )
+
+
+def _kind(cell: Cell, numeric: bool) -> str:
+    return ' class="text"' if not numeric and len(cell.text) > _SHORT else numeric_class(numeric)
 
 
 def row_header(cell: Cell, numeric: bool = False) -> str:

@@ -9,10 +9,8 @@ from collections.abc import Iterable, Sequence
 from altgrad_core.analysis.comparison import ALPHA, Comparison
 from altgrad_core.analysis.contrast import Delta
 from altgrad_core.analysis.findings import Findings
-from altgrad_core.analysis.groups import axes_of
 from altgrad_core.analysis.numbers import counted, listed, score, significant
 from altgrad_core.analysis.summary import SCORES
-from altgrad_core.results.collect import FORMAT_AXIS
 from altgrad_core.results.scores import worst_score
 
 LEVEL = f"{100 * (1 - ALPHA):g}\N{NO-BREAK SPACE}%"
@@ -42,9 +40,8 @@ def sides(found: Findings) -> str:
 
 
 def group_noun(found: Findings) -> str:
-    """What a group is called: a format, where nothing but formats and the contrast vary."""
-    axes = [a for a in axes_of(found.results) if found.contrast is None or a != found.contrast.axis]
-    return "format" if axes in ([], [FORMAT_AXIS]) else "setting"
+    """What a group is called: a format, where nothing but formats tells the groups apart."""
+    return "setting" if any(one.delta.place.setting for one in found.comparisons) else "format"
 
 
 def interval_text(low: float, high: float) -> str:

@@ -128,7 +128,7 @@ def _row(one: Progress, tuned: bool) -> str:
         f'<td class="steps">{_bar(one)}</td>',
         f"<td{numeric_class(True)}>{f'{one.seconds:.0f}' if known else NONE}</td>",
         f"<td>{age}</td>",
-        f"<td>{escape(one.message)}</td>",
+        f'<td class="text">{escape(one.message)}</td>',
     ]
     return f"<tr>{row_header(name)}{''.join(cells)}</tr>"
 

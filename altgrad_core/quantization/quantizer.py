@@ -52,7 +52,13 @@ class TensorQuantizer:
         record = module.training and self.recording
         same_step = self.hold is not None and self.hold.recorded
         with torch.no_grad():
-            scale = self.scaler.scale(module, x, record=record, same_step=same_step)
+            scale = self.scaler.scale(
+                module,
+                x,
+                record=record,
+                same_step=same_step,
+                repeat=module.training and not self.recording,
+            )
         if record and self.hold is not None:
             self.hold.recorded = True
         return round_to_grid(

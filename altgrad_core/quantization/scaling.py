@@ -127,18 +127,24 @@ class Scaler:
             delattr(module, self.buffer)
 
     def scale(
-        self, module: nn.Module, x: Tensor, *, record: bool = False, same_step: bool = False
+        self,
+        module: nn.Module,
+        x: Tensor,
+        *,
+        record: bool = False,
+        same_step: bool = False,
+        repeat: bool = False,
     ) -> Tensor:
         """The compact scale for ``x``: float32, on its device; 1 for a format that is not scaled.
 
         With ``record``, the mode's buffer takes ``x`` in: as a new step, or into the newest with
-        ``same_step``.
+        ``same_step``. With ``repeat``, it goes by what the last recorded forward went by.
         """
         if not self.format.scaled:
             return torch.ones((), device=x.device)
         amax = compact_amax(x, self.settings)
         if self.delayed:
-            amax = self._delayed(module, amax, record=record, same_step=same_step)
+            amax = self._delayed(module, amax, record=record, same_step=same_step, repeat=repeat)
         fresh = self.fresh(amax)
         if not self.frozen:
             return fresh
@@ -161,7 +167,7 @@ class Scaler:
         past = (history[0].clone() if recent else history.amax(0)).float()
         if record:
             self._past = past
-        elif module.training and self._past is not None and self._past.device == past.device:
+        elif repeat and self._past is not None and self._past.device == past.device:
             past = self._past
         seen = torch.where(amax.isfinite(), amax, 0.0)  # a broken step must not break the next ones
         if record and same_step:

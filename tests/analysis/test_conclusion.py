@@ -26,10 +26,10 @@ UNTUNED = "any difference may come from the step size alone"
 def say(planted: ModuleType, fabricated: ModuleType, tmp_path: Path) -> Any:
     """Writes a suite and returns its verdict."""
 
-    def said(score: Any, same_grid: Any = (), formats: Any = None, **more: Any) -> str:
+    def said(score: Any, same_grid: Any = (), numbers: Any = None, **more: Any) -> str:
         given = {"formats": FORMATS, "margin": 0.005, **more}
         planted.write_suite(fabricated, tmp_path, score, **given)
-        return verdict(find(read_suite(tmp_path), same_grid, formats))
+        return verdict(find(read_suite(tmp_path), same_grid, numbers))
 
     return said
 
@@ -48,7 +48,7 @@ def test_a_benefit_in_one_format_is_named_with_its_evidence(say: Any, planted: M
     assert text.startswith(
         "manifold_adamw is shown to benefit 1 of 4 formats over adamw in F1 micro, tuned. "
         f"The format is e5m2: +{gains['e5m2'].mean():.4f} (95\N{NO-BREAK SPACE}% interval "
-        f"+{low:.4f} to +{high:.4f}), p {p:.3g} after Holm over 4, 5 seeds, all better."
+        f"+{low:.4f} to +{high:.4f}), p {p * 1e4:.2f}e−4 after Holm over 4, 5 seeds, all better."
     )
     assert "The gain is beyond the margin of ±0.0050." in text
     for other in ("bf16", "e3m4", "e7m0"):
@@ -105,7 +105,9 @@ def test_a_rate_on_the_edge_censors_the_difference(say: Any, planted: ModuleType
     assert "The format is e3m4" in text
     assert "after Holm over 4" in text  # the censored group still counts
     assert "Not judged: e5m2, censored" in text
-    gain = np.mean([score("e5m2", "manifold_adamw", s) - score("e5m2", "adamw", s) for s in range(5)])
+    gain = np.mean(
+        [score("e5m2", "manifold_adamw", s) - score("e5m2", "adamw", s) for s in range(5)]
+    )
     assert f"{gain:.4f}" not in text
     assert "benefit 1 of 4 formats" in text
 
@@ -132,35 +134,129 @@ def test_divergence_on_the_baseline_is_a_gain_that_is_explained(
     assert "5 pairs of e7m0 with a diverged run decide its gain." in text
 
 
-def test_a_broken_instrument_ends_the_verdict(say: Any, planted: ModuleType) -> None:
-    real = planted.noisy({"e5m2": 0.05}, 0.01)
+AA = [("e0m7", "e1m6")]
+
+
+def twins(real: Any, spoilt: float) -> Any:
+    """e1m6 scores as e0m7 does, but for one seed."""
 
     def score(fmt: str, side: str, seed: int) -> float:
-        return real("e0m7", side, seed) + (0.003 if fmt == "e1m6" and seed == 2 else 0)
+        if fmt != "e1m6":
+            return float(real(fmt, side, seed))
+        return float(real("e0m7", side, seed)) + (spoilt if seed == 2 else 0.0)
 
-    formats = ("e0m7", "e1m6", "e5m2")
-    text = say(
-        lambda f, o, s: real(f, o, s) if f == "e5m2" else score(f, o, s),
-        [("e0m7", "e1m6")],
-        formats=None,
-        **{"tuned": True} | {"seeds": planted.SEEDS, "margin": 0.005},
-    ) if False else say_broken(say, real, score, formats)
+    return score
+
+
+def test_a_broken_instrument_ends_the_verdict(say: Any, planted: ModuleType) -> None:
+    score = twins(planted.noisy({"e5m2": 0.05}, 0.01), 0.003)
+    text = say(score, AA, formats=("e0m7", "e1m6", "e5m2"))
     assert text.startswith("The instrument is not trustworthy: e0m7 and e1m6")
     assert "2 of 10 comparisons differ, by up to 0.0030" in text
     assert "benefit" not in text
     assert "e5m2" not in text
 
 
-def say_broken(say: Any, real: Any, score: Any, formats: Any) -> str:
-    return str(
-        say(
-            lambda fmt, side, seed: (
-                real(fmt, side, seed) if fmt == "e5m2" else score(fmt, side, seed)
-            ),
-            [("e0m7", "e1m6")],
-            None,
-            **{"tuned": True},
-        )
-        if formats is None
-        else ""
+def test_a_control_that_holds_leaves_the_verdict_alone(say: Any, planted: ModuleType) -> None:
+    score = twins(planted.noisy({"e5m2": 0.05}, 0.01), 0.0)
+    text = say(score, AA, formats=("e0m7", "e1m6", "e5m2"))
+    assert "The format is e5m2" in text
+    assert "after Holm over 2" in text  # e0m7 and e1m6 are one hypothesis
+    assert "trustworthy" not in text
+
+
+def test_scales_that_are_no_powers_of_two_make_a_noise_floor(say: Any, planted: ModuleType) -> None:
+    score = twins(planted.noisy({"e5m2": 0.02}, 0.002), 0.08)
+    inexact = {"scaling": {"power_of_two": False}}
+    text = say(score, AA, formats=("e0m7", "e1m6", "e5m2"), quantization=inexact)
+    assert "trustworthy" not in text
+    assert "shown to benefit" not in text
+    assert "The gain in e5m2 lies within the noise floor of 0.0800" in text
+
+
+PLACEBO = (
+    {"type": "adamw"},
+    {"type": "manifold_adamw"},
+    {"type": "manifold_adamw", "stiffness": "permuted"},
+)
+
+
+@pytest.mark.parametrize(("lost", "geometry"), [(0.0, False), (0.04, True)])
+def test_a_placebo_that_gains_as_much_takes_the_geometry_out(
+    say: Any, planted: ModuleType, lost: float, geometry: bool
+) -> None:
+    plain = planted.noisy({"e5m2": 0.05}, 0.006)
+
+    def score(fmt: str, side: str, seed: int) -> float:
+        placebo = side.endswith("permuted") and fmt == "e5m2"
+        return float(plain(fmt, side, seed)) - (lost if placebo else 0.0)
+
+    text = say(score, sides=PLACEBO)
+    assert "The format is e5m2" in text
+    assert ("speaks for the geometry" in text) is geometry
+    assert ("that it comes from the geometry is not shown" in text) is not geometry
+
+
+def test_two_winners_and_which_of_them_gains_more(say: Any, planted: ModuleType) -> None:
+    clear = say(planted.noisy({"e5m2": 0.08, "e3m4": 0.03}, 0.003))
+    assert "shown to benefit 2 of 4 formats" in clear
+    assert "The largest gain is in e5m2" in clear
+    assert "Its lead over the next, e3m4, is +0.05" in clear
+
+
+def test_that_the_first_gains_more_is_not_claimed_without_a_test(
+    say: Any, planted: ModuleType
+) -> None:
+    text = say(planted.noisy({"e5m2": 0.051, "e3m4": 0.05}, 0.006))
+    assert "shown to benefit 2 of 4 formats" in text
+    assert re.search(r"That it gains more than the next, e\dm\d, is not shown", text)
+
+
+def test_harm_is_named_as_harm(say: Any, planted: ModuleType) -> None:
+    text = say(planted.noisy({"e7m0": -0.06}, 0.001, seed=3), margin=0.005)
+    assert "shown to benefit" not in text
+    assert text.startswith("No format benefits beyond the margin")
+    assert "It does harm in e7m0: −0.0598" in text
+    assert "5 seeds, none better" in text
+
+
+def test_one_seed_proves_nothing(say: Any, planted: ModuleType) -> None:
+    text = say(planted.noisy({"e5m2": 0.05}, 0.0), seeds=[0])
+    assert text.startswith("The data cannot tell: one seed carries no spread")
+    assert "the largest gain is in e5m2, +0.0500 (from " in text
+    assert "shown to benefit" not in text
+
+
+def test_a_uniform_grid_is_identical_by_construction(say: Any, planted: ModuleType) -> None:
+    noisy = planted.noisy({}, 0.05, seed=4)
+    numbers = numbers_of({"e0m7": load_format("e0m7")})
+    text = say(
+        lambda f, side, s: noisy(f, "adamw" if f == "e0m7" else side, s),
+        numbers=numbers,
+        formats=("e0m7", "e5m2", "e3m4"),
     )
+    assert "In e0m7 both sides have the same score in every seed: on a uniform grid" in text
+
+
+def test_missing_runs_are_told(say: Any, planted: ModuleType, tmp_path: Path) -> None:
+    say(planted.noisy({"e5m2": 0.05}, 0.01))
+    for folder in sorted(tmp_path.iterdir())[:2]:
+        (folder / "status.json").unlink(missing_ok=True)
+    text = verdict(find(read_suite(tmp_path)))
+    assert "2 of 40 planned runs have no result yet." in text
+
+
+def test_many_settings_are_counted_and_not_listed(say: Any, planted: ModuleType) -> None:
+    sides = [{"type": "adamw"}, *({"type": "manifold_adamw", "site": s} for s in ("pre", "both"))]
+    settings = [{"quantization.residency": r} for r in ("master", "grid")]
+    text = say(
+        lambda f, side, s: (
+            0.5 + 0.001 * s * (side != "adamw") + 0.1 * (f == "e5m2" and "both" in side)
+        ),
+        sides=sides,
+        settings=settings,
+        tuned=True,
+    )
+    assert "shown to benefit 2 of 16 settings" in text
+    assert "“e5m2, master, site both”" in text
+    assert "bf16 (all 4 settings)" in text

@@ -11,9 +11,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from altgrad_core.analysis.document import Cell
+from altgrad_core.analysis.document import Cell, Column, Document, Section, Table
 from altgrad_core.analysis.html import Live, render_html
-from altgrad_core.analysis.html_tables import row_header
+from altgrad_core.analysis.html_tables import cell_content, row_header, table_html
 from altgrad_core.analysis.markdown import figures_of, render_markdown
 from altgrad_core.analysis.svg import series_in, standalone
 
@@ -155,6 +155,32 @@ def test_a_long_name_may_be_broken_after_its_underscores_and_not_in_a_link() -> 
     assert 'href="a_b_c/%3Cd%3E_e"' in html
     assert "a_<wbr>name_<wbr>&lt;of&gt;_<wbr>many_<wbr>parts_<wbr>&lt;b" in html
     assert "<wbr>" not in row_header(Cell("short_name"))
+
+
+def test_the_contents_name_topics_and_full_titles_where_topics_repeat() -> None:
+    titles = ("Benefit: what?", "Layers: which?", "Layers: why?", "Data")
+    html = render_html(Document("d", [], [Section(title, []) for title in titles]))
+    links = {a["href"]: text for a, text in Elements(html).of("a")}
+    assert list(links.values())[1:] == ["Benefit", "Layers: which?", "Layers: why?", "Data"]
+    assert links["#benefit-what"] == "Benefit"
+
+
+def test_long_text_may_be_broken_and_short_text_may_not() -> None:
+    row = (
+        Cell("a"),
+        Cell("no pair yet"),
+        Cell("a whole sentence of text"),
+        Cell("0.1 to 0.123456789"),
+    )
+    head = (Column("a"), Column("b"), Column("c"), Column("d", numeric=True))
+    cells = Elements(table_html(Table(head, (row,)))).of("td")
+    assert [a.get("class") for a, _ in cells] == [None, "text", "number"]
+
+
+def test_an_address_elsewhere_is_a_link_and_a_name_that_looks_like_code_is_not() -> None:
+    cells = [Cell("run", href="https://wandb.ai/a/b/runs/c"), Cell("x", href="javascript:alert(1)")]
+    found = [Elements(cell_content(cell)).of("a")[0][0]["href"] for cell in cells]
+    assert found == ["https://wandb.ai/a/b/runs/c", "javascript%3Aalert%281%29"]
 
 
 def test_hostile_names_are_text_everywhere(sample_page: ModuleType) -> None:

@@ -36,9 +36,6 @@ _PASS_OF = {
     Stage.STATE: 2,
 }
 
-_SMALL = 1 << 16
-"""Elements up to which copying a tensor is cheaper than a call for it alone."""
-
 Slot = tuple[Stage, str]
 """A tensor that is watched: the stage it belongs to and its name."""
 
@@ -116,8 +113,8 @@ class EagerLedger(Ledger):
             self._bad[stage, name] = None
 
     def note_all(self, stage: Stage, tensors: Mapping[str, Tensor]) -> None:
-        """See :class:`Ledger`. While all is well, small tensors share one sum."""
-        if not _finite_together([x.detach() for x in tensors.values()]):
+        """See :class:`Ledger`; while all is well, no more than a sum each."""
+        if not all(math.isfinite(x.detach().sum().item()) for x in tensors.values()):
             super().note_all(stage, tensors)
 
     def close(self, step: int) -> bool:
@@ -231,14 +228,3 @@ def from_state(state: dict[str, Any]) -> Findings:
 def _is_finite(x: Tensor) -> bool:
     """A finite sum has no NaN or inf in it; one that is not may still be an overflow of the sum."""
     return math.isfinite(x.sum().item()) or bool(torch.isfinite(x).all())
-
-
-def _finite_together(tensors: Iterable[Tensor]) -> bool:
-    """Whether the sums of all are finite; if not, a tensor may be broken."""
-    small = []
-    for x in tensors:
-        if x.numel() <= _SMALL:
-            small.append(x.reshape(-1))
-        elif not math.isfinite(x.sum().item()):
-            return False
-    return not small or math.isfinite(torch.cat(small).sum().item())

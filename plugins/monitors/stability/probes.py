@@ -61,7 +61,7 @@ class RoleProbe:
     def count(
         self, name: str, held: Range, module: nn.Module, quantizer: TensorQuantizer, x: Tensor
     ) -> None:
-        """Add what ``x`` has under the scale that it is about to be rounded with."""
+        """Add what ``x`` has, after it was rounded, under the scale that it was rounded with."""
         try:
             with torch.no_grad():
                 over, under = held.counts(x, quantizer.scale_of(module, x))
@@ -82,7 +82,7 @@ def watch_inputs(
     for name, module in _quantized(model, layers):
         if module.input_quantizer is not None:
             hook = _input_hook(probe, name, module, module.input_quantizer)
-            probe.handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+            probe.handles.append(module.register_forward_hook(hook, with_kwargs=True))
     return probe
 
 
@@ -91,8 +91,8 @@ def watch_output_gradients(
 ) -> RoleProbe:
     """A probe of the gradients at the outputs of those of ``layers`` whose gradients are quantised.
 
-    The gradient is taken from a hook on the output itself: a backward hook of the module would put
-    nodes into the graph, and forbid in-place operations on the output.
+    The gradient is taken from a hook on the node that rounds it: a backward hook of the module
+    would put nodes into the graph, and forbid in-place operations on the output.
     """
     probe = RoleProbe(wanted)
     for name, module in _quantized(model, layers):
@@ -112,10 +112,10 @@ def _quantized(model: nn.Module, layers: Collection[str]) -> Iterator[tuple[str,
 
 def _input_hook(
     probe: RoleProbe, name: str, module: QuantizedModule, quantizer: TensorQuantizer
-) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]:
     held = Range.of(quantizer.format)
 
-    def observe(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def observe(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if probe.counting(module, quantizer):
             probe.count(name, held, module, quantizer, args[0] if args else kwargs["input"])
 
@@ -127,12 +127,12 @@ def _output_hook(
 ) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
     held = Range.of(quantizer.format)
 
-    def on_gradient(gradient: Tensor) -> None:
+    def on_rounded(rounded: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> None:
         if probe.counting(module, quantizer):
-            probe.count(name, held, module, quantizer, gradient)
+            probe.count(name, held, module, quantizer, gradients[0])
 
     def on_output(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if probe.counting(module, quantizer) and output.requires_grad:
-            output.register_hook(on_gradient)
+        if probe.counting(module, quantizer) and output.grad_fn is not None:
+            output.grad_fn.register_hook(on_rounded)
 
     return on_output

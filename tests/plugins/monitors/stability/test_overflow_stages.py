@@ -179,6 +179,33 @@ def test_output_gradients_are_counted_in_their_own_format_and_scale(
     assert ("overflow_backward", "2.weight") in kinds
 
 
+def test_inputs_are_counted_under_the_scale_that_their_rounding_used(
+    load_monitor: Callable[..., Monitor],
+    load_format: Callable[..., Format],
+    bench: Any,
+    two_layers: Any,
+) -> None:
+    """Delayed: that of the step before, on steps that are measured and on others."""
+    fmt = load_format("e2m5")
+    delayed = ScalingSettings(mode="delayed", history=1)
+    place = bench(
+        load_monitor("overflow", interval=2),
+        two_layers("e5m2", activation_format=fmt, scaling=delayed),
+    )
+    inputs, scale, totals = torch.randn(4, 6) * torch.logspace(-3, 0, 6), None, [0, 0]
+    for step, factor in enumerate((1.0, 3.0, 0.125, 2.0), 1):
+        x = inputs * factor
+        metrics = place.step(step, inputs=x)
+        own = power_of_two(float(x.abs().max()), fmt)
+        over, under = by_hand(x, own if scale is None else scale, fmt)
+        scale = own
+        if step != 3:
+            assert metrics["overflow/0.weight/input_overflow"] == over
+            assert metrics["overflow/0.weight/input_underflow"] == under
+            totals = [totals[0] + over, totals[1] + under]
+    assert min(totals) > 0
+
+
 def test_without_a_gradient_format_there_are_no_output_gradients(
     load_monitor: Callable[..., Monitor], bench: Any, two_layers: Any
 ) -> None:
