@@ -180,6 +180,7 @@ def forest_figure(
         draw([row for one, row in rows if one == heading], f"{name}-{number}")
         for number, heading in enumerate(headings)
     )
+    caption += " A panel by itself has an axis of its own."
     return Figure(name, caption, each, whole)
 
 
@@ -193,7 +194,8 @@ def comparison_row(one: Comparison) -> Interval:
     low, high = one.interval
     note = score(delta.delta.mean, signed=True)
     if not (math.isnan(low) or one.summary.degenerate):
-        note += f"  ({interval_text(low, high)})  {verdict_word(one)}"
+        note += f"  ({interval_text(low, high)})"
+    note += f"  {verdict_word(one)}"
     return Interval(
         label=one.group,
         note=note,

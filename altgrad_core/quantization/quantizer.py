@@ -41,8 +41,13 @@ class TensorQuantizer:
         """False while a pass is repeated for measurement: scales then remember nothing of it."""
 
     def scale_of(self, module: nn.Module, x: Tensor) -> Tensor:
-        """The scale for ``x``, broadcasting against it; nothing is recorded."""
-        return expanded(self.scaler.scale(module, x), x, self.scaler.settings)
+        """The scale for ``x``, broadcasting against it; nothing is recorded.
+
+        In training mode, of an ``x`` that was rounded in this step: the scale that it was rounded
+        with, though delayed scales have moved on since.
+        """
+        compact = self.scaler.scale(module, x, repeat=module.training)
+        return expanded(compact, x, self.scaler.settings)
 
     def round(self, module: nn.Module, x: Tensor, dtype: torch.dtype) -> Rounded:
         """``x`` on its grid, as values in ``dtype``. Records amax if the module is training.

@@ -161,7 +161,9 @@ class Scaler:
             amax = amax * self.settings.headroom
         return scale_for(amax, self.format, power_of_two=self.settings.power_of_two)
 
-    def _delayed(self, module: nn.Module, amax: Tensor, *, record: bool, same_step: bool) -> Tensor:
+    def _delayed(
+        self, module: nn.Module, amax: Tensor, *, record: bool, same_step: bool, repeat: bool
+    ) -> Tensor:
         history = module.get_buffer(self.buffer)
         recent = self.settings.reduction == "recent"
         past = (history[0].clone() if recent else history.amax(0)).float()
