@@ -214,9 +214,8 @@ def _no_benefit(found: Findings) -> list[str]:
     if not math.isnan(smallest):
         family = open_[0].assessment.family
         said.append(f"The smallest p is {significant(smallest)} after Holm over {family}.")
-    said.append(
-        f"The largest gain is in {quoted(best.group)}: {difference_text(best)}{_needs(best)}."
-    )
+    what = "largest gain" if best.delta.gain > 0 else "best difference, a loss or none,"
+    said.append(f"The {what} is in {quoted(best.group)}: {difference_text(best)}{_needs(best)}.")
     if margin is None:
         said.append("No margin was declared, so no effect can be called too small to matter.")
     return [*said, *_others(found, ())]
