@@ -143,7 +143,7 @@ def _power_of_two_scales(run: StoredRun) -> bool | None:
 
 def _scalings(settings: Mapping[str, Any]) -> Iterator[bool]:
     for name, value in settings.items():
-        if name == "scaling" and isinstance(value, Mapping):
+        if name.endswith("scaling") and isinstance(value, Mapping):
             yield bool(value.get("power_of_two", True))
 
 

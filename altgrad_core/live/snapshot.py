@@ -1,8 +1,9 @@
 """The pages of a running suite, made anew only when its results have changed.
 
 Making the report costs seconds of a core that the runs could use. So it is made on request alone,
-only if something it shows has changed, and not before four times the last making has passed: a page
-that is being watched takes at most a fifth of one core. Runs that have not changed are not read again.
+only if something it shows has changed, and not before four times what the last making took has
+passed: a page that is being watched takes at most a fifth of one core. Runs that have not changed are
+not read again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from altgrad_core.results.run_directory import RunDirectory
 from altgrad_core.results.stored import StoredRun, StoredSuite, read_suite
 
 _PAUSE = 4.0
-"""Times the making of the last report that pass before the next."""
+"""Times the processor's time for the last report that pass before the next."""
 _SCRIPT = Path(__file__).parent / "live.js"
 
 Signature = tuple[object, ...]
@@ -43,7 +44,7 @@ class _Made:
 class Snapshot:
     """The live pages of the suite in ``folder``; safe to ask from several threads at once.
 
-    ``make`` turns a suite into its report, ``clock`` counts seconds.
+    ``make`` turns a suite into its report, ``clock`` counts seconds, ``spent`` those of the processor.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class Snapshot:
         folder: Path,
         make: Callable[[StoredSuite], Document] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        spent: Callable[[], float] = time.thread_time,
     ) -> None:
         self.folder = folder
         self._make = ReportMaker() if make is None else make
-        self._clock = clock
+        self._clock, self._spent = clock, spent
         self._lock = threading.Lock()
         self._made: _Made | None = None
         self._runs: dict[str, tuple[Signature, StoredRun]] = {}
@@ -99,15 +101,15 @@ class Snapshot:
         return (*own, *((name, _run_signature(self.folder / name)) for name in folders))
 
     def _make_report(self) -> _Made:
-        version, start = _digest(self._signature()), self._clock()
+        version, start = _digest(self._signature()), self._spent()
         try:
             document = self._make(self._read())
         except UserError as error:
             document = _failed(str(error))
         except Exception as error:  # a page that is being watched must not die of one odd result
             document = _failed(f"No report can be made of the results as they are now: {error!r}.")
-        end = self._clock()
-        return _Made(version, document, end + _PAUSE * (end - start))
+        pause = _PAUSE * (self._spent() - start)
+        return _Made(version, document, self._clock() + pause)
 
     def _read(self) -> StoredSuite:
         """The suite; runs that have not changed since are those that were read before."""

@@ -127,7 +127,7 @@ def test_divergence_on_the_baseline_is_a_gain_that_is_explained(
     def score(fmt: str, side: str, seed: int) -> float | None:
         if fmt == "e7m0" and side == "adamw":
             return None
-        return calm(fmt, side, seed)
+        return float(calm(fmt, side, seed))
 
     text = say(score, tuned=True)
     assert "The format is e7m0" in text

@@ -68,4 +68,8 @@ def test_noise_of_a_uniform_grid_follows_the_textbook() -> None:
 
 def test_a_reference_is_measured_at_scale_one() -> None:
     assert normal_sqnr(load_format("fp32")) > 140
-    assert 50 < normal_sqnr(load_format("bf16")) < 60
+    n = 2**16
+    x = stats.norm.ppf((np.arange(n) + 0.5) / n)
+    rounded = x.astype(np.float32).astype(ml_dtypes.bfloat16).astype(np.float64)
+    expected = 10 * np.log10((x**2).sum() / ((x - rounded) ** 2).sum())
+    assert normal_sqnr(load_format("bf16")) == pytest.approx(expected, abs=1e-4)

@@ -15,6 +15,7 @@ from scipy import stats
 
 from altgrad_core import load_format
 from altgrad_core.analysis.document import Bullets, Figure, HeatMap, Paragraph, Section, Table
+from altgrad_core.analysis.figures import comparison_row
 from altgrad_core.analysis.findings import Findings, find
 from altgrad_core.analysis.format_numbers import numbers_of
 from altgrad_core.analysis.questions import (
@@ -148,6 +149,7 @@ def test_the_protocol_is_shown_with_what_it_left_open(make: Make, tmp_path: Path
     text = text_of(section)
     assert "the same 3 rates (0.0003, 0.001, 0.003) with 2 seeds of their own (1000, 1001)" in text
     assert "6 runs each" in text
+    assert "The grid was not extended (0 rates allowed)." in text
     assert "The best rate of e5m2_adamw still lies on an edge" in text
     row = rows_of(next(tables(section)))
     assert row["e5m2_adamw"]["Chosen"] == "0.003, censored"
@@ -252,6 +254,9 @@ def test_a_censored_group_shows_no_difference_anywhere(
     assert row["Δ F1 micro, tuned"] == "censored (best rate at the edge, lr=0.003)"
     assert row["p (t)"] == row["p (Holm)"] == row["p (TOST)"] == "–"
     assert row["Verdict"] == "censored"
+    one = next(one for one in found.comparisons if one.group == "e5m2")
+    assert math.isnan(comparison_row(one).centre)  # nothing is drawn
+    assert comparison_row(one).values == ()
     written = repr(document)  # tables, captions, figures: everything
     assert "censored (best rate at the edge, lr=0.003)" in written
     assert f"{abs(gain):.4f}" not in written
@@ -367,7 +372,7 @@ def test_failures_by_format_stage_and_layer(
     ]
     shown = heat(section)
     assert (shown.rows, shown.columns) == (("bf16", "e5m2", "e3m4"), ("forward", "backward"))
-    assert shown.values == ((0, 0), (1.0, 0.25), (0, 0))
+    assert list(shown.values) == [(0, 0), (1.0, 0.25), (0, 0)]
     text = text_of(section)
     assert "1 run diverged (e5m2: 1)" in text
     assert "The first is overflow_forward in e5m2 at step 30 (layer.0)" in text

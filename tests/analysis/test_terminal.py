@@ -23,7 +23,7 @@ def shown(folder: Path, width: int) -> list[str]:
 @pytest.fixture
 def suite(planted: ModuleType, fabricated: ModuleType, tmp_path: Path) -> Path:
     speed = "throughput/all/cumulative_samples_per_second"
-    return planted.write_suite(
+    planted.write_suite(
         fabricated,
         tmp_path,
         planted.noisy({}, 0.01),
@@ -34,6 +34,7 @@ def suite(planted: ModuleType, fabricated: ModuleType, tmp_path: Path) -> Path:
             fabricated.line(9, "monitor", {speed: 123.0, "flips/all/stall_ratio": 0.5})
         ],
     )
+    return tmp_path
 
 
 @pytest.mark.parametrize("width", [200, 100, 90, 80, 70, 60, 50])

@@ -41,7 +41,7 @@ def maker(sample_page: ModuleType) -> Maker:
 
 @pytest.fixture
 def snapshot(under_way: Any, maker: Maker) -> Snapshot:
-    return Snapshot(under_way.folder, maker, lambda: maker.now)
+    return Snapshot(under_way.folder, maker, lambda: maker.now, lambda: maker.now)
 
 
 def version(html: str) -> str:

@@ -37,9 +37,7 @@ def _answer(tuning: StoredTuning) -> str:
     text = (
         f"Every condition was trained at the same {counted(len(tuning.rates), 'rate')} ({shown}) with "
         f"{counted(len(tuning.seeds), 'seed')} of their own ({seeds}), {counted(runs, 'run')} each, and "
-        f"judged by {tuning.metric}. The grid was extended by "
-        f"{counted(tuning.extensions, 'rate')} of at most {tuning.max_extensions}, for all conditions "
-        "alike."
+        f"judged by {tuning.metric}. {_extended(tuning)}"
     )
     censored = [name for name, one in tuning.conditions.items() if one.censored]
     if not censored:
@@ -48,6 +46,13 @@ def _answer(tuning: StoredTuning) -> str:
         f"{text} The best rate of {named(censored)} still lies on an edge of the grid: what these "
         "conditions reach at their own best rate is not known, and their differences are censored."
     )
+
+
+def _extended(tuning: StoredTuning) -> str:
+    if not tuning.extensions:
+        return f"The grid was not extended ({counted(tuning.max_extensions, 'rate')} allowed)."
+    added = counted(tuning.extensions, "rate")
+    return f"The grid was extended by {added} of at most {tuning.max_extensions}, for all alike."
 
 
 def _table(tuning: StoredTuning) -> Table:

@@ -158,6 +158,30 @@ def test_stalls_of_the_whole_model_are_judged_together(
     assert run(0.4) == [{}, {"0.weight": "e2m5", "2.weight": "e2m5"}]
 
 
+@pytest.mark.parametrize("residency", ["master", "grid"])
+def test_other_monitors_measure_a_skipped_step_and_a_new_format(
+    residency: str, load_monitor: Callable[..., Monitor], bench: Any, two_layers: Any
+) -> None:
+    """Nothing was intended in it, so nothing flips and nothing stalls."""
+    place = bench(load_monitor("mantissa_shift"), two_layers("e5m2", residency=residency))
+    shift = load_monitor("mantissa_shift", interval=1, patience=1, on_nan=RANGE_CHAIN)
+    others = ("overflow", "nonfinite", "amax", "range", "stalls", "flips")
+    monitors = [(name, load_monitor(name, interval=1)) for name in others]
+    place.panel = MonitorPanel([*monitors, ("mantissa_shift", shift)])
+    assert place.panel.start(place.run).events == []
+    for step in range(1, 6):
+        skipped = step == 3
+        gradients = broken("0.weight") if skipped else broken()
+        metrics = place.step(step, gradients=gradients, change=lambda n, w: w * 0.8)
+        assert place.last.skip_update == skipped
+        assert (metrics["stalls/all/zero_ratio"] == 1) == skipped
+        assert (metrics["flips/all/flips"] == 0) == skipped
+        assert bool(follow(place)) == skipped
+        assert metrics["nonfinite/all/backward"] == (step >= 3)
+        assert metrics["nonfinite/all/optimizer"] == 0
+    assert place.weights["0.weight"].format.name == "e6m1"
+
+
 def test_masters_are_left_alone_unless_asked_for(
     load_monitor: Callable[..., Monitor], bench: Any, two_layers: Any
 ) -> None:
