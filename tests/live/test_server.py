@@ -203,8 +203,10 @@ def test_a_folder_without_a_plan_is_a_users_error(tmp_path: Path) -> None:
 
 def test_it_says_where_it_is_and_stops_with_ctrl_c(under_way: Any) -> None:
     code = (
-        "import sys; from pathlib import Path; from functools import partial\n"
+        "import signal, sys; from pathlib import Path; from functools import partial\n"
         "from altgrad_core.live.server import serve\n"
+        # ignored where the tests run in the background of a shell
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "serve(Path(sys.argv[1]), open_browser=False, announce=partial(print, flush=True))\n"
     )
     process = subprocess.Popen(
