@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from altgrad_core.quantization.linear import QuantizedModule
+from altgrad_core.quantization.linear import QuantizedModule, quantizers_of
 
 
 @contextmanager
@@ -27,12 +27,7 @@ def unrounded(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def unrecorded(model: nn.Module) -> Iterator[None]:
     """Within the context, passes leave no trace: no amax enters a history, no scale is renewed."""
-    quantizers = [
-        quantizer
-        for module in model.modules()
-        if isinstance(module, QuantizedModule)
-        for quantizer in module.quantizers()
-    ]
+    quantizers = quantizers_of(model)
     before = [quantizer.recording for quantizer in quantizers]
     for quantizer in quantizers:
         quantizer.recording = False

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from altgrad_core.quantization.linear import QuantizedModule
+from altgrad_core.quantization.linear import quantizers_of
 from altgrad_core.quantization.quantizer import Hold
 
 
@@ -22,12 +22,7 @@ def hold_weights(model: nn.Module) -> Iterator[None]:
     ``.data`` are not. Outside of the context every forward rounds anew. Contexts may be nested;
     the inner one starts afresh.
     """
-    quantizers = [
-        quantizer
-        for module in model.modules()
-        if isinstance(module, QuantizedModule)
-        for quantizer in module.quantizers()
-    ]
+    quantizers = quantizers_of(model)
     outer = [quantizer.hold for quantizer in quantizers]
     for quantizer in quantizers:
         quantizer.hold = Hold()

@@ -64,6 +64,12 @@ class QuantizedModule(nn.Module):
         return ", ".join(parts)
 
 
+def quantizers_of(model: nn.Module) -> list[TensorQuantizer]:
+    """Every quantizer of a model, in model order."""
+    modules = (module for module in model.modules() if isinstance(module, QuantizedModule))
+    return [quantizer for module in modules for quantizer in module.quantizers()]
+
+
 class QuantizedLinear(QuantizedModule, nn.Linear):
     """``y = Q(x) Q(W)ᵀ + b`` with straight-through gradients.
 

@@ -122,7 +122,9 @@ def test_a_suite_tunes_itself_and_runs_with_what_it_chose(
         best = max(scores, key=lambda rate: (scores[rate], -rate))
         assert condition.chosen == best
         assert condition.censored == (best in (min(scores), max(scores)))
-    assert log.lines[-1].startswith("  e5m2_adamw") or "preparing" in " ".join(log.lines)
+    announced = [line.split()[:2] for line in log.lines if line.startswith("  ")]
+    for label, condition in stored.tuning.conditions.items():
+        assert [label, f"{condition.chosen:g}"] in announced
 
     again = Log()
     assert run_suite(plan, options, again).ok
