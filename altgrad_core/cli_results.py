@@ -1,4 +1,4 @@
-"""The commands that look at results: status, report, compare, dashboard. Heavy imports wait for their use."""
+"""The commands that look at results: status, report, compare, dashboard, pack. Heavy imports wait for their use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REMOTE = "wandb:"
 
 def add_commands(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    for command in (status, report, compare, dashboard):
+    for command in (status, report, compare, dashboard, pack):
         app.command()(command)
 
 
@@ -109,6 +109,25 @@ def dashboard(
     serve(folder, port=port, open_browser=open_, announce=lambda text: say(console, text))
 
 
+def pack(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SUITE...", help="A suite's name, its folder of runs, or a folder."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.zip", help="Where to write.")],
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Put results into one portable archive, without checkpoints and logs."""
+    from altgrad_core.results import archive
+    from altgrad_core.results.sources import read_sources
+
+    places = [one if Path(one).is_dir() else _sources([one], runs)[0] for one in sources]
+    suites = tuple(suite for place in places for suite in read_sources(place))
+    count = archive.pack(suites, out)
+    size = out.stat().st_size / 1e6
+    say(output(), f"{out}: {count} {'run' if count == 1 else 'runs'}, {size:.1f} MB")
+
+
 def report_on(
     sources: Sequence[str | Path] | StoredSuite,
     out: Path | None,
@@ -139,12 +158,13 @@ def runs_folder(suite: str, runs: Path) -> Path:
 
 
 def _sources(given: Sequence[str], runs: Path) -> list[str | Path]:
-    """Folders of runs, by name or path; what begins with ``wandb:`` is left as it is."""
+    """Folders of runs, by name or path; archives and what begins with ``wandb:`` are left as they are."""
     return [
-        name if name.startswith(_REMOTE) else name if _is_run(name) else runs_folder(name, runs)
+        name if name.startswith(_REMOTE) or _is_itself(name) else runs_folder(name, runs)
         for name in given
     ]
 
 
-def _is_run(name: str) -> bool:
-    return (Path(name) / "spec.yaml").is_file()
+def _is_itself(name: str) -> bool:
+    """Whether ``name`` is a run directory or an archive, which are read as they are."""
+    return (Path(name) / "spec.yaml").is_file() or (name.endswith(".zip") and Path(name).is_file())

@@ -64,11 +64,13 @@ class DirectoryRecord:
     """A run that is kept in a run directory."""
 
     directory: RunDirectory
+    shown: str = ""
+    """How its place is named, where the directory is a passing copy of it (of an archive)."""
 
     @property
     def location(self) -> str:
-        """The path of the run directory."""
-        return str(self.directory.path)
+        """The path of the run directory, or where it was copied from."""
+        return self.shown or str(self.directory.path)
 
     def status(self) -> Status:
         """Contents of ``status.json``; pending where there is none."""

@@ -1,4 +1,4 @@
-"""Where results are read from: folders on the disk, and projects at W&B, one or several at once."""
+"""Where results are read from: folders, archives, and projects at W&B, one or several at once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from altgrad_core.errors import UserError
+from altgrad_core.results.archive import is_archive, read_archive
 from altgrad_core.results.merge import merge_suites
 from altgrad_core.results.stored import StoredSuite, read_suites
 
@@ -13,7 +14,7 @@ WANDB = "wandb:"
 """How a source begins that is a W&B project: ``wandb:ENTITY/PROJECT`` or ``…/SUITE``."""
 
 Source = str | Path
-"""A run directory, a suite's folder, a folder of suites, or a W&B project."""
+"""A run directory, a suite's folder, a folder of suites, an archive, or a W&B project."""
 
 
 Results = Source | Sequence[Source] | StoredSuite
@@ -56,4 +57,5 @@ def _read(source: Source) -> tuple[StoredSuite, ...]:
         from altgrad_core.results.wandb_source import read_wandb
 
         return read_wandb(source)
-    return read_suites(Path(source))
+    path = Path(source)
+    return read_archive(path) if is_archive(path) else read_suites(path)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -184,6 +184,8 @@ class StoredSuite:
         what a reader must know about how the runs were brought together, a sentence each.
     source:
         what a user wrote to read it, where that is not the path.
+    copy:
+        the folder that its files were unpacked to, where that is not the path.
     """
 
     path: Path
@@ -192,6 +194,12 @@ class StoredSuite:
     tuning: StoredTuning | None = None
     notes: tuple[str, ...] = ()
     source: str = ""
+    copy: Path | None = None
+
+    @property
+    def files(self) -> Path:
+        """The folder that holds the files."""
+        return self.copy or self.path
 
     @property
     def name(self) -> str:
@@ -199,6 +207,19 @@ class StoredSuite:
         if self.plan is not None:
             return self.plan.suite
         return self.runs[0].spec.suite if self.runs else self.path.name
+
+    def shown_as(self, source: Path) -> StoredSuite:
+        """The same suite, read from a copy of ``source``: its report goes beside that, its runs are
+        shown as within it.
+        """
+        runs = tuple(
+            replace(run, record=replace(run.record, shown=f"{source}/{self.name}/{run.spec.id}"))
+            if isinstance(run.record, DirectoryRecord)
+            else run
+            for run in self.runs
+        )
+        folder = source.with_suffix("") / self.name
+        return replace(self, path=folder, runs=runs, source=str(source), copy=self.path)
 
 
 def read_suites(path: Path) -> tuple[StoredSuite, ...]:
