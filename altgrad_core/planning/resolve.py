@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -208,6 +208,8 @@ class _Resolver:
         model = self.validated(entry.offer.settings, settings, path, places or {})
         if kind != "tracker":  # trackers have no part in the result
             self.used.append(entry)
+        for at, choice in _formats_within(model):
+            self.chosen("format", choice.name, choice.settings, (*path, *at), (*path, *at))
         return PluginChoice(name=name, settings=model.model_dump(mode="json"))
 
     def label(self, kind: Kind, choice: PluginChoice | FormatChoice) -> str:
@@ -234,3 +236,12 @@ class _Resolver:
             raise UserError("\n".join(faults)) from error
         except UserError as error:  # a validator's own words
             raise self.draft.error(path, str(error)) from error
+
+
+def _formats_within(settings: BaseModel) -> Iterator[tuple[Path, FormatChoice]]:
+    """The formats that a plugin's settings name: they must exist, and have a part in the result."""
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        for index, item in enumerate(value if isinstance(value, tuple) else (value,)):
+            if isinstance(item, FormatChoice):
+                yield (name, index) if isinstance(value, tuple) else (name,), item

@@ -1,9 +1,14 @@
-"""The placebo of the stiffness: the values of S, each paired with the wrong weight.
+"""The placebos of the stiffness: the values of S on the wrong weights, and those of another grid.
 
 A manifold update may gain because each step fits the gap at its own weight, or merely because the
 steps of a tensor are of unequal size. With ``stiffness: permuted`` every weight gets the S of
 another weight of its tensor: the same values, which change as those of the grid do, and the same
 sizes of steps, but nothing fits. What is left of a gain then is not the geometry's.
+
+It may also gain with no grid at all, because steps in proportion to the weight suit the task. With
+``stiffness: borrowed`` each weight gets the S that it would have on the grid of another format. On
+weights that are on no 8-bit grid (``bf16``, ``fp32``), that is what the geometry gives by itself;
+what a format gains beyond it needs the grid.
 """
 
 from __future__ import annotations
@@ -14,7 +19,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from altgrad_core import load_format
 from altgrad_core.interfaces.geometry import WeightGeometry
+from altgrad_core.quantization.scaling import largest_magnitude, scale_for
+from altgrad_core.quantization.settings import FormatChoice
 
 
 class Permutations:
@@ -37,6 +45,24 @@ class Permutations:
             index = permutation(name, values.numel()).to(values.device)
             self._indices[parameter] = index
         return values.flatten().index_select(0, index).view(values.shape)
+
+
+class Borrowed:
+    """The stiffness of a format on weights that are not on its grid.
+
+    The scale is what a master weight of that format has by default: per tensor, of this step's
+    amax, a power of two. Raises ``UserError`` for a format that cannot be built.
+    """
+
+    def __init__(self, choice: FormatChoice) -> None:
+        self._format = load_format(choice.name, **choice.settings)
+
+    def gaps(self, weight: Tensor) -> Tensor:
+        """``scale · ulp(weight / scale)``; shape and dtype of ``weight``."""
+        if not self._format.scaled:
+            return self._format.ulp(weight)
+        scale = scale_for(largest_magnitude(weight), self._format, power_of_two=True)
+        return (self._format.ulp(weight / scale) * scale).to(weight.dtype)
 
 
 def permutation(name: str, count: int) -> Tensor:

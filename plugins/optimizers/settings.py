@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator, model_validator
 
 from altgrad_core.interfaces.plugin import Settings
+from altgrad_core.quantization.settings import FormatChoice, as_format_choice
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Implementation = Literal["auto", "fused", "foreach", "loop"]
@@ -29,10 +30,14 @@ class AdamWSettings(Settings):
 class StiffnessSettings(Settings):
     """How the stiffness S is found, for the optimizers that use it."""
 
-    stiffness: Literal["grid", "textbook", "permuted", "constant"] = Field(
+    stiffness: Literal["grid", "textbook", "permuted", "constant", "borrowed"] = Field(
         "grid",
         description="grid: the gap to the next grid value; textbook: 2^(floor(log2|w|) - M); "
-        "permuted: that of the grid, shuffled within the tensor; constant: its root mean square",
+        "permuted: that of the grid, shuffled within the tensor; constant: its root mean square; "
+        "borrowed: the gap on the grid of another format, borrowed_format",
+    )
+    borrowed_format: FormatChoice | None = Field(
+        None, description="the format whose gaps are borrowed, for stiffness: borrowed"
     )
     normalize: Literal["rms", "none"] = Field(
         "rms", description="rms: divide S by its root mean square, per tensor"
@@ -40,6 +45,19 @@ class StiffnessSettings(Settings):
     max_stiffness: PositiveFloat | None = Field(
         None, description="upper limit of S, after normalisation; null: no limit"
     )
+
+    @field_validator("borrowed_format", mode="before")
+    @classmethod
+    def _format(cls, value: Any) -> Any:
+        return as_format_choice(value)
+
+    @model_validator(mode="after")
+    def _borrows_from_a_format(self) -> Self:
+        if (self.stiffness == "borrowed") != (self.borrowed_format is not None):
+            raise ValueError(
+                "stiffness: borrowed and borrowed_format go together: give both, or none"
+            )
+        return self
 
 
 class ManifoldAdamWSettings(StiffnessSettings, AdamWSettings):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.quantization.rounding import GridNumbers
-from altgrad_plugins.optimizers.placebos import Permutations
+from altgrad_plugins.optimizers.placebos import Borrowed, Permutations
 from altgrad_plugins.optimizers.rms import level_, normalize_rms_
 from altgrad_plugins.optimizers.settings import StiffnessSettings
 
@@ -31,6 +31,8 @@ class Stiffness:
         that of the grid, but each weight has the S of another weight of its tensor: a placebo.
     ``constant``:
         all weights of a tensor have the root mean square of what the grid gives them.
+    ``borrowed``:
+        that of the grid of another format, ``borrowed_format``, on which the weight is not.
 
     Raises ``UserError`` if the textbook's M is asked for and a format has no ``mantissa_bits``
     (an attribute of its own, or of its ``numbers``, a ``GridNumbers``).
@@ -42,6 +44,8 @@ class Stiffness:
         self._settings = settings
         self._geometry = geometry
         self._permutations = Permutations(geometry)
+        choice = settings.borrowed_format
+        self._borrowed = Borrowed(choice) if choice is not None else None
         self._mantissa_bits: dict[nn.Parameter, int] = {}
         if settings.stiffness == "textbook":
             self._mantissa_bits = {p: _mantissa_bits(g) for p, g in geometry.items()}
@@ -61,6 +65,8 @@ class Stiffness:
         weight = parameter.detach()
         if self._settings.stiffness == "textbook":
             return textbook_stiffness(weight, self._mantissa_bits[parameter])
+        if self._borrowed is not None:
+            return self._borrowed.gaps(weight)
         gaps = self._geometry[parameter].ulp(weight)
         if self._settings.stiffness == "permuted":
             return self._permutations.shuffled(parameter, gaps)

@@ -1,9 +1,10 @@
-"""``stiffness: permuted`` and ``constant``: the numbers of the grid without their meaning."""
+"""``stiffness: permuted``, ``constant``, ``borrowed``: the numbers of a grid without their meaning."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from altgrad_core.errors import UserError
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.optimizer import OptimizerPlugin
+from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.suite import parse_suite
 from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.registry.build import load_format
@@ -227,3 +231,65 @@ def test_a_restart_is_bit_identical(fmt: str) -> None:
     second.optimizer.load_state_dict(first.optimizer.state_dict())
     second.data.set_state(first.data.get_state())
     assert same(whole, second.steps(3))
+
+
+def borrowing(fmt: Any, **settings: Any) -> ManifoldAdamWSettings:
+    return ManifoldAdamWSettings(stiffness="borrowed", borrowed_format=fmt, **settings)
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize(
+    "borrowed",
+    ["e0m7", "e3m4", "e5m2", "e7m0", {"name": "exmy", "exponent_bits": 3, "mantissa_bits": 2}],
+)
+def test_borrowed_gaps_are_those_of_the_format_that_lends_them(site: Any, borrowed: Any) -> None:
+    """With the same weights and gradients, fp32 weights take the steps of masters of that format."""
+    name, more = (borrowed, {}) if isinstance(borrowed, str) else (borrowed["name"], borrowed)
+    lent = load_format(name, **{k: v for k, v in more.items() if k != "name"})
+    moved = []
+    for fmt, settings in (
+        (load_format("fp32"), borrowing(borrowed, site=site, track_position=False)),
+        (lent, ManifoldAdamWSettings(site=site, track_position=False)),
+    ):
+        torch.manual_seed(0)
+        model = nn.Linear(12, 12, bias=False)
+        quantize_model(model, fmt)
+        model(torch.zeros(1, 12))
+        geometry = {g.parameter: g for g in weight_geometry(model).values()}
+        optimizer = ManifoldAdamWPlugin(settings).build(
+            [{"params": [model.weight]}],
+            geometry,
+            learning_rate=0.01,
+            generator=torch.Generator(),
+        )
+        for step in range(5):
+            model(torch.zeros(1, 12))  # a master's scale follows its weights here
+            noise = torch.Generator().manual_seed(step)
+            model.weight.grad = torch.randn(12, 12, generator=noise)
+            optimizer.step()
+        moved.append(model.weight.detach())
+    assert torch.equal(*moved)
+
+
+def test_borrowed_gaps_on_a_uniform_grid_change_nothing() -> None:
+    lent = Run(ManifoldAdamWPlugin(borrowing("e0m7")), "fp32").steps(3)
+    plain = Run(AdamWPlugin(AdamWSettings()), "fp32").steps(3)
+    for one, other in zip(lent.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("settings", [{"stiffness": "borrowed"}, {"borrowed_format": "e5m2"}])
+def test_borrowing_needs_a_format_and_a_format_needs_borrowing(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="go together"):
+        ManifoldAdamWSettings(**settings)
+
+
+def test_a_format_that_a_setting_names_is_looked_up_while_planning() -> None:
+    text = """
+name: t
+data: {dataset: license_rules}
+quantization: {format: bf16}
+optimizer: {type: manifold_adamw, stiffness: borrowed, borrowed_format: e5m3}
+"""
+    with pytest.raises(UserError, match=r"optimizer\.borrowed_format.*e5m3.*e5m2"):
+        plan_suite(parse_suite(text, "t.yaml", Path()))
