@@ -27,10 +27,23 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk: files that were made or replaced there."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` atomically."""
+    """Write ``text`` to ``path`` atomically, as UTF-8.
+
+    A lone surrogate (half of a character, as in the name of a file in another encoding) is written
+    as its escape ``\\udcc3``, which JSON and YAML read back.
+    """
     with atomic_file(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

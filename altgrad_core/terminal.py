@@ -6,6 +6,8 @@ import sys
 
 from rich.console import Console
 
+from altgrad_core._text import plain
+
 _PIPE_WIDTH = 160
 
 
@@ -16,4 +18,4 @@ def output() -> Console:
 
 def say(console: Console, text: str) -> None:
     """A line of plain text."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(plain(text, None), markup=False, highlight=False, soft_wrap=True)

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "live": {"analysis", "results"},
     "testing": {"quantization", "registry", "training", "execution"},
 }
-OPEN = {"interfaces", "errors", "_files", "_lazy"}
+OPEN = {"interfaces", "errors", "_files", "_lazy", "_streams", "_text"}
 
 
 def imported_modules(path: Path) -> set[str]:

@@ -45,7 +45,7 @@ def _version(package: str) -> str | None:
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
-        for line in info.read_text().splitlines():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -64,7 +64,5 @@ def _git_revision() -> dict[str, Any] | None:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ("git", "-C", str(folder), *arguments), capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
+    done = subprocess.run(("git", "-C", str(folder), *arguments), capture_output=True, check=True)
+    return done.stdout.decode(errors="replace").strip()

@@ -15,10 +15,13 @@ _MAX_CPU_WORKERS = 8
 def worker_command(
     directory: RunDirectory, device: str, threads: int, cache: Path, *more: str
 ) -> tuple[str, ...]:
-    """The command that runs the cell in ``directory``; ``more`` goes behind it."""
+    """The command that runs the cell in ``directory``; ``more`` goes behind it.
+
+    ``-P`` keeps the current folder out of the import path: a ``random.py`` there is no library.
+    """
     return (
         sys.executable,
-        *("-m", "altgrad_core.execution.worker", str(directory.path.resolve())),
+        *("-P", "-m", "altgrad_core.execution.worker", str(directory.path.resolve())),
         *("--device", device, "--threads", str(threads), "--cache", str(cache.resolve())),
         *more,
     )
@@ -41,7 +44,7 @@ def threads_of_checkpoint(directory: RunDirectory) -> int | None:
     """The thread count of an interrupted run: sums depend on it, and it must end bit-identical."""
     if not (directory.checkpoint.exists() and directory.environment.exists()):
         return None
-    return int(json.loads(directory.environment.read_text())["threads"])
+    return int(json.loads(directory.environment.read_bytes())["threads"])
 
 
 def cores() -> int:

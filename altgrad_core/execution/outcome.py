@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
+from altgrad_core._text import plain
 from altgrad_core.interfaces.executor import Exit
 from altgrad_core.results.run_directory import FINISHED, RunDirectory, Status
 
 _LOG_LINES = 5
+_LOG_BYTES = 1 << 14
+"""How much of the end of a log is looked at."""
 
 
 def status_after_exit(directory: RunDirectory, end: Exit) -> Status:
@@ -38,5 +42,8 @@ def _signal_name(number: int) -> str:
 def _tail(directory: RunDirectory) -> str:
     if not directory.log.exists():
         return "(no log)"
-    lines = directory.log.read_text(errors="replace").strip().splitlines()
+    with directory.log.open("rb") as log:
+        log.seek(max(0, os.fstat(log.fileno()).st_size - _LOG_BYTES))
+        text = log.read().decode("utf-8", errors="replace")
+    lines = plain(text, None).strip().splitlines()
     return " | ".join(lines[-_LOG_LINES:])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -17,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from altgrad_core._text import plain
 from altgrad_core.execution.options import Observer
 from altgrad_core.interfaces.executor import Job
 from altgrad_core.results.run_directory import Status
@@ -45,6 +48,22 @@ def progress_display(console: Console) -> Display:
     return BarDisplay(console) if console.is_terminal else LineDisplay(console)
 
 
+class _Notes:
+    """What the runs that ended left for the reader, said once at the end with how many said it."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def add(self, status: Status) -> None:
+        """Take in the notes of a run."""
+        self._counts.update(status.notes)
+
+    def print(self, say: Callable[[str], None]) -> None:
+        """Say them."""
+        for note, runs in self._counts.items():
+            say(f"note: {note} ({runs} run{'' if runs == 1 else 's'})")
+
+
 class LineDisplay:
     """One line per event, and one per run now and then."""
 
@@ -52,15 +71,16 @@ class LineDisplay:
         self.console = console
         self._total = self._done = 0
         self._said: dict[str, float] = {}
+        self._notes = _Notes()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        return
+        self._notes.print(self._print)
 
     def _print(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(plain(text), markup=False, highlight=False, soft_wrap=True)
 
     def message(self, text: str) -> None:
         """Print it."""
@@ -85,6 +105,7 @@ class LineDisplay:
     def finished(self, job: Job, status: Status) -> None:
         """Say how it ended."""
         self._done += 1
+        self._notes.add(status)
         why = f": {status.message}" if status.message else ""
         counted = f"[{self._done}/{self._total}]"
         self._print(f"{status.status:<6} {job.label}  {counted} {status.seconds:.0f} s{why}")
@@ -104,6 +125,7 @@ class BarDisplay:
         )
         self._suite: TaskID | None = None
         self._runs: dict[str, TaskID] = {}
+        self._notes = _Notes()
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -111,10 +133,11 @@ class BarDisplay:
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
+        self._notes.print(self.message)
 
     def message(self, text: str) -> None:
         """Print it above the bars."""
-        self._bars.console.print(text, markup=False, highlight=False)
+        self._bars.console.print(plain(text), markup=False, highlight=False)
 
     def begin(self, total: int, done: int) -> None:
         """Draw the suite's bar."""
@@ -135,6 +158,7 @@ class BarDisplay:
         self._bars.remove_task(self._runs.pop(job.run_id))
         if self._suite is not None:
             self._bars.advance(self._suite)
+        self._notes.add(status)
         self._bars.console.print(
             f"{status.status:<8}", style=_COLOURS.get(status.status, "red"), end=""
         )

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from altgrad_core._text import plain
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.tracker import RunInfo, Tracker
 
@@ -49,6 +50,8 @@ class TrackerPanel:
         self._info, self._log, self._timeout = info, log, timeout
         self._lanes = [_Lane(name, tracker, capacity) for name, tracker in trackers]
         self._started = False
+        self.said: list[str] = []
+        """Every notice so far."""
 
     def start(self) -> None:
         """Start a thread for each tracker, and each tracker in it."""
@@ -94,7 +97,8 @@ class TrackerPanel:
     def _pass_notices_on(self) -> None:
         for lane in self._lanes:
             while lane.notices:
-                self._log(lane.notices.popleft())
+                self.said.append(lane.notices.popleft())
+                self._log(self.said[-1])
 
 
 class _Lane:
@@ -144,5 +148,5 @@ class _Lane:
                 self._off = True
                 self.notices.append(
                     f"the tracker {self.name!r} failed in {hook} and is switched off: "
-                    f"{type(error).__name__}: {error}"
+                    f"{type(error).__name__}: {plain(str(error))}"
                 )

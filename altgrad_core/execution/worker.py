@@ -13,13 +13,16 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from altgrad_core._files import atomic_file, write_json
+from altgrad_core._streams import safe_streams
+from altgrad_core._text import plain
 from altgrad_core.errors import UserError
 from altgrad_core.execution.assemble import assemble, build_trackers, prepare_task, resolve_device
 from altgrad_core.execution.environment import describe_environment
@@ -29,9 +32,11 @@ from altgrad_core.interfaces.tracker import RunInfo
 from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import load_spec
 from altgrad_core.results.run_directory import (
+    FINISHED,
     MetricsWriter,
     Record,
     RecordKind,
+    RecordLost,
     RunDirectory,
     Status,
     StatusName,
@@ -49,45 +54,63 @@ class RunRecorder:
     def __init__(self, directory: RunDirectory, trackers: TrackerPanel, status: Status) -> None:
         self.directory, self.trackers, self.status = directory, trackers, status
         self.started = time.time()
+        self._begun = time.monotonic()
         self._seconds_before = status.seconds
         self._writer = MetricsWriter(directory)
         self.final: dict[str, float] = {}
 
     def record(self, step: int, kind: RecordKind, metrics: Mapping[str, float]) -> None:
         """Append a line and pass it on."""
-        self._writer.write(Record(step=step, kind=kind, metrics=dict(metrics)))
+        metrics = {plain(name): value for name, value in metrics.items()}
+        self._writer.write(Record(step=step, kind=kind, metrics=metrics))
         self.trackers.log(step, metrics)
         if kind == "final":
-            self.final = dict(metrics)
+            self.final = metrics
         if kind in ("evaluation", "final"):
             shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
             _log(f"step {step}: {shown}")
 
     def event(self, step: int, event: Event) -> None:
-        """Append an event and pass it on."""
+        """Append an event and pass it on. Its texts come from anywhere: they are stripped and cut here."""
+        kind, layer = plain(str(event.kind)), plain(str(event.layer))
+        event = replace(event, kind=kind, layer=layer, message=plain(str(event.message)))
         body = {"kind": event.kind, "layer": event.layer, "message": event.message}
         self._writer.write(Record(step=step, kind="event", event=body))
         self.trackers.event(step, event)
         _log(f"step {step}: {event.kind} ({event.layer}): {event.message}")
 
     def progress(self, step: int) -> None:
-        """Write the heartbeat, at most once a second."""
-        if time.time() - (self.status.updated or 0.0) >= _HEARTBEAT_SECONDS:
+        """Write the heartbeat, at most once a second.
+
+        The time that readers see is the wall clock's; when that was set back, it is written anew.
+        """
+        since = time.time() - (self.status.updated or 0.0)
+        if not 0.0 <= since < _HEARTBEAT_SECONDS:
             self.write_status("running", step)
 
     def write_status(self, status: StatusName, step: int, message: str = "") -> None:
-        """Replace ``status.json``."""
-        now = time.time()
+        """Replace ``status.json``. What a result was made of is on the disk before it is called one."""
+        record = None
+        if status in FINISHED:
+            self._writer.sync()
+            record = self.directory.record_digest()
         self.status = self.status.model_copy(
             update={
                 "status": status,
                 "step": step,
                 "message": message,
                 "started": self.status.started or self.started,
-                "updated": now,
-                "seconds": self._seconds_before + now - self.started,
+                "updated": time.time(),
+                "seconds": self._seconds_before + time.monotonic() - self._begun,
+                "record": record,
             }
         )
+        self.directory.write_status(self.status)
+
+    def add_notes(self, notes: Sequence[str]) -> None:
+        """Add to the notes of ``status.json``, which stays as it is otherwise."""
+        every = tuple(dict.fromkeys((*self.status.notes, *notes)))
+        self.status = self.status.model_copy(update={"notes": every})
         self.directory.write_status(self.status)
 
     def sync(self) -> int:
@@ -95,8 +118,12 @@ class RunRecorder:
         return self._writer.sync()
 
     def rewind(self, position: int) -> None:
-        """Forget what comes after the checkpoint."""
-        self._writer.rewind(position)
+        """Forget what comes after the checkpoint. Raises ``RecordLost``."""
+        try:
+            self._writer.rewind(position)
+        except RecordLost as lost:
+            _log(f"starting again from the first step: {lost}")
+            raise
 
 
 def run_worker(path: Path, device_name: str, cache: Path) -> int:
@@ -108,7 +135,8 @@ def run_worker(path: Path, device_name: str, cache: Path) -> int:
             spec.id, spec.suite, spec.condition, spec.seed, path, spec.model_dump(mode="json")
         )
         trackers = TrackerPanel(build_trackers(spec.trackers), info, _log)
-        status = directory.status().model_copy(update={"max_steps": spec.training.max_steps})
+        fresh = {"max_steps": spec.training.max_steps, "notes": ()}
+        status = directory.status().model_copy(update=fresh)
         recorder = RunRecorder(directory, trackers, status)
         recorder.write_status("running", recorder.status.step)
         if directory.checkpoint.exists():
@@ -118,6 +146,8 @@ def run_worker(path: Path, device_name: str, cache: Path) -> int:
         if name in ("ok", "diverged"):
             directory.checkpoint.unlink(missing_ok=True)
         hung = trackers.finish(name, recorder.final)
+        if trackers.said:
+            recorder.add_notes(trackers.said)
     sys.stdout.flush()
     sys.stderr.flush()
     if hung:  # a thread that never returns must not keep the process
@@ -139,16 +169,16 @@ def _guarded(
         _log(f"error: {error}")
         return "error", str(error), 2
     except (torch.OutOfMemoryError, MemoryError) as error:
-        traceback.print_exc()
+        _log_traceback(error)
         return "oom", str(error).splitlines()[0] if str(error) else "out of memory", 1
     except OSError as error:
-        traceback.print_exc()
+        _log_traceback(error)
         if error.errno == errno.ENOSPC:
             full = f"no disk space left while writing to {path_of(error, directory)}; free some and run again"
             return "error", full, 2
         return "error", f"{type(error).__name__}: {error}", 1
     except Exception as error:  # the boundary of the process: everything becomes a status
-        traceback.print_exc()
+        _log_traceback(error)
         if "DefaultCPUAllocator: can't allocate memory" in str(error):
             return "oom", "out of memory", 1
         return "error", f"{type(error).__name__}: {error}", 1
@@ -202,7 +232,13 @@ def prepare(path: Path, device_name: str, cache: Path) -> int:
 
 
 def _log(line: str) -> None:
-    print(line, flush=True)
+    print(plain(line), flush=True)
+
+
+def _log_traceback(error: Exception) -> None:
+    """The traceback, with what the exception and its causes say cut to a sane length."""
+    for part in traceback.format_exception(error):
+        print(plain(part), end="" if part.endswith("\n") else "\n", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -214,12 +250,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--prepare", action="store_true", help="only load the data")
     options = parser.parse_args(arguments)
+    safe_streams("utf-8")
     torch.set_num_threads(options.threads)
     work = prepare if options.prepare else run_worker
     try:
         return work(options.directory, options.device, options.cache)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {plain(str(error))}", file=sys.stderr, flush=True)
         return 2
 
 

@@ -25,7 +25,7 @@ _COLOURS = {
 
 def print_status(folder: Path, console: Console) -> None:
     """Print one line per cell of the suite in ``folder``, and how many there are of each status."""
-    plan = json.loads((folder / "plan.json").read_text())
+    plan = json.loads((folder / "plan.json").read_bytes())
     table = Table(
         title=f"{plan['suite']} ({folder})", title_justify="left", box=None, pad_edge=False
     )
@@ -66,6 +66,6 @@ def _row(folder: Path, cell: dict[str, Any]) -> tuple[str, list[str]]:
     name, message = str(status.status), status.message
     if name == "running" and not is_running(directory):
         name, message = "interrupted", "its process is gone; run the suite again to go on"
-    age = "–" if status.updated is None else f"{time.time() - status.updated:.0f} s ago"
+    age = "–" if status.updated is None else f"{max(0.0, time.time() - status.updated):.0f} s ago"
     step = f"{status.step}/{status.max_steps}" if status.max_steps else "–"
     return name, [cell["id"], name, step, f"{status.seconds:.0f}", age, message]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -28,7 +29,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from altgrad_core._files import write_text
+from altgrad_core._files import sync_folder, write_text
+from altgrad_core._text import plain
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import Settings
 
@@ -53,6 +55,10 @@ class Status(Settings):
     started: float | None = Field(None, description="Unix time of the first start")
     updated: float | None = Field(None, description="Unix time of the last sign of life")
     seconds: float = Field(0.0, description="wall time of the worker, all restarts together")
+    notes: tuple[str, ...] = Field((), description="what a reader should know: a tracker failed")
+    record: str | None = Field(
+        None, description="sha256 of metrics.jsonl as the run left it; known of a run with a result"
+    )
 
 
 class Record(Settings):
@@ -133,8 +139,39 @@ class RunDirectory:
             ) from error
 
     def write_status(self, status: Status) -> None:
-        """Replace the status."""
-        write_text(self.status_file, status.model_dump_json(indent=2) + "\n")
+        """Replace the status. Its texts come from anywhere: they are stripped and cut here."""
+        clean = {"message": plain(status.message), "notes": tuple(map(plain, status.notes))}
+        write_text(
+            self.status_file, status.model_copy(update=clean).model_dump_json(indent=2) + "\n"
+        )
+
+    def has_result(self) -> bool:
+        """Whether the run is finished and its record is whole; if not, it is to be run again."""
+        return self.status().status in FINISHED and not self.damage()
+
+    def damage(self) -> str:
+        """What is wrong with the metrics, in a few words; nothing of a run without a result is."""
+        status = self.status()
+        if status.status not in FINISHED:
+            return ""
+        if status.record is not None:
+            whole = status.record == self.record_digest()
+            return (
+                "" if whole else f"{self.metrics} is not as the run left it: it was cut or changed"
+            )
+        try:
+            kinds = {record.kind for record in self.records()}
+        except UserError as error:
+            return str(error)
+        cut = status.status == "ok" and "final" not in kinds
+        return f"{self.metrics} has no final evaluation: it was cut" if cut else ""
+
+    def record_digest(self) -> str | None:
+        """The sha256 of ``metrics.jsonl``; None where there is none."""
+        if not self.metrics.exists():
+            return None
+        with self.metrics.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def records(self) -> Iterator[Record]:
         """Records in order. A half-written last line is passed over; a damaged line elsewhere is an error."""
@@ -155,24 +192,56 @@ class RunDirectory:
                 ) from error
 
 
+class RecordLost(Exception):
+    """What was recorded is not whole any more, and cannot be had back but by starting again."""
+
+
 class MetricsWriter:
-    """Appends records to ``metrics.jsonl``, each in one write, so that a killed run loses none."""
+    """Appends records to ``metrics.jsonl``, unbuffered, so that a killed run loses none."""
 
     def __init__(self, directory: RunDirectory) -> None:
+        self._directory = directory
         self._file = directory.metrics.open("ab", buffering=0)
 
     def write(self, record: Record) -> None:
-        """Append one line."""
-        self._file.write(record.to_json().encode() + b"\n")
+        """Append one line, whole or not at all. Raises ``OSError``, as when the disk is full."""
+        line = record.to_json().encode() + b"\n"
+        done = 0
+        try:
+            while done < len(line):  # a write may take a part only
+                done += self._file.write(line[done:]) or 0
+        except OSError:
+            self._file.truncate(self._length() - done)
+            raise
 
     def sync(self) -> int:
         """Wait until the lines are on the disk, and return the length of the file in bytes."""
         os.fsync(self._file.fileno())
-        return os.fstat(self._file.fileno()).st_size
+        sync_folder(self._directory.path)
+        return self._length()
 
     def rewind(self, position: int) -> None:
-        """Cut the file to its first ``position`` bytes."""
+        """Cut the file to its first ``position`` bytes.
+
+        Raises ``RecordLost`` where these are no longer all there, as whole lines.
+        """
+        if position > self._length() or not self._readable(position):
+            raise RecordLost(f"{self._directory.metrics} has lost lines that were written before")
         self._file.truncate(position)
+
+    def _readable(self, position: int) -> bool:
+        text = self._directory.metrics.read_bytes()[:position]
+        if text and not text.endswith(b"\n"):
+            return False
+        try:
+            for line in text.splitlines():
+                Record.model_validate_json(line)
+        except ValidationError:
+            return False
+        return True
+
+    def _length(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         """Close the file."""

@@ -21,7 +21,7 @@ from altgrad_core.interfaces.task import Evaluation, Split, Task
 from altgrad_core.quantization.hold import hold_weights
 from altgrad_core.quantization.residency import GridResidency
 from altgrad_core.quantization.storage import compact_state, load_compact_state
-from altgrad_core.results.run_directory import RecordKind
+from altgrad_core.results.run_directory import RecordKind, RecordLost
 from altgrad_core.training.checkpoint import load_checkpoint, save_checkpoint
 from altgrad_core.training.clock import StepClock
 from altgrad_core.training.divergence import Diverged, DivergenceWatch
@@ -49,7 +49,10 @@ class Sink(Protocol):
         """Make what was recorded durable and return its position, which goes into the checkpoint."""
 
     def rewind(self, position: int) -> None:
-        """Forget what was recorded after ``position``: a run that starts again records it anew."""
+        """Forget what was recorded after ``position``: a run that starts again records it anew.
+
+        Raises ``RecordLost`` if what was recorded before is not whole any more.
+        """
 
 
 @dataclass
@@ -126,7 +129,7 @@ class Trainer:
     def start(self) -> int:
         """Start the monitors, take up the checkpoint if there is one, and return the last step done."""
         outcome = self.parts.panel.start(self.view)
-        state = load_checkpoint(self.checkpoint)
+        state = self._resumable()
         if state is None:
             self.sink.rewind(0)
             self._take(outcome, 0)
@@ -142,10 +145,19 @@ class Trainer:
         self._losses = [loss.to(parts.device) for loss in state["losses"]]
         step: int = state["step"]
         self.view.step = step
-        self.sink.rewind(state["position"])
         for event in outcome.events:  # its metrics were recorded at the first start
             self.sink.event(step, event)
         return step
+
+    def _resumable(self) -> dict[str, Any] | None:
+        """The checkpoint, with the record cut back to it; None where there is none, or no record for it."""
+        state = load_checkpoint(self.checkpoint)
+        if state is not None:
+            try:
+                self.sink.rewind(state["position"])
+            except RecordLost:  # going on would leave a gap in it
+                return None
+        return state
 
     def step(self, step: int) -> None:
         """Take step number ``step``, with all that is due in it."""

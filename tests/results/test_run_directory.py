@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import math
 import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from altgrad_core._files import atomic_file
+from altgrad_core._files import atomic_file, write_json
 from altgrad_core.errors import UserError
 from altgrad_core.results.run_directory import (
     MetricsWriter,
     Record,
+    RecordLost,
     RunDirectory,
     Status,
     StatusName,
@@ -116,3 +121,120 @@ def test_a_second_process_is_refused_while_the_first_lives(directory: RunDirecto
     leave.set()
     child.join(30)
     assert not is_running(directory)
+
+
+LINES = [Record(step=step, kind="train", metrics={"train/all/loss": 0.5}) for step in (1, 2, 3)]
+
+
+def written(directory: RunDirectory, *more: Record) -> int:
+    writer = MetricsWriter(directory)
+    for record in (*LINES, *more):
+        writer.write(record)
+    position = writer.sync()
+    writer.close()
+    return position
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        pytest.param(lambda text: b"", id="emptied"),
+        pytest.param(lambda text: text[:70], id="cut in a line"),
+        pytest.param(lambda text: text[: text.index(b"\n") + 1], id="cut between lines"),
+        pytest.param(lambda text: text[:20] + bytes(len(text) - 20), id="zeroed"),
+        pytest.param(lambda text: text[:-1] + b"x", id="no end of line"),
+    ],
+)
+def test_a_position_that_is_not_whole_any_more_is_refused(
+    directory: RunDirectory, harm: Callable[[bytes], bytes]
+) -> None:
+    position = written(directory)
+    left = harm(directory.metrics.read_bytes())
+    directory.metrics.write_bytes(left)
+    writer = MetricsWriter(directory)
+    with pytest.raises(RecordLost, match=r"metrics\.jsonl has lost lines"):
+        writer.rewind(position)
+    assert directory.metrics.read_bytes() == left
+    writer.rewind(0)
+    assert directory.metrics.read_bytes() == b""
+
+
+class Short(io.RawIOBase):
+    """A file that takes a few bytes at a time, and at most so many."""
+
+    def __init__(self, path: Path, room: int) -> None:
+        self.file, self.room = path.open("ab", buffering=0), room
+
+    def write(self, data: Any) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = self.file.write(bytes(data[: min(7, self.room)]))
+        self.room -= taken
+        return taken
+
+    def truncate(self, size: int | None = None) -> int:
+        return self.file.truncate(size)
+
+    def fileno(self) -> int:
+        return self.file.fileno()
+
+
+def test_a_short_write_is_gone_on_with(directory: RunDirectory) -> None:
+    writer = MetricsWriter(directory)
+    writer._file = Short(directory.metrics, 10_000)  # type: ignore[assignment]
+    for record in LINES:
+        writer.write(record)
+    assert list(directory.records()) == LINES
+
+
+def test_a_line_that_does_not_fit_leaves_no_half(directory: RunDirectory) -> None:
+    writer = MetricsWriter(directory)
+    writer.write(LINES[0])
+    kept = directory.metrics.read_bytes()
+    writer._file = Short(directory.metrics, 30)  # type: ignore[assignment]
+    with pytest.raises(OSError, match="No space left"):
+        writer.write(LINES[1])
+    assert directory.metrics.read_bytes() == kept
+
+
+FINAL = Record(step=3, kind="final", metrics={"final/test/f1_micro": 0.5})
+
+
+@pytest.mark.parametrize("digest", [True, False])
+def test_a_result_whose_metrics_were_cut_is_none(directory: RunDirectory, digest: bool) -> None:
+    written(directory, FINAL)
+    record = directory.record_digest() if digest else None
+    directory.write_status(Status(status="ok", record=record))
+    assert directory.damage() == ""
+    assert directory.has_result()
+    whole = directory.metrics.read_bytes()
+    directory.metrics.write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 1])
+    assert str(directory.metrics) in directory.damage()
+    assert not directory.has_result()
+    directory.metrics.unlink()
+    assert not directory.has_result()
+
+
+def test_a_run_without_a_result_is_not_damaged(directory: RunDirectory) -> None:
+    written(directory)
+    directory.write_status(Status(status="killed"))
+    assert (directory.damage(), directory.has_result()) == ("", False)
+    directory.write_status(Status(status="diverged"))
+    assert (directory.damage(), directory.has_result()) == ("", True)
+
+
+def test_what_a_status_says_is_stripped_and_cut(directory: RunDirectory) -> None:
+    said = "\x1b[31mred\x1b[0m half \ud83d " + "x" * 50_000_000
+    directory.write_status(Status(status="error", message=said, notes=("\x1b]0;title\x07note",)))
+    found = directory.status()
+    assert found.message.startswith("red half \ufffd xxx")
+    assert found.message.endswith("characters in all)")
+    assert found.notes == ("note",)
+    assert directory.status_file.stat().st_size < 5000
+
+
+def test_a_lone_surrogate_survives_a_json_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "facts.json", {"place": "acts \udcc3\udcbc", "ü": "ü"})
+    text = (tmp_path / "facts.json").read_bytes()
+    assert json.loads(text) == {"place": "acts \udcc3\udcbc", "ü": "ü"}
+    assert "ü".encode() in text
