@@ -124,7 +124,7 @@ class ManifoldAdamW(torch.optim.AdamW):
         packed = self.state[parameter].get(_START)
         if packed is None:
             return torch.zeros_like(position)
-        return position - unpack(packed, self.geometry[parameter].format.bits)
+        return position - unpack(packed, self.geometry[parameter].format)
 
     def _remember_start(self, params: Sequence[nn.Parameter]) -> None:
         if not self.settings.track_position:
@@ -132,8 +132,8 @@ class ManifoldAdamW(torch.optim.AdamW):
         for parameter in params:
             state = self.state[parameter]
             if _START not in state:
-                bits = self.geometry[parameter].format.bits
-                state[_START] = pack(self.bit_position(parameter), bits)
+                fmt = self.geometry[parameter].format
+                state[_START] = pack(self.bit_position(parameter), fmt)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a state. Torch makes every tensor of it a float; positions are integers."""

@@ -16,8 +16,8 @@ the stored bits: with a doubled scale every normal value of a format with M mant
 lower, and on a uniform grid every rung is halved. Where ``scale_shift`` is 0 the drift is the weights'
 own.
 
-Starting positions are kept in fixed point, to 1/512 of a rung, in 2 bytes per weight (4 for formats of
-more than 8 bits), on the weight's device and in checkpoints. A weight that is moved to another format
+Starting positions are kept in fixed point, to 1/512 of a rung, in 2 bytes per weight (4 for ladders with
+more than 127 rungs on a side), on the weight's device and in checkpoints. A weight that is moved to another format
 starts anew there. ``all`` is over the weights of all watched layers. A NaN or inf makes a layer NaN.
 """
 
@@ -65,7 +65,7 @@ class DriftMonitor(LayerMonitor):
                 position = latent_position(geometry, geometry.parameter.detach())
                 self._starts[name] = {
                     "grid": grid,
-                    "position": pack(position, geometry.format.bits),
+                    "position": pack(position, geometry.format),
                     "scale": _mean_log2_scale(geometry),
                 }
         return None
@@ -98,7 +98,7 @@ class DriftMonitor(LayerMonitor):
         """The metrics of one layer, with the mean square instead of its root."""
         start = self._starts[name]
         position = latent_position(geometry, geometry.parameter.detach()).to(torch.float64)
-        way = (position - unpack(start["position"], geometry.format.bits)).abs_()
+        way = (position - unpack(start["position"], geometry.format)).abs_()
         shift = _mean_log2_scale(geometry) - start["scale"]
         beyond = torch.count_nonzero(way > 1).to(torch.float64) / way.numel()
         return torch.stack((way.mean(), way.square().mean(), beyond, shift)) + spoilt(way)

@@ -148,3 +148,29 @@ def test_a_broken_weight_shows(
         assert math.isnan(metrics[f"drift/0.weight/{metric}"])
         assert math.isfinite(metrics[f"drift/2.weight/{metric}"])
         assert math.isnan(metrics[f"drift/all/{metric}"])
+
+
+@pytest.mark.parametrize("residency", ["master", "grid"])
+def test_a_ladder_longer_than_that_of_a_symmetric_format_is_not_cut(
+    residency: str, place_of: Callable[..., Any], load_format: Callable[..., Format]
+) -> None:
+    """A table of 8 bits may have up to 255 rungs on one side of zero."""
+    fmt = load_format("table", values=[float(value) for value in range(-20, 236)])
+    scaling = ScalingSettings(mode="frozen")
+    place = place_of("drift", fmt, {"layers": ("0.*",)}, scaling=scaling, residency=residency)
+    geometry = place.weights["0.weight"]
+    rungs = torch.linspace(-20, 230, 42).round().view(7, 6)
+
+    def plant(name: str, weight: Tensor) -> Tensor:
+        return rungs * geometry.scale() if name == "0.weight" else weight
+
+    with torch.no_grad():
+        geometry.parameter.copy_(plant("0.weight", geometry.parameter))
+    for step, up in enumerate((0, 5, -20), start=1):
+        by = up * geometry.scale()
+        metrics = place.step(
+            step, change=lambda n, w, by=by: plant(n, w) + (by if n == "0.weight" else 0)
+        )
+        inside = (rungs + up).clamp(-20, 235) if residency == "grid" else rungs + up
+        way = float((inside - rungs).abs().mean())
+        assert metrics["drift/0.weight/mean"] == pytest.approx(way, abs=1e-6)
