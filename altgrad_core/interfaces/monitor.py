@@ -106,6 +106,12 @@ class StepView(RunView, Protocol):
     def rung_before(self, name: str) -> Tensor:
         """Rungs before the update, under the scale of this step. Must be asked for in ``before_update`` first."""
 
+    def ulp_before(self, name: str) -> Tensor:
+        """Gap ``S(w)`` at each weight before the update, under the scale of this step.
+
+        Must be asked for in ``before_update`` first: the update may change the scale.
+        """
+
     def weight_intended(self, name: str) -> Tensor:
         """The weight as the optimizer wanted it (float32). Only in ``after_update``.
 

@@ -76,6 +76,7 @@ class StepView:
         self._updated = False
         self._weights: dict[str, Tensor] = {}
         self._scales: dict[str, Tensor] = {}
+        self._ulps: dict[str, Tensor] = {}
         self._rungs: dict[str, Tensor] = {}
         self._rungs_after: dict[str, Tensor] = {}
         self._reference: dict[str, Tensor] | None = None
@@ -162,6 +163,17 @@ class StepView:
             if geometry.resident:
                 self._scales[name] = geometry.scale().clone()
         return self._rungs[name]
+
+    def ulp_before(self, name: str) -> Tensor:
+        """The gap ``S(w)`` at each weight before the update, under the scale of this step.
+
+        Raises as :meth:`weight_before` does.
+        """
+        if name not in self._ulps:
+            geometry = self._geometry(name)
+            self._refuse_after_update("ulp_before", name)
+            self._ulps[name] = geometry.ulp(geometry.parameter.detach())
+        return self._ulps[name]
 
     def rung_after(self, name: str) -> Tensor:
         """Rungs (int32) after the update, under the same scale as :meth:`rung_before`.

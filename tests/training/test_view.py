@@ -83,7 +83,7 @@ def test_old_and_new_rungs_share_the_scale_of_the_forward_pass(run: Run) -> None
     assert torch.equal(view.weight_before("0.weight"), old)
 
 
-@pytest.mark.parametrize("method", ["weight_before", "rung_before"])
+@pytest.mark.parametrize("method", ["weight_before", "rung_before", "ulp_before"])
 def test_the_past_must_be_asked_for_before_the_update(run: Run, method: str) -> None:
     view = StepView(run, torch.tensor(0.0))
     view.mark_updated()
@@ -97,7 +97,7 @@ def test_the_future_cannot_be_asked_for(run: Run) -> None:
         view.rung_after("0.weight")
 
 
-@pytest.mark.parametrize("method", ["weight_before", "rung_before", "rung_after"])
+@pytest.mark.parametrize("method", ["weight_before", "rung_before", "ulp_before", "rung_after"])
 def test_an_unknown_weight_is_named_with_those_that_exist(run: Run, method: str) -> None:
     view = StepView(run, torch.tensor(0.0))
     with pytest.raises(KeyError, match=r"'0.bias' is not a quantised weight.*0.weight, 1.weight"):

@@ -36,27 +36,25 @@ class UniformityMonitor(LayerMonitor):
 
     def __init__(self, settings: UniformitySettings) -> None:
         super().__init__(settings.interval, settings.layers)
-        self._before: dict[str, tuple[Tensor, Tensor]] = {}
+        self._offsets: dict[str, Tensor] = {}
 
     def before_update(self, step: StepView) -> Observation | None:
         """Take positions and gaps under the scale of the step, which the update may change."""
         for name in self.layers:
-            geometry = step.weights[name]
-            weight, rung = step.weight_before(name), step.rung_before(name)
-            gap = geometry.ulp(weight)
-            self._before[name] = ((weight - geometry.value(rung)).div_(gap), gap)
+            nearest = step.weights[name].value(step.rung_before(name))
+            self._offsets[name] = (step.weight_before(name) - nearest).div_(step.ulp_before(name))
         return None
 
     def after_update(self, step: StepView) -> Observation | None:
         """Compare the step in rungs with the step of the weights."""
         if not self.layers:
             return None
-        rows = torch.stack([self._row(step, name, *self._before.pop(name)) for name in self.layers])
+        rows = torch.stack([self._row(step, name, self._offsets.pop(name)) for name in self.layers])
         rows = torch.cat((rows, rows.nanmean(0, keepdim=True)))
         return Observation(columns("uniformity", _METRICS, [*self.layers, ALL], rows))
 
     @staticmethod
-    def _row(step: StepView, name: str, old_offset: Tensor, gap: Tensor) -> Tensor:
+    def _row(step: StepView, name: str, old_offset: Tensor) -> Tensor:
         intended, rung = step.weight_intended(name), intended_rung(step, name)
         step_of_weight = intended.double() - step.weight_before(name).double()
         # rungs and offsets apart: their sum would lose what small steps change
@@ -64,7 +62,7 @@ class UniformityMonitor(LayerMonitor):
         new_offset = offset(step.weights[name], intended, rung)
         step_in_rungs = rungs + (new_offset.double() - old_offset.double())
         moved = (step_of_weight != 0) & ~step.rescaled(name)
-        size = moved.sum()
+        size, gap = moved.sum(), step.ulp_before(name)
         spread = (centred(gap, moved).square().sum() / size).sqrt()
         mean = torch.where(moved, gap, 0.0).sum(dtype=torch.float64) / size
         return torch.stack(

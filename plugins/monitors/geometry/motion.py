@@ -36,7 +36,6 @@ class MotionMonitor(LayerMonitor):
     def __init__(self, settings: MotionSettings) -> None:
         super().__init__(settings.interval, settings.layers)
         self._shares = torch.empty(0)
-        self._gaps: dict[str, Tensor] = {}
 
     def start(self, run: RunView) -> Observation | None:
         """Choose the layers and weigh them."""
@@ -45,25 +44,26 @@ class MotionMonitor(LayerMonitor):
         return None
 
     def before_update(self, step: StepView) -> Observation | None:
-        """Take the gaps under the scale of the step, which the update may change."""
-        self._gaps = {n: step.weights[n].ulp(step.weight_before(n)) for n in self.layers}
+        """Keep the old weights and their gaps."""
+        for name in self.layers:
+            step.weight_before(name)
+            step.ulp_before(name)
         return None
 
     def after_update(self, step: StepView) -> Observation | None:
         """Measure the intended update."""
-        gaps, self._gaps = self._gaps, {}
-        if not gaps:
+        if not self.layers:
             return None
-        rows = torch.stack(
-            [
-                _row((step.weight_intended(name) - step.weight_before(name)).abs_().div_(gap))
-                for name, gap in gaps.items()
-            ]
-        )
+        rows = torch.stack([_row(_motion(step, name)) for name in self.layers])
         sizes, longest, shares = rows[:, :3], rows[:, 3:4], rows[:, 4:]
         every = torch.cat((sizes.mean(0), longest.amax(0), (shares * self._shares).sum(0)))
         rows = torch.cat((rows, every[None]))
         return Observation(columns("motion", _METRICS, [*self.layers, ALL], rows))
+
+
+def _motion(step: StepView, name: str) -> Tensor:
+    update = step.weight_intended(name) - step.weight_before(name)
+    return update.abs_().div_(step.ulp_before(name))
 
 
 def _row(motion: Tensor) -> Tensor:

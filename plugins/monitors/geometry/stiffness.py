@@ -71,7 +71,7 @@ class StiffnessMonitor(LayerMonitor):
         for name in self.layers:
             geometry = step.weights[name]
             weight = geometry.parameter.detach()
-            stiffness = geometry.ulp(weight)
+            stiffness = step.ulp_before(name)
             broken = spoilt(weight) + spoilt(stiffness)
             top, counts = binade_counts(stiffness, self.binades)
             field.append(self._quantiles(weight, stiffness) + broken)

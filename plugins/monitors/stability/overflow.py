@@ -29,8 +29,8 @@ resident weight before it was rounded back)
 --------------------------------------------------------------------------------------------------
 ``update_nonfinite``           elements whose Δ is NaN or ±inf
 ``update_lost``                elements with 0 < |Δ| < S(w) / 2, where S is the gap between grid
-                               values at ``w``, scale included: rounding to nearest would lose them
-                               if ``w`` lay on the grid
+                               values at ``w`` before the update, under the scale of the step:
+                               rounding to nearest would lose them if ``w`` lay on the grid
 =============================  ===================================================================
 
 Where a tensor has a NaN or inf its amax gives no scale; the counts that need one are then NaN.
@@ -144,6 +144,7 @@ class OverflowMonitor(LayerMonitor):
                 tally.add(f"{role}_overflow", name, overflows, size)
                 tally.add(f"{role}_underflow", name, underflows, size)
         for name in self.layers:
+            step.ulp_before(name)
             self._count_weight(tally, step, name)
             self._count_gradient(tally, step.weights[name], name)
         metrics = tally.metrics()
@@ -153,10 +154,10 @@ class OverflowMonitor(LayerMonitor):
         """Count in the update."""
         tally = _Tally()
         for name in self.layers:
-            geometry, before = step.weights[name], step.weight_before(name)
-            update = step.weight_intended(name) - before
-            small = (update != 0) & (update.abs() < geometry.ulp(before) * 0.5)
-            lost = known(torch.count_nonzero(small), geometry.scale())
+            gap = step.ulp_before(name)
+            update = step.weight_intended(name) - step.weight_before(name)
+            small = (update != 0) & (update.abs() < gap * 0.5)
+            lost = known(torch.count_nonzero(small), gap)
             tally.add("update_nonfinite", name, nonfinite_count(update), update.numel())
             tally.add("update_lost", name, lost, update.numel())
         return Observation(tally.metrics())

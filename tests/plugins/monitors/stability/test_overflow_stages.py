@@ -286,6 +286,32 @@ def test_a_resident_weight_is_judged_by_the_intended_update(
     assert metrics["overflow/0.weight/update_lost"] == int((before != 0).sum()) > 30
 
 
+@pytest.mark.parametrize("granularity", ["tensor", "channel"])
+def test_updates_are_measured_in_the_gaps_of_before_the_update(
+    granularity: Any, load_monitor: Callable[..., Monitor], bench: Any, two_layers: Any
+) -> None:
+    """One weight outgrows the grid, so the scale grows with the update; the others moved by 0.7 gaps."""
+    scaling = ScalingSettings(granularity=granularity)
+    model = two_layers("e0m7", residency="grid", scaling=scaling)
+    place = bench(load_monitor("overflow", layers=["0.*"]), model)
+    geometry = place.weights["0.weight"]
+    old_scale = geometry.scale().clone()
+    gap = old_scale / 128
+
+    def change(name: str, weight: Tensor) -> Tensor:
+        if name != "0.weight":
+            return weight
+        moved = weight + 0.7 * gap
+        moved[:, 1] = weight[:, 1] + (0.3 * gap.expand_as(weight))[:, 1]
+        moved[:, 0] = 16 * old_scale.expand_as(weight)[:, 0]
+        return moved
+
+    metrics = place.step(change=change)
+    assert bool((geometry.scale() >= 16 * old_scale).all())
+    assert metrics["overflow/0.weight/update_lost"] == 7  # those that moved by 0.3 gaps
+    assert metrics["overflow/0.weight/update_lost_rate"] == 7 / 42
+
+
 def test_a_format_that_was_exchanged_is_measured_with_its_own_range(
     load_monitor: Callable[..., Monitor],
     load_format: Callable[..., Format],
