@@ -26,6 +26,7 @@ from torch import Tensor
 from altgrad_core.interfaces.format import Format
 from altgrad_core.interfaces.monitor import Event, Observation, StepView
 from altgrad_plugins.monitors.capacity.settings import CodeUsageSettings
+from altgrad_plugins.monitors.formats import PerFormat
 from altgrad_plugins.monitors.geometry.ladders import grid_key
 from altgrad_plugins.monitors.geometry.statistics import spoilt
 from altgrad_plugins.monitors.layers import ALL, LayerMonitor
@@ -47,7 +48,7 @@ class CodeUsageMonitor(LayerMonitor):
     def __init__(self, settings: CodeUsageSettings) -> None:
         super().__init__(settings.interval, settings.layers)
         self.collapse = settings.collapse
-        self._ends: dict[str, tuple[int, int]] = {}
+        self._ends = PerFormat(_outermost)
         self._first: dict[str, dict[str, Any]] = {}
         self._collapsed: list[str] = []
 
@@ -79,20 +80,12 @@ class CodeUsageMonitor(LayerMonitor):
 
     def _row(self, step: StepView, name: str) -> Tensor:
         fmt, rungs = step.weights[name].format, step.rung_before(name)
-        lowest, highest = self._range(fmt)
+        lowest, highest = self._ends(name, fmt)
         size, values = rungs.numel(), highest - lowest + 1
         used, entropy = usage(rungs, lowest, values)
         most = math.log2(min(values, size)) if min(values, size) > 1 else math.nan
         row = torch.stack((used / values, entropy, entropy / most))
         return row + spoilt(step.weights[name].parameter.detach())
-
-    def _range(self, fmt: Format) -> tuple[int, int]:
-        """The outermost rungs of a format, asked for once, on the CPU."""
-        key = grid_key(fmt)
-        if key not in self._ends:
-            lowest, highest = fmt.to_rung(torch.tensor([-torch.inf, torch.inf])).tolist()
-            self._ends[key] = lowest, highest
-        return self._ends[key]
 
     def _collapses(
         self, found: Mapping[str, Sequence[float]], grids: Mapping[str, str]
@@ -112,6 +105,12 @@ class CodeUsageMonitor(LayerMonitor):
                 )
                 events.append(Event(CODE_COLLAPSE, name, message, alert=True))
         return events
+
+
+def _outermost(fmt: Format) -> tuple[int, int]:
+    """The outermost rungs of a format, asked for on the CPU."""
+    lowest, highest = fmt.to_rung(torch.tensor([-torch.inf, torch.inf])).tolist()
+    return lowest, highest
 
 
 def usage(rungs: Tensor, lowest: int, values: int) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from altgrad_core.interfaces.monitor import Observation, StepView
 from altgrad_plugins.monitors.capacity.settings import UniformitySettings
-from altgrad_plugins.monitors.geometry.ladders import intended_rung, offset
+from altgrad_plugins.monitors.geometry.ladders import intended_rung, offladder, offset
 from altgrad_plugins.monitors.geometry.statistics import centred, columns, correlation
 from altgrad_plugins.monitors.layers import ALL, LayerMonitor
 
@@ -65,6 +65,5 @@ class UniformityMonitor(LayerMonitor):
         size, gap = moved.sum(), step.ulp_before(name)
         spread = (centred(gap, moved).square().sum() / size).sqrt()
         mean = torch.where(moved, gap, 0.0).sum(dtype=torch.float64) / size
-        return torch.stack(
-            (correlation(step_in_rungs.abs_(), step_of_weight.abs_(), moved), spread / mean)
-        )
+        found = correlation(step_in_rungs.abs_(), step_of_weight.abs_(), moved), spread / mean
+        return torch.stack(found) + offladder(step, name)

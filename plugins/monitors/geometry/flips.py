@@ -16,7 +16,8 @@ rung. Over the ``n`` elements of a layer, in this one step:
 
 ``u − w`` is the intended update, so a stall is a non-zero intended update that left the rung
 unchanged: ``round(b + Δb) = b``. Elements whose scale changed in the step are in none of these but
-``n`` and ``scale_changes``. ``all`` sums the counts over the watched layers and divides the sums.
+``n`` and ``scale_changes``. A NaN or inf, which is on no rung, makes a layer NaN.
+``all`` sums the counts over the watched layers and divides the sums.
 Nothing but ``scale_changes`` is accumulated: what happened in the steps between two measurements is
 not in these numbers.
 """
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor
 
 from altgrad_core.interfaces.monitor import Observation, StepView
+from altgrad_plugins.monitors.geometry.ladders import offladder
 from altgrad_plugins.monitors.geometry.settings import FlipsSettings
 from altgrad_plugins.monitors.layers import (
     ALL,
@@ -59,8 +61,9 @@ class FlipsMonitor(LayerMonitor):
             before, rescaled = step.weight_before(name), step.rescaled(name)
             same = step.rung_after(name) == step.rung_before(name)
             moved = (step.weight_intended(name) != before) & ~rescaled
-            flips[name] = torch.count_nonzero(~same)
-            stalls[name] = torch.stack((torch.count_nonzero(moved & same), moved.sum()))
+            broken = offladder(step, name)
+            flips[name] = torch.count_nonzero(~same) + broken
+            stalls[name] = torch.stack((torch.count_nonzero(moved & same), moved.sum())) + broken
             sizes[name] = before.numel()
         metrics = counts_and_rates("flips", "flips", "flip_ratio", flips, sizes)
         stalled, intended = (with_total(row) for row in torch.stack(list(stalls.values()), 1))

@@ -19,8 +19,8 @@ time, and one that swings between two neighbours always. Flips between two obser
 so this is about pairs of observed flips: with a longer ``interval`` they lie further apart.
 
 The direction of the last flip is kept for each weight: 1 byte of memory, on its device, and in
-checkpoints. Where the scale of a resident weight changed there is no flip. ``all`` adds up the watched
-layers.
+checkpoints. Where the scale of a resident weight changed there is no flip. A NaN or inf, which is on no
+rung, makes a layer NaN. ``all`` adds up the watched layers.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from altgrad_core.interfaces.format import Format
 from altgrad_core.interfaces.monitor import Observation, RunView, StepView
-from altgrad_plugins.monitors.geometry.ladders import grid_key, sign_bounds
+from altgrad_plugins.monitors.formats import PerFormat
+from altgrad_plugins.monitors.geometry.ladders import offladder, sign_bounds
 from altgrad_plugins.monitors.geometry.settings import ReversalsSettings
 from altgrad_plugins.monitors.geometry.statistics import columns, layer_sizes
 from altgrad_plugins.monitors.layers import ALL, LayerMonitor
@@ -46,7 +46,7 @@ class ReversalsMonitor(LayerMonitor):
     def __init__(self, settings: ReversalsSettings) -> None:
         super().__init__(settings.interval, settings.layers)
         self._directions: dict[str, Tensor] = {}
-        self._sides: dict[str, tuple[int, int]] = {}
+        self._bounds = PerFormat(sign_bounds)
         self._sizes = torch.empty(0)
         self._device = torch.device("cpu")
 
@@ -59,8 +59,9 @@ class ReversalsMonitor(LayerMonitor):
         return None
 
     def before_update(self, step: StepView) -> Observation | None:
-        """Keep the old rungs."""
+        """Keep the old weights and rungs."""
         for name in self.layers:
+            step.weight_before(name)
             step.rung_before(name)
         return None
 
@@ -69,7 +70,7 @@ class ReversalsMonitor(LayerMonitor):
         if not self.layers:
             return None
         counts = torch.stack([self._counts(step, name) for name in self.layers])
-        counts = torch.cat((counts, counts.sum(0, keepdim=True))).to(torch.float64)
+        counts = torch.cat((counts, counts.sum(0, keepdim=True)))
         reversals, again, signs, ever = counts.unbind(1)
         sizes = self._sizes
         rows = (reversals, reversals / again, signs, signs / sizes, ever / sizes)
@@ -86,7 +87,7 @@ class ReversalsMonitor(LayerMonitor):
         self._directions = {name: last.to(self._device) for name, last in directions.items()}
 
     def _counts(self, step: StepView, name: str) -> Tensor:
-        """Reversals, flips after a flip, sign flips, and weights that ever flipped: ``(4,)``."""
+        """Reversals, flips after a flip, sign flips, weights that ever flipped: float64, ``(4,)``."""
         before, after = step.rung_before(name), step.rung_after(name)
         direction = _sign(after, before)
         last = self._directions.get(name)
@@ -94,16 +95,11 @@ class ReversalsMonitor(LayerMonitor):
         turn = direction * last
         last = direction + last * (direction == 0)
         self._directions[name] = last
-        bounds = self._bounds(step.weights[name].format)
+        bounds = self._bounds(name, step.weights[name].format)
         crossed = _side(before, bounds) * _side(after, bounds) < 0
         counted = (turn < 0, turn, crossed, last)
-        return torch.stack([torch.count_nonzero(each) for each in counted])
-
-    def _bounds(self, fmt: Format) -> tuple[int, int]:
-        key = grid_key(fmt)
-        if key not in self._sides:
-            self._sides[key] = sign_bounds(fmt)
-        return self._sides[key]
+        counts = torch.stack([torch.count_nonzero(each) for each in counted])
+        return counts + offladder(step, name)
 
 
 def _sign(x: Tensor, y: Tensor) -> Tensor:

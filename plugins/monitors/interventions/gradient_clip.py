@@ -1,6 +1,7 @@
 """Clips each layer's gradient so that the many small entries fit on the grid below the few large ones.
 
-A format spans ``B = log2(max_finite / min_positive)`` binades, and a tensor that is scaled by its
+A format spans ``B = log2(max_finite / m)`` binades, with ``m`` its smallest positive value (or the smallest
+magnitude of its negative ones, if that is larger), and a tensor that is scaled by its
 amax has its largest entry at the top of them: entries more than ``B`` binades below it are lost.
 One outlier can therefore push a whole gradient below the grid. So, in every step, for the gradient
 ``g`` of each watched layer (a partition of its own, with a threshold of its own)::
@@ -34,6 +35,8 @@ from torch import Tensor
 
 from altgrad_core.interfaces.format import Format
 from altgrad_core.interfaces.monitor import Event, Observation, RunView, StepView
+from altgrad_plugins.monitors.formats import PerFormat
+from altgrad_plugins.monitors.geometry.ladders import sign_bounds
 from altgrad_plugins.monitors.interventions.settings import GradientClipSettings
 from altgrad_plugins.monitors.layers import ALL, LayerMonitor, per_layer, with_total
 from altgrad_plugins.monitors.stability.alarms import Alarms
@@ -50,6 +53,7 @@ class GradientClipMonitor(LayerMonitor):
     def __init__(self, settings: GradientClipSettings) -> None:
         super().__init__(settings.interval, settings.layers)
         self._margin, self._samples = settings.margin, settings.samples
+        self._binades = PerFormat(span)
         self._clipped: dict[str, Tensor] = {}
         self._alarms = Alarms()
 
@@ -70,7 +74,8 @@ class GradientClipMonitor(LayerMonitor):
         for name in self.layers:
             gradient = step.weights[name].parameter.grad
             if gradient is not None:
-                limit = threshold(gradient, step.weights[name].format, self._margin, self._samples)
+                binades = self._binades(name, step.weights[name].format)
+                limit = threshold(gradient, binades - self._margin, self._samples)
                 self._clipped[name] = self._clipped[name] + clip(gradient, limit)
                 thresholds[name] = limit
         if not self.layers or not super().due(step.step):
@@ -99,13 +104,20 @@ class GradientClipMonitor(LayerMonitor):
         )
 
 
-def threshold(gradient: Tensor, fmt: Format, margin: float, samples: int) -> Tensor:
-    """T of the module, 0-d, on the device; NaN if no entry is finite and not 0."""
+def span(fmt: Format) -> float:
+    """B of the module: the binades of ``fmt`` on the side of zero where they are fewer."""
+    below, above = fmt.from_rung(torch.tensor(sign_bounds(fmt))).tolist()
+    return math.log2(fmt.max_finite) - math.log2(max(-below, above))
+
+
+def threshold(gradient: Tensor, binades: float, samples: int) -> Tensor:
+    """``2^binades`` times the median, 0-d, on the device; NaN if no entry is finite and not 0."""
     magnitude = strided(gradient, samples).abs()
     counted = torch.where((magnitude > 0) & magnitude.isfinite(), magnitude, math.nan)
-    binades = math.log2(fmt.max_finite) - math.log2(fmt.min_positive)
-    median: Tensor = torch.nanmedian(counted)
-    return median * math.exp2(binades - margin)
+    # In order, NaN last, so that the host need not know how many there are, as nanmedian does.
+    ordered = counted.flatten().sort().values
+    lower = (ordered.isfinite().sum() - 1).clamp_(min=0) // 2
+    return ordered.gather(0, lower[None])[0] * math.exp2(binades)
 
 
 def clip(gradient: Tensor, limit: Tensor) -> Tensor:

@@ -124,9 +124,12 @@ class RankMonitor(LayerMonitor):
             power.vectors = dict(state["vectors"][which])
 
     def _matrix(self, step: StepView, name: str) -> Tensor:
-        if self.quantized:
-            return step.weights[name].value(step.rung_before(name))
-        return step.weights[name].parameter.detach()
+        weight = step.weights[name].parameter.detach()
+        if not self.quantized:
+            return weight
+        # A NaN is on no rung: it has to stand in the matrix itself.
+        rounded = step.weights[name].value(step.rung_before(name))
+        return torch.where(weight.isfinite(), rounded, weight)
 
     def _spectra(self, which: str, matrices: Sequence[Tensor], step: int) -> Tensor:
         if self.settings.estimator == "gram":

@@ -1,13 +1,13 @@
 """Dynamic range: how large the numbers of a layer are, how far apart, and where they lie on the grid.
 
 For the weight ``w`` of a layer before the update, with scale ``s``, and its gradient ``g`` as the
-optimizer gets it; ``M`` is the format's largest value:
+optimizer gets it; ``M`` is the last grid value on the side of zero where ``w`` is:
 
 ===================  =================================================  ==========================
 ``weight_amax_ema``  moving average of max |w| (likewise                units of the weight, of the
                      ``gradient_amax_ema`` of max |g|)                  gradient
-``weight_log2_pQ``   Q-th percentile of log2(|w| / (s M)): 0 is the     binades below the grid's
-                     largest grid value                                 largest value, negative
+``weight_log2_pQ``   Q-th percentile of log2(w / (s M)): 0 is the end   binades below the end,
+                     of the grid                                        negative
 ``gradient_log2_pQ`` Q-th percentile of log2 |g|                        log2 of the gradient's unit
 ``weight_binades``   log2(max |w| / min |w|) over the non-zero          binades
                      elements (likewise ``gradient_binades``)
@@ -17,7 +17,8 @@ The moving average starts at the first value and then takes ``1 − 2^(−Δ / h
 one, Δ steps after the last. An amax that is not finite is left out, and so are layers without a
 gradient.
 
-Percentiles are over finite, non-zero elements, interpolated linearly between neighbours, and named
+Percentiles are over finite, non-zero elements (of weights, those on a side where the grid has
+values), interpolated linearly between neighbours, and named
 ``p50`` or, for 99.9, ``p99_9``. A tensor with more than ``samples`` elements is represented by
 every k-th, with k the smallest stride that is large enough and shares no factor with the row
 length, so that no column is left out. With N of them the sample's Q-th percentile is, with 99 % confidence, a
@@ -38,6 +39,8 @@ import torch
 from torch import Tensor
 
 from altgrad_core.interfaces.monitor import Observation, StepView
+from altgrad_plugins.monitors.formats import PerFormat
+from altgrad_plugins.monitors.geometry.ladders import ends
 from altgrad_plugins.monitors.layers import ALL, LayerMonitor, per_layer
 from altgrad_plugins.monitors.stability.settings import RangeSettings
 from altgrad_plugins.monitors.tensors import largest
@@ -51,6 +54,7 @@ class RangeMonitor(LayerMonitor):
         self._half_life = settings.half_life
         self._samples = settings.samples
         self._percentiles = settings.percentiles
+        self._ends = PerFormat(ends)
         self._shares: Tensor | None = None
         self._averages: dict[str, Tensor] = {}
         self._measured = 0
@@ -89,8 +93,10 @@ class RangeMonitor(LayerMonitor):
 
     def _weight_sample(self, step: StepView, name: str, weight: Tensor) -> Tensor:
         geometry = step.weights[name]
-        grid = (weight / geometry.scale()).expand_as(weight)
-        return log2_magnitude(strided(grid, self._samples)) - math.log2(geometry.format.max_finite)
+        grid = strided((weight / geometry.scale()).expand_as(weight), self._samples)
+        lowest, highest = self._ends(name, geometry.format)
+        below = math.log2(-lowest) if lowest else math.nan
+        return log2_magnitude(grid) - torch.where(grid < 0, below, math.log2(highest))
 
     def _percentiles_of(self, samples: Sequence[Tensor]) -> Tensor:
         """Shape ``(percentiles, samples)``."""

@@ -1,8 +1,9 @@
 """Overflow and underflow: what is too large or too small for the format, at each stage of a step.
 
 Counts over the ``n`` elements of a tensor; each has a ``..._rate``, the count divided by ``n``. A
-value ``x`` with scale ``s`` *overflows* when ``|x / s|`` is larger than the format's largest value,
-and *underflows* when ``x ≠ 0`` but ``x / s`` rounds to zero (to nearest).
+value ``x`` with scale ``s`` *overflows* when ``x / s`` lies beyond the last grid value on its side of
+zero (beyond zero, where the grid has none there), and *underflows* when ``x ≠ 0`` but ``x / s`` rounds
+to zero (to nearest).
 
 =============================  ===================================================================
 Forward (the scale is the one in force)
@@ -55,6 +56,7 @@ from altgrad_core.interfaces.format import Format
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.monitor import Event, Observation, RunView, StepView
 from altgrad_core.quantization.scaling import largest_magnitude, scale_for
+from altgrad_plugins.monitors.formats import PerFormat
 from altgrad_plugins.monitors.layers import ALL, LayerMonitor, counts_and_rates
 from altgrad_plugins.monitors.stability import alarms
 from altgrad_plugins.monitors.stability.probes import (
@@ -101,13 +103,12 @@ class _Tally:
 class _Known:
     """What is worked out once for a format."""
 
-    format: Format
     range: Range
     normal: float | None
 
     @classmethod
     def of(cls, fmt: Format) -> _Known:
-        return cls(fmt, Range.of(fmt), first_normal_rung(fmt))
+        return cls(Range.of(fmt), first_normal_rung(fmt))
 
 
 class OverflowMonitor(LayerMonitor):
@@ -121,7 +122,7 @@ class OverflowMonitor(LayerMonitor):
             if (limit := settings.underflow_rate if "under" in metric else settings.overflow_rate)
         }
         self._alarms = alarms.Alarms()
-        self._known: dict[str, _Known] = {}
+        self._known = PerFormat(_Known.of)
         self._inputs: RoleProbe | None = None
         self._output_gradients: RoleProbe | None = None
 
@@ -179,7 +180,7 @@ class OverflowMonitor(LayerMonitor):
 
     def _count_weight(self, tally: _Tally, step: StepView, name: str) -> None:
         geometry, weight = step.weights[name], step.weight_before(name)
-        held = self._of_format(name, geometry.format)
+        held = self._known(name, geometry.format)
         overflows, underflows = held.range.counts(weight, geometry.scale())
         tally.add("weight_overflow", name, overflows, weight.numel())
         tally.add("weight_underflow", name, underflows, weight.numel())
@@ -191,17 +192,10 @@ class OverflowMonitor(LayerMonitor):
     def _count_gradient(self, tally: _Tally, geometry: WeightGeometry, name: str) -> None:
         gradient = geometry.parameter.grad
         if gradient is not None:
-            held = self._of_format(name, geometry.format).range
+            held = self._known(name, geometry.format).range
             lost = held.counts(gradient, _gradient_scale(gradient, geometry))[1]
             tally.add("gradient_nonfinite", name, nonfinite_count(gradient), gradient.numel())
             tally.add("gradient_underflow", name, lost, gradient.numel())
-
-    def _of_format(self, name: str, fmt: Format) -> _Known:
-        """What is known of a layer's format, which an intervention may exchange."""
-        found = self._known.get(name)
-        if found is None or found.format is not fmt:
-            found = self._known[name] = _Known.of(fmt)
-        return found
 
     def _events(self, metrics: Mapping[str, float | Tensor], step: int) -> list[Event]:
         """Rates beyond their limits. Reads the rates: one transfer, in the interval."""

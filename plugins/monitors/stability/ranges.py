@@ -1,4 +1,4 @@
-"""What a format cannot hold: magnitudes beyond its largest value, and those that round to zero."""
+"""What a format cannot hold: what lies beyond its ends, and what rounds to zero."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from torch import Tensor
 
 from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.rounding import GridNumbers
+from altgrad_plugins.monitors.geometry.ladders import ends
 
 
 @dataclass(frozen=True)
 class Range:
-    """What one format can hold, in grid units.
+    """What one format can hold, in grid units: from ``smallest`` to ``largest``.
 
     ``low`` and ``high`` are the smallest and the largest float32 that round (to nearest) to zero.
     They turn the question whether ``x`` rounds to zero into two comparisons.
     """
 
+    smallest: float
     largest: float
     low: float
     high: float
@@ -29,18 +31,18 @@ class Range:
         """The range of ``fmt``, found by asking it where its rounding to zero ends."""
         zero = torch.zeros(1)
         if float(fmt.round(zero)) != 0:
-            return cls(fmt.max_finite, low=math.inf, high=-math.inf)
-        return cls(fmt.max_finite, low=_edge(fmt, -1), high=_edge(fmt, 1))
+            return cls(*ends(fmt), low=math.inf, high=-math.inf)
+        return cls(*ends(fmt), low=_edge(fmt, -1), high=_edge(fmt, 1))
 
     def counts(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """How many elements of ``x`` overflow, and how many underflow: float64, 0-d.
 
-        Overflow is ``|x / scale| > largest``; underflow is ``x ≠ 0`` whose rounding is zero; NaN is
-        neither. ``scale`` broadcasts against ``x``. Where it is not finite the rounded tensor is
-        NaN throughout, and so are both counts.
+        Overflow is ``x / scale`` above ``largest`` or below ``smallest``; underflow is ``x ≠ 0``
+        whose rounding is zero; NaN is neither. ``scale`` broadcasts against ``x``. Where it is not
+        finite the rounded tensor is NaN throughout, and so are both counts.
         """
         grid = x.detach().to(torch.float32) / scale
-        overflows = torch.count_nonzero(grid.abs() > self.largest)
+        overflows = torch.count_nonzero((grid > self.largest) | (grid < self.smallest))
         to_zero = (grid >= self.low) & (grid <= self.high)
         underflows = torch.count_nonzero(to_zero & (x != 0))
         return known(overflows, scale), known(underflows, scale)

@@ -20,7 +20,8 @@ decides: stochastic rounding, Kahan compensation, or a master, which adds up wha
 ====================  ======================================================================  =====
 
 So ``flips``' stalls are ``predicted − rescued + unpredicted``. Elements whose scale changed in the step are in
-none of these but ``zero_updates`` and ``n``. ``all`` sums the counts over the watched layers and divides the sums.
+none of these but ``zero_updates`` and ``n``. A NaN or inf, which is on no rung, makes a layer NaN. ``all``
+sums the counts over the watched layers and divides the sums.
 
 Event ``stall``, once for each layer: more than ``threshold`` of the intended updates were realised as
 stalls in ``patience`` measurements in a row (those without an intended update do not count). For resident
@@ -38,6 +39,7 @@ from torch import Tensor
 
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.monitor import Event, Observation, StepView
+from altgrad_plugins.monitors.geometry.ladders import offladder
 from altgrad_plugins.monitors.layers import (
     ALL,
     LayerMonitor,
@@ -156,7 +158,7 @@ def moved_and_same(step: StepView, name: str) -> tuple[Tensor, Tensor]:
 
 
 def _counts(step: StepView, name: str) -> Tensor:
-    """Predicted, rescued, unpredicted, zero, intended, stalled: int64, shape ``(6,)``."""
+    """Predicted, rescued, unpredicted, zero, intended, stalled: float64, shape ``(6,)``."""
     moved, same = moved_and_same(step, name)
     intended, before = step.weight_intended(name), step.weight_before(name)
     predicted = moved & (_to_nearest(step, name) == step.rung_before(name))
@@ -168,7 +170,8 @@ def _counts(step: StepView, name: str) -> Tensor:
         moved,
         moved & same,
     )
-    return torch.stack([torch.count_nonzero(mask) for mask in masks])
+    counts = torch.stack([torch.count_nonzero(mask) for mask in masks])
+    return counts + offladder(step, name)
 
 
 def _to_nearest(step: StepView, name: str) -> Tensor:

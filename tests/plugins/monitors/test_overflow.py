@@ -30,12 +30,17 @@ def neighbourhood(center: float) -> Tensor:
     return torch.stack(values)
 
 
+def lowest(fmt: Format) -> float:
+    values = fmt.code_values() if fmt.bits <= 8 else -torch.tensor([fmt.max_finite])
+    return float(values[values.isfinite()].min())
+
+
 def by_hand(x: Tensor, scale: float, fmt: Format) -> tuple[int, int]:
     """Overflows and underflows, one element after the other, in float64 and by the format's rounding."""
     over = under = 0
     for value in x.flatten():
         grid = value / scale
-        over += abs(float(grid)) > fmt.max_finite
+        over += not min(lowest(fmt), 0.0) <= float(grid) <= fmt.max_finite and not math.isnan(grid)
         under += float(value) != 0 and float(fmt.round(grid)) == 0
     return over, under
 
@@ -66,8 +71,13 @@ def test_ranges_are_exact_at_both_edges(name: str, load_format: Callable[..., Fo
         [0.0, -3.0, 0.5, -1.0],
         [-2.0, -1.0, 1.0, 2.0],
         [1.0, 0.0, -1.0, 2.0],
+        [0.0, 1.0, 2.0, -4.5],
+        [1.0, 2.0, 3.0, 4.0],
     ],
-    ids=["no negatives", "uneven", "mostly negative", "no zero", "ties away from zero"],
+    ids=[
+        *("no negatives", "uneven", "mostly negative", "no zero", "ties away from zero"),
+        *("longer below zero", "all positive"),
+    ],
 )
 def test_ranges_of_formats_that_are_not_symmetric(
     values: list[float], load_format: Callable[..., Format]
@@ -76,6 +86,27 @@ def test_ranges_of_formats_that_are_not_symmetric(
     x = torch.arange(-40, 41) / 8.0
     counts = Range.of(fmt).counts(x, torch.ones(()))
     assert [int(count) for count in counts] == list(by_hand(x, 1.0, fmt))
+
+
+def test_weights_beyond_the_shorter_end_of_a_table_overflow(
+    load_monitor: Callable[..., Monitor],
+    load_format: Callable[..., Format],
+    bench: Any,
+    two_layers: Any,
+) -> None:
+    """Under a frozen scale of 1: values down to -2 and up to 8."""
+    fmt = load_format("table", values=[-2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 6.0, 8.0])
+    model = two_layers(fmt, activation_format=fmt, scaling=ScalingSettings(mode="frozen"))
+    place = bench(load_monitor("overflow", interval=1, layers=["0.*"]), model)
+    with torch.no_grad():
+        place.weights["0.weight"].parameter.copy_(torch.full((7, 6), 8.0))
+    place.step(1, inputs=torch.full((1, 6), 8.0))
+    planted = torch.linspace(-5, 5, 42).view(7, 6)
+    place.step(2, change=lambda name, weight: planted if name == "0.weight" else weight)
+    inputs = torch.tensor([[-3.0, -2.0, -1.0, 3.0, 8.0, 9.0]])
+    metrics = place.step(3, inputs=inputs)
+    assert metrics["overflow/0.weight/weight_overflow"] == int((planted < -2).sum()) == 13
+    assert metrics["overflow/0.weight/input_overflow"] == 2
 
 
 def test_counts_broadcast_scales_and_break_with_them(load_format: Callable[..., Format]) -> None:

@@ -31,17 +31,33 @@ def as_float32(value: float) -> float:
     return float(torch.tensor(value, dtype=torch.float64).float())
 
 
+def coarser(fmt: Format) -> float:
+    """The smallest magnitude on the side of zero where it is the larger one."""
+    if fmt.bits > 8:
+        return fmt.min_positive
+    values = fmt.code_values().double()
+    sides = [side[side > 0].min() for side in (values, -values) if (side > 0).any()]
+    return float(max(sides))
+
+
 def by_hand(gradient: Tensor, fmt: Format, margin: float) -> tuple[float, Tensor, int]:
     """Threshold, clipped gradient and count, by sorting."""
     values = gradient.double().numpy()
     sizes = np.sort(np.abs(values[np.isfinite(values) & (values != 0)]))
-    limit = sizes[(len(sizes) - 1) // 2] * (fmt.max_finite / fmt.min_positive) * 2.0**-margin
+    limit = sizes[(len(sizes) - 1) // 2] * (fmt.max_finite / coarser(fmt)) * 2.0**-margin
     beyond = np.isfinite(values) & (np.abs(values) > limit)
     clipped = np.where(beyond, np.sign(values) * limit, values)
     return float(limit), torch.from_numpy(clipped), int(beyond.sum())
 
 
-@pytest.mark.parametrize("name", ["e0m7", "e2m5", "e3m4", "e5m2", "e7m0", "bf16", "table"])
+TABLES = {
+    "table": [0.0, 0.25, -0.25, 1.0, 3.0, -3.0, 0.5, -0.5],
+    "lopsided": [0.0, 0.25, -2.0, 1.0, 3.0, -3.0, 0.5, 6.0],
+    "one-sided": [0.0, 0.25, 0.5, 0.75, 1.0, 2.0, 3.0, 6.0],
+}
+
+
+@pytest.mark.parametrize("name", ["e0m7", "e2m5", "e3m4", "e5m2", "e7m0", "bf16", *TABLES])
 @pytest.mark.parametrize("margin", [-1.0, 1.0, 4.0])
 def test_each_layer_is_clipped_at_its_own_threshold(
     name: str,
@@ -51,8 +67,7 @@ def test_each_layer_is_clipped_at_its_own_threshold(
     bench: Any,
     two_layers: Any,
 ) -> None:
-    values = {"values": [0.0, 0.25, -0.25, 1.0, 3.0, -3.0, 0.5, -0.5]} if name == "table" else {}
-    fmt = load_format(name, **values)
+    fmt = load_format("table", values=TABLES[name]) if name in TABLES else load_format(name)
     place = bench(load_monitor("gradient_clip", margin=margin), two_layers(fmt))
     gradients = {"0.weight": heavy(0), "2.weight": heavy(1, (5, 7)) * 1e-3}
     gradients["0.weight"][2] = 0.0

@@ -162,3 +162,27 @@ def test_a_layer_without_gradient_has_weight_metrics_only(
     metrics = bench(load_monitor("range"), two_layers()).step()
     assert len(metrics) == 2 * 7 + 2
     assert all("weight_" in name for name in metrics)
+
+
+@pytest.mark.parametrize(
+    ("values", "lowest"),
+    [([-2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 6.0, 8.0], 2.0), ([0.0, 1.0, 2.0, 8.0], math.inf)],
+)
+def test_each_side_of_zero_is_measured_from_its_own_end(
+    values: list[float],
+    lowest: float,
+    load_monitor: Callable[..., Monitor],
+    load_format: Callable[..., Format],
+    bench: Any,
+    two_layers: Any,
+) -> None:
+    place = bench(load_monitor("range"), two_layers(load_format("table", values=values)))
+    metrics = place.step(inputs=torch.ones(1, 6))
+    for name, geometry in place.weights.items():
+        weight = geometry.parameter.detach().double().numpy().ravel() / float(geometry.scale())
+        position = np.log2(np.maximum(np.abs(weight) / np.where(weight < 0, lowest, 8.0), 1e-300))
+        position = position[position > -900]
+        for label, percent in PERCENTILES.items():
+            expected = np.percentile(position, percent)
+            found = metrics[f"range/{name}/weight_log2_{label}"]
+            assert found == pytest.approx(expected, abs=1e-4)
