@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from altgrad_core.quantization.linear import QuantizedModule
 from altgrad_core.quantization.quantizer import WeightQuantizer
+from altgrad_core.quantization.resident import Resident
 
 
 def resident_weights(model: nn.Module) -> dict[str, tuple[QuantizedModule, WeightQuantizer]]:
@@ -43,24 +44,65 @@ class GridResidency:
         return len(self._weights)
 
     def attach(self, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
-        """Settle after every step of ``optimizer``; the function returned ends that."""
+        """Settle after every step of ``optimizer``; the function returned ends that.
+
+        So does ``dequantize_model``, for the weights that it takes off their grids.
+        """
+
+        def begin(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            self.begin()
 
         def settle(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            self.settle()
+            # A fused optimizer under a GradScaler is called in steps that it has to skip, too.
+            self.settle(skipped=getattr(optimizer, "found_inf", None))
 
-        handle = optimizer.register_step_post_hook(settle)
-        return handle.remove
+        handles = [
+            optimizer.register_step_pre_hook(begin),
+            optimizer.register_step_post_hook(settle),
+        ]
+        keepers = [resident.keepers for _, resident in self._residents()]
 
-    def settle(self) -> None:
-        """Round every resident weight back to its grid, in model order. Waits for nothing."""
+        def drop(module: nn.Module) -> None:
+            for name in [name for name, (kept, _) in self._weights.items() if kept is module]:
+                del self._weights[name]
+            if not self._weights:
+                detach()
+
+        def detach() -> None:
+            for handle in handles:
+                handle.remove()
+            for one in keepers:
+                if drop in one:
+                    one.remove(drop)
+
+        for one in keepers:
+            one.append(drop)
+        return detach
+
+    def begin(self) -> None:
+        """Before an update: see to weights that something else has written. Waits for nothing."""
+        for module, resident in self._residents():
+            resident.begin(module)
+
+    def settle(self, skipped: Tensor | None = None) -> None:
+        """Round every resident weight back to its grid, in model order. Waits for nothing.
+
+        skipped:
+            0-d; where it is not 0 (a GradScaler's ``found_inf``), the step was skipped and nothing
+            is changed. Stochastic rounding draws its numbers all the same.
+        """
         self._intended = {}
         for name, (module, attribute) in self._weights.items():
             quantizer = module.weight_quantizers[attribute]
             if name in self._watched:
                 self._intended[name] = quantizer.weight(module).detach().clone()
             if quantizer.resident is not None:
-                quantizer.resident.settle(module, self._generator)
+                quantizer.resident.settle(module, self._generator, skipped)
         self._watched = set()
+
+    def _residents(self) -> list[tuple[QuantizedModule, Resident]]:
+        quantizers = [(m, m.weight_quantizers[name]) for m, name in self._weights.values()]
+        return [(m, q.resident) for m, q in quantizers if q.resident is not None]
 
     def watch(self, names: Collection[str]) -> None:
         """Keep what the optimizer wants of these weights (by parameter name) at the next settling."""
@@ -79,6 +121,14 @@ class GridResidency:
         self._watched = set()
 
 
+def release(module: QuantizedModule) -> None:
+    """Nobody keeps the weights of ``module`` on their grids any longer."""
+    for quantizer in module.weight_quantizers.values():
+        if quantizer.resident is not None:
+            for keeper in list(quantizer.resident.keepers):
+                keeper(module)
+
+
 def keep_on_grid(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -87,6 +137,7 @@ def keep_on_grid(
     """Round the resident weights of ``model`` back to their grids after every optimizer step.
 
     For a model that was quantised with ``residency="grid"``, and any ``torch.optim.Optimizer``.
-    ``generator`` is what stochastic rounding draws from. Returns a function that ends it.
+    ``generator`` is what stochastic rounding draws from. Returns a function that ends it;
+    ``dequantize_model`` ends it, too. A copy of model and optimizer needs a call of its own.
     """
     return GridResidency(model, generator).attach(optimizer)

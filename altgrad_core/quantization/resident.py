@@ -3,12 +3,17 @@
 An optimizer moves the parameter in float32, wherever it wants it; :meth:`Resident.settle` then
 rounds it back, to nearest or stochastically. No float32 copy of the weight outlives the step.
 
-**The scale** is a power of two and changes only when it must: it grows when the new weights do not
-fit under it, by as many doublings as they need, and it is halved when they would fit twice over (an
-outlier would otherwise coarsen the grid for good); at once by as much as it takes, where all of them
-would round to zero. Halving moves no weight, since all its values
-lie on the finer grid, too; doubling rounds those that do not lie on the coarser one, together with
-their update, in one rounding. Each change is counted.
+**The scale** is a power of two and changes only when it must, as :mod:`.fitting` says. Shrinking
+moves no weight; growing rounds those that do not lie on the coarser grid, together with their
+update, in one rounding. Each change is counted.
+
+**A weight at rest**, one that an optimizer left on its grid value, stays there bit for bit, whatever
+the rounding and whatever compensation holds; only a grid that grows can move it. So weights that
+nothing updates never change: frozen ones, ones without a gradient, all of them in a skipped step.
+
+**A weight that something else has written** (a new initialisation, a checkpoint without scales, a
+new tensor behind ``.data``) is found by its amax, so the scale in force always fits it: the next
+forward goes by that, and the next step writes it down.
 
 **Kahan compensation** keeps what rounding took from each weight and adds it to the next target
 (Kahan 1965; for bfloat16 weights Zamirai et al. 2020, arXiv:2010.06192)::
@@ -16,14 +21,19 @@ their update, in one rounding. Each change is counted.
     target = w + Δw + e        w' = scale · round(target / scale)        e' = round_c(target − w')
 
 with ``round_c`` to the compensation's own format, at a power-of-two scale if that format needs one.
+Where the optimizer has put ``w + Δw`` exactly on a grid value, it stays, and ``e`` with it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor, nn
 
 from altgrad_core.interfaces.format import Format, Rounding
+from altgrad_core.quantization.fitting import ScaleFit, ends_of
 from altgrad_core.quantization.packing import packed, unpacked
 from altgrad_core.quantization.roles import WeightRole
 from altgrad_core.quantization.scaling import (
@@ -31,12 +41,18 @@ from altgrad_core.quantization.scaling import (
     compact_amax,
     expanded,
     largest_magnitude,
-    power_of_two_at_least,
     scale_for,
 )
 
-_ROOM_TO_SHRINK = 4.0
-"""The scale is halved when this many times a scale that would do still fits under it."""
+
+class Keepers(list[Callable[[nn.Module], None]]):
+    """What to call when a module is dequantised, so that nobody goes on settling its weights.
+
+    Belongs to this one model: a copied or unpickled model has none.
+    """
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[type[Keepers], tuple[()]]:
+        return Keepers, ()
 
 
 class Resident:
@@ -58,10 +74,11 @@ class Resident:
         self._changes = f"{parameter}_scale_changes"
         self._error = f"{parameter}_compensation"
         self._error_scale = f"{parameter}_compensation_scale"
-        # To nearest, values up to half a gap beyond the last grid value still round to it.
-        last = torch.tensor([fmt.max_finite])
-        spare = float(fmt.ulp(last)) / 2 if role.rounding == "nearest" else 0.0
-        self._reach = fmt.max_finite + spare
+        self._ends = ends_of(fmt)
+        self._fit = ScaleFit(fmt, role.scaling, role.rounding)
+        self._left: tuple[Mark, Mark] | None = None
+        """Weight and compensation, as the last settling left them."""
+        self.keepers = Keepers()
 
     def move_in(self, module: nn.Module) -> None:
         """Put the weight on its grid, to nearest, at the scale that its amax asks for.
@@ -76,21 +93,32 @@ class Resident:
                 module.register_buffer(self._scale, scale)
             counted = amax if self.format.scaled else amax.new_zeros(())
             module.register_buffer(self._changes, torch.zeros_like(counted, dtype=torch.int32))
-            settled = self._on_grid(module, weight.detach(), "nearest")
+            settled = self._on_grid(weight.detach(), self._stored(module), "nearest")
             if self.compensation is not None:
                 self._keep_error(module, weight - settled)
             weight.copy_(settled)
+            self._mark(module)
 
     def move_out(self, module: nn.Module) -> None:
         """Take the buffers away; the weight keeps its grid values."""
         for name in (self._scale, self._changes, self._error, self._error_scale):
             module._buffers.pop(name, None)
 
+    @torch.no_grad()
     def scale(self, module: nn.Module) -> Tensor:
-        """The compact scale; 1 for a format that is not scaled."""
-        if not self.format.scaled:
-            return torch.ones((), device=self._weight(module).device)
-        return module.get_buffer(self._scale)
+        """The compact scale in force; 1 for a format that is not scaled.
+
+        The stored one, unless something other than an optimizer has written weights that it does
+        not fit.
+        """
+        weight, stored = self._weight(module).detach(), self._stored(module)
+        return self._fit(stored, weight, weight) if self.format.scaled else stored
+
+    def stores(self, module: nn.Module) -> bool:
+        """Whether every weight is a finite value of the grid at the stored scale. Waits."""
+        weight = self._weight(module).detach()
+        on_grid = self._on_grid(weight, self._stored(module), "nearest")
+        return bool(((on_grid == weight) & weight.isfinite()).all())
 
     def changes(self, module: nn.Module) -> Tensor:
         """How often the scales have changed so far, all together: 0-d, on the device."""
@@ -98,27 +126,64 @@ class Resident:
 
     def restore(self, module: nn.Module) -> None:
         """Put back what compensation holds: the weight as it was meant, off the grid."""
+        self.begin(module)
         if self.compensation is not None:
             with torch.no_grad():
                 weight = self._weight(module)
                 weight.add_(self._error_of(module, weight))
 
     @torch.no_grad()
-    def settle(self, module: nn.Module, generator: torch.Generator | None) -> None:
+    def begin(self, module: nn.Module) -> None:
+        """Before an update: compensation of a weight that something else has written is dropped.
+
+        Seen are in-place operations and new tensors behind ``.data``, where the compensation was
+        not written along; not operations in place on ``.data``. Waits for nothing.
+        """
+        if self.compensation is None or self._left is None:
+            return
+        weight, error = self._marks(module)
+        if weight != self._left[0] and error == self._left[1]:
+            self._keep_error(module, torch.zeros_like(self._weight(module)))
+
+    @torch.no_grad()
+    def settle(
+        self,
+        module: nn.Module,
+        generator: torch.Generator | None,
+        skipped: Tensor | None = None,
+    ) -> None:
         """Round the weight, which an optimizer has moved, back to its grid. Waits for nothing.
 
-        ``generator`` is what stochastic rounding draws from. A weight that is not finite stays as
-        it is, so that a broken run shows.
+        generator:
+            what stochastic rounding draws from.
+        skipped:
+            0-d; where it is not 0 the optimizer has skipped the step, and nothing is changed.
+
+        A weight that is not finite stays as it is, so that a broken run shows.
         """
-        weight = self._weight(module)
-        target = weight.detach()
+        weight, stored = self._weight(module), self._stored(module)
+        moved = target = weight.detach()
+        rest = error = None
         if self.compensation is not None:
-            target = target + self._error_of(module, target)
-        self._rescale(module, target)
-        settled = self._on_grid(module, target, self.rounding, generator)
-        if self.compensation is not None:
-            self._keep_error(module, target - settled)
+            error = self._error_of(module, moved)
+            rest = self._on_grid(moved, stored, "nearest") == moved
+            target = torch.where(rest, moved, moved + error)
+        scale = self._fit(stored, target, moved) if self.format.scaled else stored
+        settled = self._on_grid(target, scale, self.rounding, generator)
+        if self.format.scaled:
+            scale = self._fit(scale, settled, settled)
+            if skipped is not None:
+                scale = torch.where(skipped != 0, stored, scale)
+            module.get_buffer(self._changes).add_(scale != stored)
+            stored.copy_(scale)
+        if error is not None and rest is not None:
+            left = target - settled
+            all_rest = rest.all() if skipped is None else rest.all() | (skipped != 0)
+            self._keep_error(module, torch.where(rest, error + left, left), unless=all_rest)
+        if skipped is not None:
+            settled = torch.where(skipped != 0, moved, settled)
         weight.copy_(settled)
+        self._mark(module)
 
     def __str__(self) -> str:
         kept = "" if self.compensation is None else f", kahan in {self.compensation.name}"
@@ -129,36 +194,35 @@ class Resident:
         assert weight is not None
         return weight
 
+    def _stored(self, module: nn.Module) -> Tensor:
+        """The compact scale of the last settling."""
+        if not self.format.scaled:
+            return torch.ones((), device=self._weight(module).device)
+        return module.get_buffer(self._scale)
+
     def _on_grid(
         self,
-        module: nn.Module,
         target: Tensor,
+        compact: Tensor,
         rounding: Rounding,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         if self.format.scaled:
-            scale = expanded(self.scale(module), target, self.scaling)
-            settled = self.format.round(target / scale, rounding, generator).mul_(scale)
+            scale = expanded(compact, target, self.scaling)
+            inside = (target / scale).clamp_(*self._ends)  # no format's overflow makes an inf here
+            settled = self.format.round(inside, rounding, generator).mul_(scale)
         else:
             settled = self.format.round(target, rounding, generator)
         # One zero, since some formats have no code for another; and saturation heals nothing.
         settled.add_(0.0)
         return torch.where(target.isfinite(), settled, target)
 
-    def _rescale(self, module: nn.Module, target: Tensor) -> None:
-        """Change the scales that must change, and count."""
-        if not self.format.scaled or self.scaling.mode == "frozen":
-            return
-        scale = module.get_buffer(self._scale)
-        amax = compact_amax(target, self.scaling)
-        needed = power_of_two_at_least(amax, self._reach)
-        roomy = power_of_two_at_least(amax * self.scaling.headroom, self.format.max_finite)
-        smaller = torch.where(roomy * _ROOM_TO_SHRINK <= scale, scale / 2, scale)
-        vanishes = amax < scale * self.format.min_positive  # all of it would round to zero
-        new = torch.where((needed > scale) | vanishes, roomy, smaller)
-        new = torch.where((amax > 0) & amax.isfinite(), new, scale)
-        module.get_buffer(self._changes).add_(new != scale)
-        scale.copy_(new)
+    def _marks(self, module: nn.Module) -> tuple[Mark, Mark]:
+        return mark_of(self._weight(module)), mark_of(module.get_buffer(self._error))
+
+    def _mark(self, module: nn.Module) -> None:
+        if self.compensation is not None:
+            self._left = self._marks(module)
 
     def _error_of(self, module: nn.Module, like: Tensor) -> Tensor:
         assert self.compensation is not None
@@ -167,20 +231,33 @@ class Resident:
             kept = kept * module.get_buffer(self._error_scale)
         return kept.to(like.dtype)
 
-    def _keep_error(self, module: nn.Module, error: Tensor) -> None:
+    def _keep_error(
+        self, module: nn.Module, error: Tensor, *, unless: Tensor | None = None
+    ) -> None:
+        """Write the compensation down; where ``unless`` (0-d) holds, what is there stays."""
         fmt = self.compensation
         assert fmt is not None
         error = error.nan_to_num(0.0, 0.0, 0.0)
         if fmt.scaled:
             scale = scale_for(largest_magnitude(error), fmt, power_of_two=True)
-            _put(module, self._error_scale, scale)
+            _put(module, self._error_scale, scale, unless)
             error = error / scale
-        _put(module, self._error, packed(fmt.round(error), fmt))
+        _put(module, self._error, packed(fmt.round(error), fmt), unless)
 
 
-def _put(module: nn.Module, name: str, value: Tensor) -> None:
-    """Register a buffer, or write into the one that is there."""
+Mark = tuple[int, int | None]
+
+
+def mark_of(tensor: Tensor) -> Mark:
+    """Changes with every in-place operation on the tensor, and with its storage."""
+    version = None if tensor.is_inference() else tensor._version
+    return tensor.untyped_storage()._cdata, version
+
+
+def _put(module: nn.Module, name: str, value: Tensor, unless: Tensor | None = None) -> None:
+    """Register a buffer, or write into the one that is there, unless ``unless`` holds."""
     if name in module._buffers:
-        module.get_buffer(name).copy_(value)
+        kept = module.get_buffer(name)
+        kept.copy_(value if unless is None else torch.where(unless, kept, value))
     else:
         module.register_buffer(name, value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from altgrad_core.quantization.packing import packed, unpacked
@@ -17,13 +16,13 @@ _PACKED = "packed"
 def compact_state(model: nn.Module) -> dict[str, Any]:
     """The state dict of ``model``, in which resident weights are packed; plain data and tensors.
 
-    A weight with a NaN or inf, which has no place on the grid, is kept as it is. Looks at the
-    weights, so it waits for the device.
+    A weight that is not on its grid (it holds a NaN or inf, or something other than an optimizer
+    has written it) is kept as it is. Looks at the weights, so it waits for the device.
     """
     state: dict[str, Any] = dict(model.state_dict())
     for name, (module, quantizer) in resident_weights(model).items():
         weight = quantizer.weight(module).detach()
-        if bool(torch.isfinite(weight).all()):
+        if quantizer.resident is not None and quantizer.resident.stores(module):
             values = weight / quantizer.scale(module) if quantizer.format.scaled else weight
             state[name] = {_PACKED: packed(values, quantizer.format)}
     return state

@@ -22,6 +22,7 @@ from altgrad_core.quantization.linear import QuantizedModule, convert_linear, un
 from altgrad_core.quantization.notes import check_shared, notes_on
 from altgrad_core.quantization.quantizer import WeightQuantizer
 from altgrad_core.quantization.report import QuantizationReport as QuantizationReport
+from altgrad_core.quantization.residency import release
 from altgrad_core.quantization.roles import Roles, TensorRole, WeightRole
 from altgrad_core.quantization.rules import Filter, Rule, check_head, check_patterns, decide
 from altgrad_core.quantization.settings import (
@@ -176,6 +177,7 @@ def dequantize_model(model: nn.Module) -> None:
     return_to_fast_path(model)
     for module in list(model.modules()):
         if isinstance(module, QuantizedModule):
+            release(module)
             uninstall(module)
 
 
@@ -197,6 +199,8 @@ def change_format(geometry: ParameterGeometry, fmt: Format) -> None:
     old.detach(module)
     new = WeightQuantizer(geometry.attribute, fmt, old.role)
     new.generator, new.hold = old.generator, None
+    if new.resident is not None and old.resident is not None:
+        new.resident.keepers = old.resident.keepers
     module.weight_quantizers[geometry.attribute] = new
     new.attach(module)
 

@@ -1,0 +1,97 @@
+"""When the scale of a resident weight must change, and what it becomes then.
+
+A resident weight keeps its scale until it must change, and then the change is made at once. The
+scale *that would do* is the smallest power of two under which the amax fits, headroom included.
+
+- A weight does not fit: the scale grows to the one that would do.
+- All of the weight would round to zero: it shrinks to the one that would do.
+- The weight would fit four times over (an outlier would otherwise coarsen the grid for good): it
+  shrinks to twice the one that would do. A grid that holds the double of each of its values, as
+  far as that is in range, shrinks without moving any. On other grids (tables, NF4) it waits until
+  no weight that stands on a grid value would have to leave it.
+
+What the rule leaves alone it goes on leaving alone, so weights that nothing updates keep their
+scale. A tensor of zeros has no amax to go by and keeps its scale, too, until its first update.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from altgrad_core.interfaces.format import Format, Rounding
+from altgrad_core.quantization.scaling import compact_amax, expanded, power_of_two_at_least
+from altgrad_core.quantization.settings import ScalingSettings
+
+_LISTABLE_BITS = 16
+
+
+class ScaleFit:
+    """The rule above for one format. Waits for nothing."""
+
+    def __init__(self, fmt: Format, scaling: ScalingSettings, rounding: Rounding) -> None:
+        self._format = fmt
+        self._scaling = scaling
+        self._fixed = scaling.mode == "frozen"
+        if fmt.scaled and not self._fixed:
+            self._closed = is_closed_under_doubling(fmt)
+            self._reach_below, self._reach = _reaches(fmt, rounding)
+
+    def __call__(self, scale: Tensor, target: Tensor, resting: Tensor) -> Tensor:
+        """The compact scale for ``target``, which has been on the grid of ``scale``.
+
+        resting:
+            the weights as they are: which of them stand on the grid of ``scale`` decides whether a
+            grid that is not closed under doubling may shrink.
+        """
+        if self._fixed:
+            return scale
+        amax = compact_amax(target, self._scaling)
+        roomy = power_of_two_at_least(amax * self._scaling.headroom, self._format.max_finite)
+        grows = amax > scale * self._reach_below
+        if self._reach != self._reach_below:
+            grows |= compact_amax(target.clamp_min(0), self._scaling) > scale * self._reach
+        vanishes = amax < scale * self._format.min_positive
+        smaller = 2 * roomy
+        shrinks = (2 * smaller > scale).logical_not_()  # also where the scale is NaN
+        if not self._closed:
+            shrinks &= ~self._would_move(resting, scale, smaller)
+        new = torch.where(grows | vanishes, roomy, torch.where(shrinks, smaller, scale))
+        return torch.where((amax > 0) & amax.isfinite(), new, scale)
+
+    def _would_move(self, weight: Tensor, old: Tensor, new: Tensor) -> Tensor:
+        """For each scale, whether a weight stands on the old grid but not on the new one."""
+        moves = self._holds(weight, old) & ~self._holds(weight, new)
+        return compact_amax(moves.float(), self._scaling) > 0
+
+    def _holds(self, weight: Tensor, compact: Tensor) -> Tensor:
+        scale = expanded(compact, weight, self._scaling)
+        return self._format.round(weight / scale) * scale == weight
+
+
+def is_closed_under_doubling(fmt: Format) -> bool:
+    """Whether the grid holds the double of each of its values that is no larger than its largest."""
+    if fmt.bits > _LISTABLE_BITS:
+        return False  # not known: taking the careful way is right for every grid
+    values = fmt.code_values().double()
+    values = values[values.isfinite()]
+    doubles = 2 * values
+    return bool(torch.isin(doubles[doubles.abs() <= fmt.max_finite], values).all())
+
+
+def ends_of(fmt: Format) -> tuple[float, float]:
+    """The lowest and the highest finite value. Asked on the CPU."""
+    lowest = fmt.from_rung(fmt.to_rung(torch.tensor([-torch.inf])))
+    return float(lowest), fmt.max_finite
+
+
+def _reaches(fmt: Format, rounding: Rounding) -> tuple[float, float]:
+    """How far from zero a value may lie and still round into the grid, below and above zero.
+
+    To nearest, that is half a gap beyond the end. Below zero it is never less than above: what is
+    beyond a short lower end saturates.
+    """
+    ends = torch.tensor(ends_of(fmt))
+    spare = fmt.ulp(ends) / 2 if rounding == "nearest" else torch.zeros(2)
+    below, above = (ends.abs() + spare).tolist()
+    return max(below, above), above
