@@ -18,6 +18,13 @@ CONTRAST = {
     "metric": "final/test/f1_micro_tuned",
 }
 F1 = ("f1_micro_tuned", "f1_macro_tuned", "f1_micro", "f1_macro")
+METRICS = [
+    *(
+        {"name": name, "label": name, "direction": "higher", "worst": 0.0, "primary": not place}
+        for place, name in enumerate(F1)
+    ),
+    {"name": "loss", "label": "Loss", "direction": "lower"},
+]
 
 
 def run_id(*parts: object) -> str:
@@ -90,6 +97,7 @@ def write_run(
         "trackers": [],
         "distributions": {"altgrad-bench": "0.1.0"},
         "fingerprint": {"sha256": "00ff" * 16},
+        "metrics": METRICS,
     }
     (place / "spec.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
     state = {"status": status, "message": message, "step": step, "max_steps": 100, "seconds": 12.5}
@@ -117,6 +125,7 @@ def write_plan(folder: Path, cells: Sequence[dict[str, Any]], **more: Any) -> No
         "description": "A toy.",
         "command": "altgrad-bench run toy",
         "contrast": CONTRAST,
+        "metrics": METRICS,
         "cells": list(cells),
     }
     (folder / "plan.json").write_text(json.dumps(plan | more))

@@ -16,7 +16,8 @@ import pandas as pd
 from altgrad_core.analysis.groups import Group, grouped
 from altgrad_core.analysis.numbers import Spread, spread
 from altgrad_core.analysis.summary import finished, scores
-from altgrad_core.results.scores import lower_is_better
+from altgrad_core.interfaces.metric import Metric
+from altgrad_core.results.scores import declaration
 from altgrad_core.results.stored import Contrast
 
 
@@ -37,13 +38,17 @@ class Pair:
 
 @dataclass(frozen=True)
 class Delta:
-    """One group's comparison under one metric. ``missing`` are the planned seeds without a pair."""
+    """One group's comparison under one metric. ``missing`` are the planned seeds without a pair.
+
+    ``declared`` is what the task says of the metric; None for what no task declares.
+    """
 
     group: str
     metric: str
     pairs: tuple[Pair, ...]
     missing: tuple[int, ...]
     place: Group = field(default_factory=lambda: Group(""))
+    declared: Metric | None = None
 
     @property
     def baseline(self) -> Spread:
@@ -62,8 +67,8 @@ class Delta:
 
     @property
     def sign(self) -> int:
-        """1 where a larger score is better, −1 where a smaller one is, as with a loss."""
-        return -1 if lower_is_better(self.metric) else 1
+        """1 where a larger score is better, −1 where a smaller one is; 1 for a plain difference."""
+        return self.declared.sign if self.declared is not None else 1
 
     @property
     def gains(self) -> tuple[float, ...]:
@@ -109,7 +114,7 @@ def paired(baseline: pd.DataFrame, treatment: pd.DataFrame, metric: str, place: 
     )
     found = {pair.seed for pair in pairs}
     missing = tuple(seed for seed in planned if seed not in found)
-    return Delta(place.label, metric, pairs, missing, place)
+    return Delta(place.label, metric, pairs, missing, place, declaration(baseline, metric))
 
 
 def between(first: Delta, second: Delta, place: Group) -> Delta:
@@ -127,7 +132,7 @@ def between(first: Delta, second: Delta, place: Group) -> Delta:
     )
     planned = _seeds(first) | _seeds(second)
     missing = tuple(sorted(planned - {pair.seed for pair in pairs}))
-    return Delta(place.label, first.metric, pairs, missing, place)
+    return Delta(place.label, first.metric, pairs, missing, place, first.declared)
 
 
 def _seeds(delta: Delta) -> set[int]:

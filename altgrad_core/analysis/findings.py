@@ -12,6 +12,8 @@ from altgrad_core.analysis.contrast import Delta, deltas
 from altgrad_core.analysis.format_numbers import FormatNumbers
 from altgrad_core.analysis.summary import SCORES, condition_table, finished, reference_condition
 from altgrad_core.analysis.twins import NoiseFloor, Twins, find_twins, noise_floors
+from altgrad_core.errors import UserError
+from altgrad_core.interfaces.metric import Metric, declared, primary_column
 from altgrad_core.results.collect import curves_table, results_table
 from altgrad_core.results.stored import Contrast, StoredRun, StoredSuite, StoredTuning
 
@@ -60,8 +62,13 @@ class Findings:
 
     @property
     def metric(self) -> str:
-        """The metric that decides: the contrast's, else the first of the main table."""
-        return self.contrast.metric if self.contrast is not None else next(iter(SCORES))
+        """The metric that decides: the contrast's, else the task's primary one."""
+        return _deciding(self.suite)
+
+    @property
+    def declared(self) -> Metric:
+        """What the task says of the metric that decides."""
+        return _declared(self.suite)
 
     @property
     def margin(self) -> float | None:
@@ -125,6 +132,22 @@ class Findings:
         return tuple(c for c in self.comparisons if c.delta.pairs and not c.censored)
 
 
+def _deciding(suite: StoredSuite) -> str:
+    contrast = suite.plan.contrast if suite.plan is not None else None
+    return contrast.metric if contrast is not None else primary_column(suite.metrics)
+
+
+def _declared(suite: StoredSuite) -> Metric:
+    metric = declared(_deciding(suite), suite.metrics)
+    if metric is None:
+        known = ", ".join(one.name for one in suite.metrics)
+        raise UserError(
+            f"{suite.path}: the contrast's metric {_deciding(suite)!r} is none that the task declares; "
+            f"it has {known}."
+        )
+    return metric
+
+
 def find(
     suite: StoredSuite,
     same_grid: Sequence[tuple[str, str]] = (),
@@ -139,7 +162,8 @@ def find(
     results = results_table([suite])
     plan = suite.plan
     contrast = plan.contrast if plan is not None else None
-    metric = contrast.metric if contrast is not None else next(iter(SCORES))
+    metric = _deciding(suite)
+    _declared(suite)
     found = tuple(deltas(results, contrast)) if contrast is not None else ()
     others = [name for name in SCORES if name != metric] if contrast is not None else []
     stored = {run.spec.id: run for run in suite.runs}

@@ -15,7 +15,7 @@ import pandas as pd
 from altgrad_core.analysis.groups import side_of
 from altgrad_core.analysis.numbers import Spread, spread
 from altgrad_core.results.run_directory import FINISHED
-from altgrad_core.results.scores import worst_score
+from altgrad_core.results.scores import declaration, worst_score
 from altgrad_core.results.stored import Contrast
 
 SCORES: dict[str, str] = {
@@ -49,7 +49,7 @@ def finished(results: pd.DataFrame) -> pd.DataFrame:
 def scores(runs: pd.DataFrame, metric: str) -> pd.Series[float]:
     """``metric`` of each run: the worst score for diverged ones, NaN where not recorded."""
     recorded = column(runs, metric)
-    return recorded.mask(runs["status"] == "diverged", worst_score(metric))
+    return recorded.mask(runs["status"] == "diverged", worst_score(declaration(runs, metric)))
 
 
 def column(runs: pd.DataFrame, name: str) -> pd.Series[float]:

@@ -153,7 +153,7 @@ def worst_note(delta: Delta) -> str:
     """``a diverged run counts as 0``; empty where none diverged."""
     if not delta.diverged:
         return ""
-    return f"a diverged run counts as {significant(worst_score(delta.metric))}"
+    return f"a diverged run counts as {significant(worst_score(delta.declared))}"
 
 
 def reference_note(found: Findings) -> str:
@@ -165,7 +165,7 @@ def _diverged(found: Findings) -> str:
     count = int((found.planned["status"] == "diverged").sum())
     if not count:
         return ""
-    worst = worst_score(found.metric)
+    worst = worst_score(found.declared)
     runs = counted(count, "run")
     if math.isnan(worst):
         left_out = f"{found.metric} has no worst value, so they are left out of its differences"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from altgrad_core.execution.outcome import status_after_exit
 from altgrad_core.execution.preparation import prepare_data
 from altgrad_core.interfaces.executor import Executor, Exit, Job
 from altgrad_core.planning.declaration import Suite
-from altgrad_core.planning.plan import Cell, Plan
+from altgrad_core.planning.plan import Cell, Plan, metrics_of
 from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import dump_spec, load_spec
 from altgrad_core.registry.catalog import catalog
@@ -110,6 +110,7 @@ def write_plan(folder: Path, suite: Suite, cells: Sequence[Cell], command: str) 
         "suite": suite.name,
         "description": suite.description,
         "command": command,
+        "metrics": [asdict(metric) for metric in metrics_of(cells)],
         "contrast": contrast,
         "margin": suite.contrast.margin if suite.contrast is not None else None,
         "cells": [

@@ -6,6 +6,7 @@ again. What was chosen, with the whole curve of every condition, is in ``tuning.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +16,11 @@ from altgrad_core._files import write_json
 from altgrad_core.errors import UserError
 from altgrad_core.execution.options import Observer, RunOptions
 from altgrad_core.execution.runner import SuiteResult, run_cells
+from altgrad_core.interfaces.metric import Metric, declared
 from altgrad_core.planning.declaration import Suite
 from altgrad_core.planning.plan import Cell, Plan, plan_suite, plan_tuning, tuning_label
 from altgrad_core.planning.tune import TuneSettings, best_rate, extended
 from altgrad_core.results.run_directory import RunDirectory
-from altgrad_core.results.scores import lower_is_better, worst_score
 from altgrad_core.results.stored import StoredTuning, TunedCondition
 
 _TRAINS = 0.5
@@ -33,11 +34,7 @@ def run_tuned(plan: Plan, options: RunOptions, observer: Observer) -> SuiteResul
     budget.
     """
     suite, tune = plan.suite, plan.suite.tune
-    if math.isnan(worst_score(tune.metric)):
-        raise UserError(
-            f"tune.metric: {tune.metric} has no worst value that a diverged run could count as. Use a "
-            f"bounded score, such as final/validation/f1_micro_tuned."
-        )
+    metric = _metric(plan)
     rates, added = tune.learning_rates, 0
     while True:
         cells = plan_tuning(suite, rates)
@@ -46,12 +43,22 @@ def run_tuned(plan: Plan, options: RunOptions, observer: Observer) -> SuiteResul
         if not result.ok:
             observer.message("learning rates are not chosen yet: some tuning runs have no result")
             return result
-        found = choose(tune, rates, added, plan.tuned, _scores(result.directory, cells, tune))
-        write_json(result.directory / "tuning.json", found.model_dump(mode="json"))
+        scores = _scores(result.directory, cells, tune, metric)
+        found = choose(tune, metric, rates, added, plan.tuned, scores)
+        write_json(result.directory / "tuning.json", json.loads(found.model_dump_json()))
+        left = [label for label in plan.tuned if label not in found.conditions]
+        _refuse_undefined(tune, left, scores)
         below, above = edges(found)
+        below = below or bool(left)  # what diverges at every rate needs smaller ones
         if not (below or above) or added + below + above > tune.max_extensions:
             break
         rates, added = extended(rates, below=below, above=above), added + below + above
+    if left:
+        raise UserError(
+            f"no learning rate can be chosen for {', '.join(left)}: at each of "
+            f"{', '.join(f'{rate:g}' for rate in rates)} a tuning run diverged. Begin "
+            "tune.learning_rates lower, or exclude these conditions."
+        )
     _announce(found, observer)
     return _run_final(suite, found, cells, options, observer)
 
@@ -68,8 +75,36 @@ def _run_final(
     return run_cells(suite, final.cells, (*final.cells, *tuning), options, observer)
 
 
+def _refuse_undefined(
+    tune: TuneSettings,
+    labels: Sequence[str],
+    scores: Mapping[str, Sequence[tuple[float, bool]]],
+) -> None:
+    """Raise where a condition without a choice has not diverged: smaller rates would not help it."""
+    for label in labels:
+        runs = [
+            one
+            for name, seeds in scores.items()
+            if name.startswith(f"{label}_lr=")
+            for one in seeds
+        ]
+        if not any(diverged for _, diverged in runs):
+            raise UserError(
+                f"tune.metric: {tune.metric} is no finite number at any learning rate of {label}, so "
+                "that it can choose none. Name another metric."
+            )
+
+
+def _metric(plan: Plan) -> Metric:
+    found = declared(plan.suite.tune.metric or "", plan.metrics)
+    if found is None:  # planning has looked it up
+        raise ValueError(f"{plan.suite.tune.metric} is none of the metrics of the plan")
+    return found
+
+
 def choose(
     tune: TuneSettings,
+    metric: Metric,
     rates: Sequence[float],
     added: int,
     labels: Sequence[str],
@@ -77,35 +112,45 @@ def choose(
 ) -> StoredTuning:
     """The best rate of each condition, from the scores of its tuning runs.
 
+    A rate of which a run diverged, or has no number for a score, is never chosen. A condition without
+    any other is left out.
+
     scores:
         label of a condition at a rate (``tuning_label``) -> score of each seed, and whether that
         run diverged, in the order of the seeds.
     """
+    found = {
+        label: _chosen(metric, {rate: scores[tuning_label(label, rate)] for rate in rates})
+        for label in labels
+    }
     return StoredTuning(
-        metric=tune.metric,
+        metric=tune.metric or metric.name,
         rates=tuple(rates),
         seeds=tune.seeds,
         extensions=added,
         max_extensions=tune.max_extensions,
-        conditions={
-            label: _chosen(tune, {rate: scores[tuning_label(label, rate)] for rate in rates})
-            for label in labels
-        },
+        conditions={label: one for label, one in found.items() if one is not None},
     )
 
 
 def _chosen(
-    tune: TuneSettings, scores: Mapping[float, Sequence[tuple[float, bool]]]
-) -> TunedCondition:
-    lower = lower_is_better(tune.metric)
-    means = {rate: fmean(score for score, _ in seeds) for rate, seeds in scores.items()}
-    best = best_rate(means, lower_is_better=lower)
+    metric: Metric, scores: Mapping[float, Sequence[tuple[float, bool]]]
+) -> TunedCondition | None:
     diverged = {rate: sum(end for _, end in seeds) for rate, seeds in scores.items()}
+    means = {
+        rate: fmean(score for score, _ in seeds)
+        for rate, seeds in scores.items()
+        if not diverged[rate]
+    }
+    best = best_rate(means, metric)
+    if best is None:
+        return None
+    bound = means[best] * _TRAINS if metric.sign > 0 else means[best] / _TRAINS
 
     def trains(rate: float) -> bool:
-        bound = means[best] / _TRAINS if lower else means[best] * _TRAINS
-        reached = means[rate] <= bound if lower else means[rate] >= bound
-        return not diverged[rate] and reached
+        return (
+            rate in means and math.isfinite(means[rate]) and not metric.better(bound, means[rate])
+        )
 
     return TunedCondition(
         scores={f"{rate:g}": tuple(score for score, _ in seeds) for rate, seeds in scores.items()},
@@ -123,30 +168,30 @@ def edges(found: StoredTuning) -> tuple[bool, bool]:
 
 
 def _scores(
-    folder: Path, cells: Sequence[Cell], tune: TuneSettings
+    folder: Path, cells: Sequence[Cell], tune: TuneSettings, metric: Metric
 ) -> dict[str, list[tuple[float, bool]]]:
     found: dict[str, list[tuple[float, bool]]] = {}
     for cell in cells:
         if cell.spec is not None:
             found.setdefault(cell.label, []).append(
-                _score(RunDirectory(folder / cell.spec.id), tune.metric)
+                _score(RunDirectory(folder / cell.spec.id), tune.metric or "", metric)
             )
     return found
 
 
-def _score(directory: RunDirectory, metric: str) -> tuple[float, bool]:
-    """The final score of a run with a result, the worst where it diverged."""
+def _score(directory: RunDirectory, name: str, metric: Metric) -> tuple[float, bool]:
+    """The final score of a run with a result; the worst, or NaN without one, where it diverged."""
     if directory.status().status == "diverged":
-        return worst_score(metric), True
+        return math.nan if metric.worst is None else metric.worst, True
     final: dict[str, float] = {}
     for record in directory.records():
         final |= record.metrics if record.kind == "final" else {}
-    if metric not in final:
+    if name not in final:
         known = ", ".join(name for name in final if name.startswith("final/validation/"))
         raise UserError(
-            f"tune.metric: {directory.path} has recorded no {metric}; it has {known or 'none'}."
+            f"tune.metric: {directory.path} has recorded no {name}; it has {known or 'none'}."
         )
-    return final[metric], False
+    return final[name], False
 
 
 def _announce(found: StoredTuning, observer: Observer) -> None:

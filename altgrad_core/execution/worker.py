@@ -26,7 +26,7 @@ from altgrad_core._text import plain
 from altgrad_core.errors import UserError
 from altgrad_core.execution.assemble import assemble, build_trackers, prepare_task, resolve_device
 from altgrad_core.execution.environment import describe_environment
-from altgrad_core.execution.tracking import TrackerPanel, ask_trackers
+from altgrad_core.execution.tracking import TrackerPanel
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.tracker import RunInfo
 from altgrad_core.planning.spec import RunSpec
@@ -222,13 +222,9 @@ def _make_deterministic() -> None:
 
 
 def prepare(path: Path, device_name: str, cache: Path) -> int:
-    """Ask the trackers of the cell in ``path`` whether they can work, and load its data.
-
-    The last line that is printed is ``{"device", "name"}``.
-    """
+    """Prepare the data of the cell in ``path`` and print ``{"device", "name"}`` as the last line."""
     spec = load_spec(RunDirectory(path).spec)
     device = resolve_device(device_name)
-    ask_trackers(build_trackers(spec.trackers), _log)
     prepare_task(spec.task, cache, _log)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(json.dumps({"device": str(device), "name": name}), flush=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from altgrad_core._lazy import lazy_exports
 from altgrad_core.errors import UserError
+from altgrad_core.interfaces.metric import Metric
 from altgrad_core.interfaces.plugin import (
     Kind,
     Need,
@@ -65,6 +66,7 @@ __all__ = [
     "Format",
     "Job",
     "Kind",
+    "Metric",
     "Monitor",
     "Need",
     "NoSettings",

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import pluggy
 from pydantic import BaseModel, ConfigDict
 
+from altgrad_core.interfaces.metric import Metric
+
 PROJECT = "altgrad"
 """The pluggy project name, which is also the entry-point group."""
 
@@ -68,6 +70,9 @@ class Offer:
         tasks only: ``"module:attr"`` of a function ``(settings) -> dict[str, str]`` in a module
         that does not import torch. It identifies the data (a hash, a pinned revision) and any other
         input that the settings name by path.
+    metrics:
+        tasks only, and needed there: every number that ``Task.evaluate`` returns, as a
+        :class:`~altgrad_core.interfaces.metric.Metric`; exactly one is primary.
     label:
         the short form of the name in condition labels (``e5m2_manifold``); the name itself if empty.
         It may name settings in braces: ``e{exponent_bits}m{mantissa_bits}``.
@@ -84,6 +89,7 @@ class Offer:
     settings: type[BaseModel] = NoSettings
     needs: tuple[Need, ...] = ()
     fingerprint: str | None = None
+    metrics: tuple[Metric, ...] = ()
     label: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
     intervenes: bool = False

@@ -93,5 +93,5 @@ class Task(ABC):
         """Evaluate the model (already in eval mode, under ``no_grad``).
 
         With ``calibration`` (from the validation split) its values are used; without, they are tuned on
-        this split. Metric names are plain, e.g. ``f1_micro``; ``loss`` is among them.
+        this split. The metrics are those that the task's offer declares: all of them, no others.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -21,7 +21,9 @@ class Contrast(Settings):
     axis: str = Field("optimizer.type", description="dotted key of a matrix axis")
     baseline: str = Field(description="the value to compare with")
     treatment: str = Field(description="the value that is compared")
-    metric: str = Field("final/test/f1_micro_tuned", description="the metric that decides")
+    metric: str | None = Field(
+        None, description="the metric that decides; null: the task's primary one, on the test split"
+    )
     margin: PositiveFloat | None = Field(
         None,
         description="the smallest difference that would matter, declared before the runs; without "
@@ -81,6 +83,8 @@ class Suite:
     contrast: Contrast | None = None
     tune: TuneSettings = field(default_factory=TuneSettings)
     """How learning rates are chosen where ``training.learning_rate`` is ``auto``."""
+    written: Mapping[str, Document] = field(default_factory=dict, repr=False)
+    """The sections ``contrast`` and ``tune`` as they stand in the file, for errors."""
     notes: tuple[str, ...] = ()
     """What overrides changed beyond the setting that they name."""
 

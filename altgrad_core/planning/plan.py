@@ -6,16 +6,18 @@ first (:func:`plan_tuning`), and plans again with what they chose.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from altgrad_core.errors import UserError
+from altgrad_core.interfaces.metric import Metric, Split, shared
 from altgrad_core.planning.declaration import Suite
 from altgrad_core.planning.draft import lookup
 from altgrad_core.planning.identity import canonical, identity, run_id
 from altgrad_core.planning.known import refuse_unknown_key
 from altgrad_core.planning.labels import axis_label, design_axes, labels
+from altgrad_core.planning.metrics import named
 from altgrad_core.planning.resolve import Resolved, resolve
 from altgrad_core.planning.sections import as_sections, short_format
 from altgrad_core.planning.spec import RunSpec
@@ -59,6 +61,11 @@ class Plan:
         return list(dict.fromkeys(cell.label for cell in self.cells if cell.waits))
 
     @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What the tasks of the suite measure."""
+        return metrics_of(self.cells)
+
+    @property
     def specs(self) -> list[RunSpec]:
         """The runs."""
         return [cell.spec for cell in self.cells if cell.spec is not None]
@@ -72,6 +79,7 @@ class Plan:
             "source": self.suite.source,
             "seeds": list(self.suite.seeds),
             "contrast": contrast.model_dump(mode="json") if contrast else None,
+            "metrics": [asdict(metric) for metric in self.metrics],
             "tune": self.suite.tune.model_dump(mode="json") if self.tuned else None,
             "notes": list(self.notes),
             "cells": [
@@ -126,11 +134,39 @@ class _Planner:
             if index not in self.matched
         ]
         cells = tuple(self.cells(conditions))
+        suite = self.with_metrics(conditions)
         if not any(cell.spec or cell.waits for cell in cells):
             raise UserError(_nothing(self.suite, cells))
         for condition in conditions:
             self.notes += condition.resolved.notes
-        return Plan(self.suite, cells, tuple(dict.fromkeys((*self.suite.notes, *self.notes))))
+        return Plan(suite, cells, tuple(dict.fromkeys((*self.suite.notes, *self.notes))))
+
+    def with_metrics(self, conditions: list[_Condition]) -> Suite:
+        """The suite with the full names of the metrics that decide; ``UserError`` for unknown ones."""
+        specs = [condition.resolved.spec for condition in conditions]
+        if not specs:
+            return self.suite
+        metrics = shared({spec.task.name: spec.metrics for spec in specs})
+        contrast, tune = self.suite.contrast, self.suite.tune
+        if contrast is not None:
+            name = self.metric("contrast", contrast.metric, metrics, "test")
+            contrast = contrast.model_copy(update={"metric": name})
+        if tune.metric is not None or any(condition.tuned for condition in conditions):
+            name = self.metric("tune", tune.metric, metrics, "validation")
+            tune = tune.model_copy(update={"metric": name})
+        return replace(self.suite, contrast=contrast, tune=tune)
+
+    def metric(
+        self, section: str, given: str | None, metrics: tuple[Metric, ...], split: Split
+    ) -> str:
+        try:
+            return named(given, metrics, split)
+        except UserError as error:
+            where = self.suite.written.get(section)
+            message = f"{section}.metric: {error}"
+            if where is None:
+                raise UserError(f"{self.suite.source}: {message}") from error
+            raise where.error(message, ("metric",)) from error
 
     def tuning(self, rates: Sequence[float]) -> Iterator[Cell]:
         """The tuning runs: every tuned condition at every rate with every tuning seed."""
@@ -262,6 +298,12 @@ def plan_tuning(
 ) -> tuple[Cell, ...]:
     """The tuning runs of the conditions whose learning rate is ``auto``. Raises as above."""
     return tuple(_Planner(suite, catalog or installed()).tuning(rates))
+
+
+def metrics_of(cells: Iterable[Cell]) -> tuple[Metric, ...]:
+    """What all the tasks of these cells measure."""
+    specs = [spec for cell in cells if (spec := cell.spec or cell.template) is not None]
+    return shared({spec.task.name: spec.metrics for spec in specs}) if specs else ()
 
 
 def tuning_label(label: str, rate: float) -> str:

@@ -55,6 +55,7 @@ def read_suite(parts: Mapping[str, Document], source: str) -> Suite:
         include=tuple(_included(item) for item in _list(parts.get("include"), "include")),
         exclude=tuple(_excluded(item) for item in _list(parts.get("exclude"), "exclude")),
         tune=_tune(parts.get("tune"), seeds),
+        written={key: parts[key] for key in ("contrast", "tune") if key in parts},
     )
 
 

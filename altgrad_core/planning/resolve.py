@@ -81,6 +81,7 @@ class _Resolver:
             training=training,
             monitors=monitors,
             trackers=self.trackers(),
+            metrics=self.catalog.get("task", task.name).offer.metrics,
             distributions=dict(sorted(distributions.items())),
         )
         missing = tuple(dict.fromkeys(needs))

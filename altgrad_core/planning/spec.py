@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from altgrad_core.interfaces.layout import LAYOUT as LAYOUT
+from altgrad_core.interfaces.metric import Metric
 from altgrad_core.interfaces.plugin import Settings
 from altgrad_core.quantization.settings import QuantizationSettings
 from altgrad_core.training.settings import TrainingSettings
@@ -49,4 +50,7 @@ class RunSpec(Settings):
     )
     fingerprint: dict[str, str] = Field(
         default_factory=dict, description="identity of the data and other inputs"
+    )
+    metrics: tuple[Metric, ...] = Field(
+        (), description="what the task measures, so that results can be read without its plugin"
     )

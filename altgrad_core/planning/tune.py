@@ -7,11 +7,13 @@ side, for every condition alike, so that all have the same budget. Free of torch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
+from altgrad_core.interfaces.metric import Metric
 from altgrad_core.interfaces.plugin import Settings
 
 AUTO = "auto"
@@ -27,8 +29,9 @@ class TuneSettings(Settings):
     seeds: tuple[NonNegativeInt, ...] = Field(
         (1000, 1001), min_length=1, description="seeds of the tuning runs, other than the suite's"
     )
-    metric: str = Field(
-        "final/validation/f1_micro_tuned", description="what decides: a final metric of validation"
+    metric: str | None = Field(
+        None,
+        description="what decides: a final metric of validation; null: the task's primary one",
     )
     max_extensions: NonNegativeInt = Field(
         4, description="rates that may be added, on both sides together"
@@ -53,8 +56,8 @@ class TuneSettings(Settings):
 
     @field_validator("metric")
     @classmethod
-    def _on_validation(cls, metric: str) -> str:
-        if not metric.startswith("final/validation/"):
+    def _on_validation(cls, metric: str | None) -> str | None:
+        if metric is not None and "/" in metric and not metric.startswith("final/validation/"):
             raise ValueError(
                 "learning rates are chosen on validation data: name a metric that begins with "
                 "final/validation/, since the test split must not decide"
@@ -71,12 +74,7 @@ def extended(rates: Sequence[float], *, below: bool, above: bool) -> tuple[float
     return (*lower, *rates, *upper)
 
 
-def best_rate(means: Mapping[float, float], *, lower_is_better: bool = False) -> float:
-    """The rate with the best mean; the smallest of equals. NaN is worse than any number."""
-    sign = -1.0 if lower_is_better else 1.0
-
-    def key(rate: float) -> tuple[float, float]:
-        mean = means[rate]
-        return (sign * mean if mean == mean else -float("inf"), -rate)
-
-    return max(means, key=key)
+def best_rate(means: Mapping[float, float], metric: Metric) -> float | None:
+    """The rate with the best mean, the smallest of equals; None where no mean is a finite number."""
+    known = {rate: mean for rate, mean in means.items() if math.isfinite(mean)}
+    return max(known, key=lambda rate: (metric.sign * known[rate], -rate), default=None)

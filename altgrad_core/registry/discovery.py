@@ -15,6 +15,7 @@ from typing import Any
 import pluggy
 from pydantic import BaseModel
 
+from altgrad_core.interfaces.metric import Metric, fault
 from altgrad_core.interfaces.plugin import PROJECT, Kind, Need, Offer
 from altgrad_core.registry import hookspecs
 from altgrad_core.registry.problems import unknown
@@ -160,12 +161,22 @@ def _fault(item: Any, kind: Kind) -> str:
         return f"{said} target or fingerprint is not of the form 'module:attribute'"
     if item.fingerprint is not None and kind != "task":
         return f"{said} fingerprint has no meaning: only tasks have one"
+    if kind != "task" and item.metrics:
+        return f"{said} metrics have no meaning: only tasks have some"
     settings: Any = item.settings
     if not (isinstance(settings, type) and issubclass(settings, BaseModel)):
         return f"{said} settings are not a pydantic model class"
     if not all(isinstance(need, Need) for need in item.needs):
         return f"{said} needs are not of the class Need"
+    if kind == "task" and (wrong := _metrics_fault(item.metrics)):
+        return f"the offer {item.name!r}: {wrong}"
     return _label_fault(item, said)
+
+
+def _metrics_fault(metrics: Any) -> str:
+    if not isinstance(metrics, tuple) or not all(isinstance(one, Metric) for one in metrics):
+        return "its metrics are not a tuple of the class Metric"
+    return fault(metrics)
 
 
 def _label_fault(item: Offer, said: str) -> str:

@@ -30,6 +30,7 @@ import pandas as pd
 
 from altgrad_core._files import atomic_file
 from altgrad_core.errors import UserError
+from altgrad_core.results.scores import with_declarations
 from altgrad_core.results.sources import Results, read_sources
 from altgrad_core.results.stored import (
     History,
@@ -73,6 +74,7 @@ def load_curves(path: Results, names: Sequence[str]) -> pd.DataFrame:
 
 def results_table(suites: Iterable[StoredSuite]) -> pd.DataFrame:
     """The table of :func:`load_results` for suites that were read already."""
+    suites = tuple(suites)
     rows = [row for suite in suites for row in _suite_rows(suite)]
     found = {name: None for row in rows for name in row}
     axes = [name for name in found if is_axis(name)]
@@ -81,7 +83,8 @@ def results_table(suites: Iterable[StoredSuite]) -> pd.DataFrame:
     for name in axes:
         table[name] = _one_type(table[name].tolist())
     floats = dict.fromkeys(("learning_rate", "seconds", *metrics), "float64")
-    return table.astype(_TYPES | floats)  # an empty table has them too
+    table = table.astype(_TYPES | floats)  # an empty table has them too
+    return with_declarations(table, {suite.name: suite.declared for suite in suites})
 
 
 def curves_table(suites: Iterable[StoredSuite], names: Sequence[str]) -> pd.DataFrame:

@@ -1,19 +1,38 @@
-"""What is known of final metrics by their names: which way is better, and what is worst."""
+"""The declarations of a results table's metrics, which travel with it: worst values, directions.
+
+:func:`~altgrad_core.results.collect.results_table` puts them into ``table.attrs``, suite by suite, as
+plain data (so that they survive a parquet file); pandas hands them on to every selection of rows.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from altgrad_core.interfaces.metric import Metric, declared
+
+_KEY = "metrics"
 
 
-def worst_score(metric: str) -> float:
-    """The worst value of a final metric; NaN for those without one, such as a loss."""
-    name = metric.rpartition("/")[2]
-    if name == "hamming_loss":
-        return 1.0
-    bounded = ("f1_", "precision_", "recall_", "subset_accuracy", "roc_auc", "pr_auc")
-    return 0.0 if name.startswith(bounded) else math.nan
+def with_declarations(table: pd.DataFrame, suites: Mapping[str, Iterable[Metric]]) -> pd.DataFrame:
+    """The table, knowing what the tasks of each suite (by its name) measure."""
+    found = {name: [asdict(metric) for metric in metrics] for name, metrics in suites.items()}
+    table.attrs[_KEY] = found
+    return table
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether a smaller value of a final metric is the better one, as with every loss."""
-    return metric.endswith("loss")
+def declaration(runs: pd.DataFrame, column: str) -> Metric | None:
+    """What is declared of a column of these runs, which are of one suite; None where nothing is."""
+    names = list(runs["suite"].unique()) if "suite" in runs else []
+    known: dict[str, list[dict[str, Any]]] = runs.attrs.get(_KEY, {})
+    metrics = [Metric(**one) for name in names for one in known.get(name, ())]
+    return declared(column, metrics)
+
+
+def worst_score(metric: Metric | None) -> float:
+    """What a diverged run counts as; NaN where there is no worst value."""
+    return math.nan if metric is None or metric.worst is None else metric.worst

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from altgrad_core.errors import UserError
+from altgrad_core.interfaces.metric import primary_column
 from altgrad_core.results.collect import OPTIMIZER_AXIS, axis_text
 from altgrad_core.results.merge import plan_of_runs
 from altgrad_core.results.stored import Contrast, StoredSuite
@@ -18,7 +19,12 @@ def usual_contrast(suite: StoredSuite) -> Contrast | None:
     values = _values(suite, OPTIMIZER_AXIS)
     if len(values) != 2:
         return None
-    return Contrast(axis=OPTIMIZER_AXIS, baseline=values[0], treatment=values[1])
+    return Contrast(
+        axis=OPTIMIZER_AXIS,
+        baseline=values[0],
+        treatment=values[1],
+        metric=primary_column(suite.metrics),
+    )
 
 
 def with_contrast(suite: StoredSuite, stated: str) -> StoredSuite:
@@ -45,7 +51,9 @@ def with_contrast(suite: StoredSuite, stated: str) -> StoredSuite:
             raise UserError(f"No result has {axis}={side}; there are {', '.join(values)}.")
     plan = suite.plan or plan_of_runs(suite)
     old = plan.contrast.model_dump() if plan.contrast is not None else {}
-    contrast = Contrast(**{**old, "axis": axis, "baseline": sides[0], "treatment": sides[1]})
+    sides_and_axis = {"axis": axis, "baseline": sides[0], "treatment": sides[1]}
+    metric = old.get("metric") or primary_column(suite.metrics)
+    contrast = Contrast(**{**old, **sides_and_axis, "metric": metric})
     return replace(suite, plan=plan.model_copy(update={"contrast": contrast}))
 
 

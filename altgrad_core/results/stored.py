@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.layout import LAYOUT
+from altgrad_core.interfaces.metric import Metric, shared
 from altgrad_core.results.records import DirectoryRecord, RunRecord, damaged, read_object
 from altgrad_core.results.records import History as History
 from altgrad_core.results.records import StoredEvent as StoredEvent
@@ -29,7 +30,7 @@ _ModelT = TypeVar("_ModelT", bound=BaseModel)
 class _Stored(BaseModel):
     """Base of what is read back: keys that a reader does not need are passed over."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, ser_json_inf_nan="strings")
 
 
 class Contrast(_Stored):
@@ -38,7 +39,7 @@ class Contrast(_Stored):
     axis: str
     baseline: str
     treatment: str
-    metric: str = "final/test/f1_micro_tuned"
+    metric: str
 
 
 class PlannedCell(_Stored):
@@ -59,7 +60,8 @@ class TunedCondition(_Stored):
     """How the learning rate of one condition was chosen.
 
     scores:
-        learning rate (as text) -> the metric of each tuning seed; a diverged run has the worst.
+        learning rate (as text) -> the metric of each tuning seed; a diverged run has the worst, or
+        NaN where the metric has no worst value.
     diverged:
         learning rate (as text) -> how many of its tuning runs diverged.
     chosen:
@@ -98,6 +100,7 @@ class StoredPlan(_Stored):
     """Contents of ``plan.json``: what the suite set out to do.
 
     ``margin`` is the smallest difference of the contrast's metric that would matter, as declared.
+    ``metrics`` are what the suite's tasks declare; empty in the plans of versions before that.
     """
 
     suite: str
@@ -106,6 +109,7 @@ class StoredPlan(_Stored):
     contrast: Contrast | None = None
     cells: tuple[PlannedCell, ...] = ()
     margin: float | None = None
+    metrics: tuple[Metric, ...] = ()
 
 
 class _Choice(_Stored):
@@ -139,6 +143,7 @@ class StoredSpec(_Stored):
     training: _Training
     distributions: dict[str, str] = Field(default_factory=dict)
     fingerprint: dict[str, str] = Field(default_factory=dict)
+    metrics: tuple[Metric, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -200,6 +205,29 @@ class StoredSuite:
     def files(self) -> Path:
         """The folder that holds the files."""
         return self.copy or self.path
+
+    @property
+    def declared(self) -> tuple[Metric, ...]:
+        """What the suite's tasks measure, by the plan, else by the runs; empty in older results."""
+        if self.plan is not None and self.plan.metrics:
+            return self.plan.metrics
+        found = {run.spec.task.name: run.spec.metrics for run in self.runs if run.spec.metrics}
+        return shared(found) if found else ()
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """As :attr:`declared`.
+
+        Raises ``UserError`` where nothing is: those results are of a version whose tasks did not
+        declare their metrics, and which way is better is not guessed.
+        """
+        if self.declared:
+            return self.declared
+        raise UserError(
+            f"{self.path} does not say what its task measures, and which way is better: it was "
+            "written by an older version of altgrad-bench. Run the suite again with this one: what "
+            "has a result is not trained again unless a version that enters its id has changed."
+        )
 
     @property
     def name(self) -> str:

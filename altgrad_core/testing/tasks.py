@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, get_args
@@ -13,13 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from altgrad_core.interfaces.metric import Metric, fault
 from altgrad_core.interfaces.task import Batch, Evaluation, Split, Task
 
 _CPU = torch.device("cpu")
 _SEED = 1234
 
 
-def check_task(make_task: Callable[[], Task], folder: Path, batch_size: int = 4) -> None:
+def check_task(
+    make_task: Callable[[], Task],
+    folder: Path,
+    batch_size: int = 4,
+    *,
+    metrics: Sequence[Metric],
+) -> None:
     """Check that a task keeps the contract of :class:`Task`, on the CPU.
 
     make_task:
@@ -28,17 +35,22 @@ def check_task(make_task: Callable[[], Task], folder: Path, batch_size: int = 4)
         an empty folder to work in. The data are prepared in two cache folders within it.
     batch_size:
         examples per training batch.
+    metrics:
+        what the task's offer declares.
 
     Raises ``AssertionError`` with a sentence that says what is wrong: preparing is not deterministic,
     batches depend on more than their arguments, the model is not made from torch's generator alone,
-    the loss does not reach the parameters, or an evaluation depends on how it is batched.
+    the loss does not reach the parameters, an evaluation depends on how it is batched, or it returns
+    other metrics than the declared ones, or values beyond their worst.
     """
+    wrong = fault(tuple(metrics))
+    assert not wrong, f"the declaration of the task: {wrong}"
     task = _prepared(make_task, folder / "first")
     _facts(task, _prepared(make_task, folder / "second"), _prepared(make_task, folder / "first"))
     _batches(task, _prepared(make_task, folder / "second"), batch_size)
     _model(task)
     _loss(task, batch_size)
-    _evaluation(task)
+    _evaluation(task, metrics)
 
 
 def _prepared(make_task: Callable[[], Task], cache: Path) -> Task:
@@ -135,12 +147,13 @@ def _moves(gradient: Tensor | None) -> bool:
     return gradient is not None and bool(gradient.any())
 
 
-def _evaluation(task: Task) -> None:
+def _evaluation(task: Task, metrics: Sequence[Metric]) -> None:
     model = _seeded_model(task).eval()
     for split in get_args(Split):
         one, again = _evaluate(task, model, split, 3), _evaluate(task, model, split, 3)
         _agree(one, again, 0.0, f"two evaluations of {split}")
         _agree(one, _evaluate(task, model, split, 8), 1e-4, f"{split} in other batches")
+        _declared(one, metrics, split)
         _predictions(one, split)
     tuned = _evaluate(task, model, "validation", 8).calibration
     applied = _evaluate(task, model, "test", 8, tuned)
@@ -159,15 +172,17 @@ def _evaluate(
 
 
 def _agree(one: Evaluation, two: Evaluation, tolerance: float, what: str) -> None:
-    assert "loss" in one.metrics, f"an evaluation must have the metric 'loss', not {[*one.metrics]}"
     assert one.metrics.keys() == two.metrics.keys(), f"{what}: the metrics' names differ"
     for name, value in {**one.metrics, **one.calibration}.items():
         kind: object = value
         assert isinstance(kind, float), f"metric {name!r} must be a float, not {kind!r}"
         assert "/" not in name, f"metric {name!r}: the caller puts the family before the name"
-    loss, other = one.metrics["loss"], two.metrics["loss"]
-    close = math.isclose(loss, other, rel_tol=tolerance, abs_tol=0.0)
-    assert close, f"{what}: the loss is {loss} and {other}"
+    for name, value in one.metrics.items():
+        other = two.metrics[name]
+        same = math.isclose(value, other, rel_tol=tolerance, abs_tol=tolerance) or (
+            math.isnan(value) and math.isnan(other)
+        )
+        assert same, f"{what}: the metric {name!r} is {value} and {other}"
     assert one.predictions.keys() == two.predictions.keys(), f"{what}: the predictions differ"
     for name, array in one.predictions.items():
         exact = tolerance == 0.0 or not np.issubdtype(array.dtype, np.floating)
@@ -177,6 +192,26 @@ def _agree(one: Evaluation, two: Evaluation, tolerance: float, what: str) -> Non
         else:
             near = np.allclose(array, two.predictions[name], rtol=slack, atol=slack, equal_nan=True)
             assert near, f"{what}: predictions {name!r} differ"
+
+
+def _declared(evaluation: Evaluation, metrics: Sequence[Metric], split: str) -> None:
+    names = [metric.name for metric in metrics]
+    for name in evaluation.metrics:
+        assert name in names, f"{split}: the metric {name!r} is not declared; there are {names}"
+    for metric in metrics:
+        assert metric.name in evaluation.metrics, (
+            f"{split}: evaluate() does not return the declared metric {metric.name!r}"
+        )
+        value = evaluation.metrics[metric.name]
+        assert math.isfinite(value), (
+            f"{split}: the metric {metric.name!r} of a fresh model is {value}"
+        )
+        assert metric.possible(value), (
+            f"{split}: the metric {metric.name!r} is {value}, beyond the worst value that is "
+            f"declared, {metric.worst}"
+        )
+    for name in evaluation.calibration:
+        assert name not in names, f"{split}: {name!r} is both a metric and a calibration"
 
 
 def _predictions(evaluation: Evaluation, split: str) -> None:

@@ -297,4 +297,6 @@ class Trainer:
 
 
 def _named(prefix: str, evaluation: Evaluation) -> dict[str, float]:
-    return {f"{prefix}/{name}": value for name, value in evaluation.metrics.items()}
+    """Metrics, and what was tuned on the split: both are needed to recompute the former."""
+    numbers = {**evaluation.calibration, **evaluation.metrics}
+    return {f"{prefix}/{name}": value for name, value in numbers.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from altgrad_core.interfaces.plugin import Need, Offer, hookimpl
+from altgrad_plugins.tasks.declared import METRICS
 from altgrad_plugins.tasks.settings import EurlexSettings, LicenseRulesSettings
 
 _PACKAGE = "altgrad_plugins.tasks"
@@ -18,6 +19,7 @@ def altgrad_tasks() -> list[Offer]:
             target=f"{_PACKAGE}.classification:eurlex",
             settings=EurlexSettings,
             fingerprint=f"{_PACKAGE}.eurlex:fingerprint",
+            metrics=METRICS,
             details={
                 "files": "{train,validation,test}.{jsonl,jsonl.gz,parquet}",
                 "fields": "celex_id, title, text, eurovoc_concepts",
@@ -30,6 +32,7 @@ def altgrad_tasks() -> list[Offer]:
             settings=LicenseRulesSettings,
             needs=(Need("module", "licensedcode", "pip install 'altgrad-bench[demo]'"),),
             fingerprint=f"{_PACKAGE}.license_rules:fingerprint",
+            metrics=METRICS,
             details={"licence": "CC-BY-4.0, nexB Inc. and others", "documents": "about 13,400"},
         ),
     ]

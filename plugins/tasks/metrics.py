@@ -44,7 +44,6 @@ def all_scores(probabilities: Floats, targets: Targets, threshold: float) -> dic
         **at_half,
         **{f"{name}_tuned": value for name, value in tuned.items()},
         **ranking,
-        "threshold": threshold,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ from altgrad_core.analysis.comparison import Comparison, compare
 from altgrad_core.analysis.contrast import Delta, Pair
 from altgrad_core.analysis.findings import Findings, find
 from altgrad_core.analysis.groups import Group
+from altgrad_core.interfaces.metric import Metric
 from altgrad_core.results.stored import read_suite
 
 FORMATS = ("bf16", "e5m2", "e3m4", "e7m0")
@@ -154,7 +156,8 @@ def test_diverged_runs_are_the_worst_score(
 
 def test_a_loss_is_turned_round_for_the_tests_and_back_for_the_interval() -> None:
     falls = [-0.1, -0.12, -0.09, -0.11]
-    (one,) = compare([delta("e5m2", falls, "final/test/loss")])
+    loss = Metric("loss", "Loss", "lower")
+    (one,) = compare([replace(delta("e5m2", falls, "final/test/loss"), declared=loss)])
     low, high = stats.ttest_1samp(falls, 0).confidence_interval(0.95)
     assert one.assessment.verdict == "benefit"
     assert one.summary.mean > 0

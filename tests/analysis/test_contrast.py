@@ -18,7 +18,12 @@ from altgrad_core.results.collect import load_results
 from altgrad_core.results.stored import Contrast
 
 METRIC = "final/test/f1_micro_tuned"
-CONTRAST = Contrast(axis="optimizer.type", baseline="adamw", treatment="manifold_adamw")
+CONTRAST = Contrast(
+    axis="optimizer.type",
+    baseline="adamw",
+    treatment="manifold_adamw",
+    metric="final/test/f1_micro_tuned",
+)
 SCORES = {
     ("bf16", "adamw"): (0.70, 0.80),
     ("bf16", "manifold_adamw"): (0.70, 0.78),

@@ -14,7 +14,12 @@ from altgrad_core.analysis.groups import axes_of, design, groups, settings_of, s
 from altgrad_core.results.collect import load_curves, load_results
 from altgrad_core.results.stored import Contrast
 
-CONTRAST = Contrast(axis="optimizer.type", baseline="adamw", treatment="manifold_adamw")
+CONTRAST = Contrast(
+    axis="optimizer.type",
+    baseline="adamw",
+    treatment="manifold_adamw",
+    metric="final/test/f1_micro_tuned",
+)
 ADAMW = {"type": "adamw"}
 SITES = [ADAMW, *({"type": "manifold_adamw", "site": site} for site in ("pre", "both"))]
 RESIDENCY = [
@@ -120,7 +125,12 @@ def test_an_axis_of_the_treatment_alone_is_its_own(
 def test_variants_of_the_baseline_are_compared_too(
     planted: ModuleType, fabricated: ModuleType, tmp_path: Path
 ) -> None:
-    turned = Contrast(axis="optimizer.type", baseline="manifold_adamw", treatment="adamw")
+    turned = Contrast(
+        axis="optimizer.type",
+        baseline="manifold_adamw",
+        treatment="adamw",
+        metric="final/test/f1_micro_tuned",
+    )
     write(planted, fabricated, tmp_path, sides=SITES, formats=["e5m2"])
     names = [g.label for g in groups(load_results(tmp_path), turned)]
     assert names == ["e5m2, against site pre", "e5m2, against site both"]

@@ -27,7 +27,12 @@ from altgrad_core.analysis.svg import Pen, attribute, series_in, standalone, tex
 from altgrad_core.results.collect import load_curves, load_results
 from altgrad_core.results.stored import Contrast
 
-CONTRAST = Contrast(axis="optimizer.type", baseline="adamw", treatment="manifold_adamw")
+CONTRAST = Contrast(
+    axis="optimizer.type",
+    baseline="adamw",
+    treatment="manifold_adamw",
+    metric="final/test/f1_micro_tuned",
+)
 LOSS = "train/all/loss"
 SVG = "{http://www.w3.org/2000/svg}"
 

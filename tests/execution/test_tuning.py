@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,22 +13,29 @@ from altgrad_core.execution.options import RunOptions
 from altgrad_core.execution.runner import SuiteResult, run_suite
 from altgrad_core.execution.tuning import choose, edges
 from altgrad_core.interfaces.executor import Job
+from altgrad_core.interfaces.metric import Metric
 from altgrad_core.planning.plan import plan_suite
 from altgrad_core.planning.suite import load_suite
 from altgrad_core.planning.tune import TuneSettings
 from altgrad_core.results.collect import load_results
 from altgrad_core.results.run_directory import Status
-from altgrad_core.results.stored import read_suite
+from altgrad_core.results.stored import StoredTuning, read_suite
 
 RATES = (1e-4, 1e-3, 1e-2)
+ACCURACY = Metric("accuracy", "Accuracy", "higher", 0.0, primary=True)
+PERPLEXITY = Metric("perplexity", "Perplexity", "lower", primary=True)
 Curve = Mapping[float, list[tuple[float, bool]]]
 
 
 def chosen(curve: Curve, **settings: object):  # type: ignore[no-untyped-def]
+    found = protocol(curve, ACCURACY, **settings)
+    return found.conditions["a"], edges(found)
+
+
+def protocol(curve: Curve, metric: Metric, **settings: object) -> StoredTuning:
     tune = TuneSettings.model_validate({"learning_rates": RATES, **settings})
     scores = {f"a_lr={rate:g}": seeds for rate, seeds in curve.items()}
-    found = choose(tune, tuple(curve), 0, ["a"], scores)
-    return found.conditions["a"], edges(found)
+    return choose(tune, metric, tuple(curve), 0, ["a"], scores)
 
 
 def test_an_inner_peak_is_chosen_and_not_censored() -> None:
@@ -61,6 +69,28 @@ def test_divergence_counts_as_worst_and_ends_stability() -> None:
 def test_a_rate_that_no_longer_trains_is_not_stable_either() -> None:
     condition, _ = chosen({1e-4: [(0.4, False)], 1e-3: [(0.5, False)], 1e-2: [(0.24, False)]})
     assert condition.largest_stable == 1e-3
+
+
+def test_a_rate_that_diverged_is_never_chosen_however_good_its_other_seeds_are() -> None:
+    curve = {1e-4: [(0.4, False)] * 2, 1e-3: [(0.3, False)] * 2, 1e-2: [(0.9, False), (0.0, True)]}
+    assert protocol(curve, ACCURACY).conditions["a"].chosen == 1e-4
+    unbounded = {1e-4: [(40.0, False)], 1e-3: [(30.0, False)], 1e-2: [(math.nan, True)]}
+    assert protocol(unbounded, PERPLEXITY).conditions["a"].chosen == 1e-3
+
+
+def test_where_every_rate_diverged_or_none_has_a_number_nothing_is_chosen() -> None:
+    diverged = {rate: [(0.0, True), (0.9, False)] for rate in RATES}
+    assert protocol(diverged, ACCURACY).conditions == {}
+    undefined = {rate: [(math.nan, False)] for rate in RATES}
+    assert protocol(undefined, PERPLEXITY).conditions == {}
+
+
+def test_a_diverged_run_without_a_worst_value_is_kept_as_nan() -> None:
+    curve = {1e-4: [(40.0, False)], 1e-3: [(30.0, False)], 1e-2: [(math.nan, True)]}
+    text = protocol(curve, PERPLEXITY).model_dump_json()
+    json.loads(text, parse_constant=pytest.fail)
+    (score,) = StoredTuning.model_validate_json(text).conditions["a"].scores["0.01"]
+    assert math.isnan(score)
 
 
 class Log:

@@ -12,12 +12,17 @@ from typing import Literal
 import pytest
 from pydantic import Field, PositiveInt
 
+from altgrad_core.interfaces.metric import Metric
 from altgrad_core.interfaces.plugin import Need, NoSettings, Offer, Settings, hookimpl
 from altgrad_core.planning.plan import Plan, plan_suite
 from altgrad_core.planning.suite import Suite, parse_suite
 from altgrad_core.registry.catalog import Catalog
 
 ABSENT = Need("module", "a_module_that_nobody_has", "pip install it")
+METRICS = (
+    Metric("accuracy", "Accuracy", "higher", 0.0, primary=True, curve=True),
+    Metric("loss", "Loss", "lower"),
+)
 NOWHERE = "altgrad_stub_plugins:nothing"
 
 
@@ -83,8 +88,8 @@ class StubPlugins:
     def altgrad_tasks(self) -> list[Offer]:
         fingerprint = "altgrad_stub_plugins:fingerprint"
         return [
-            _offer("texts", Texts, fingerprint=fingerprint),
-            _offer("needy", Texts, fingerprint=fingerprint, needs=(ABSENT,)),
+            _offer("texts", Texts, fingerprint=fingerprint, metrics=METRICS),
+            _offer("needy", Texts, fingerprint=fingerprint, needs=(ABSENT,), metrics=METRICS),
         ]
 
     @hookimpl

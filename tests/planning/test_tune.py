@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from altgrad_core.errors import UserError
+from altgrad_core.interfaces.metric import Metric
 from altgrad_core.planning.export import export_plan
 from altgrad_core.planning.plan import plan_suite, plan_tuning
 from altgrad_core.planning.present import totals
@@ -115,6 +116,9 @@ def test_the_grid_grows_in_its_own_steps() -> None:
 
 
 def test_the_best_of_equals_is_the_smallest_and_nan_never_wins() -> None:
-    assert best_rate({1e-3: 0.5, 1e-2: 0.5, 0.1: 0.4}) == 1e-3
-    assert best_rate({1e-3: float("nan"), 1e-2: 0.1}) == 1e-2
-    assert best_rate({1e-3: 2.0, 1e-2: 1.0}, lower_is_better=True) == 1e-2
+    higher, lower = Metric("a", "A", "higher", 0.0), Metric("b", "B", "lower")
+    assert best_rate({1e-3: 0.5, 1e-2: 0.5, 0.1: 0.4}, higher) == 1e-3
+    assert best_rate({1e-3: float("nan"), 1e-2: 0.1}, higher) == 1e-2
+    assert best_rate({1e-3: 2.0, 1e-2: 1.0, 0.1: float("nan")}, lower) == 1e-2
+    assert best_rate({1e-3: 1.0, 1e-2: float("-inf")}, lower) == 1e-3
+    assert best_rate({1e-3: float("nan")}, lower) is None

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from altgrad_core.errors import UserError
+from altgrad_core.interfaces.metric import Metric
 from altgrad_core.interfaces.plugin import Need, Offer, Settings, hookimpl
 from altgrad_core.registry import needs
 from altgrad_core.registry.build import load_format
 from altgrad_core.registry.catalog import Catalog
 from altgrad_core.registry.needs import missing_needs, no_cuda
+
+METRICS = (Metric("accuracy", "Accuracy", "higher", 0.0, primary=True),)
 
 
 class Bits(Settings):
@@ -44,9 +47,14 @@ class Plugin:
     def altgrad_tasks(self) -> list[Offer]:
         return [
             Offer(
-                "texts", "x", "catalog_target:build", Bits, fingerprint="catalog_target:fingerprint"
+                "texts",
+                "x",
+                "catalog_target:build",
+                Bits,
+                fingerprint="catalog_target:fingerprint",
+                metrics=METRICS,
             ),
-            Offer("nameless", "x", "catalog_target:build", Bits),
+            Offer("nameless", "x", "catalog_target:build", Bits, metrics=METRICS),
         ]
 
 

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from altgrad_core.errors import UserError
+from altgrad_core.interfaces.metric import Metric
 from altgrad_core.interfaces.plugin import Need, Offer, hookimpl
 from altgrad_core.registry.catalog import Catalog
 
 Install = Callable[..., None]
 
+LOSS = Metric("loss", "Loss", "lower", primary=True)
 GOOD = """
 from altgrad_core.interfaces import Offer, hookimpl
 
@@ -120,7 +122,7 @@ def test_one_name_in_two_kinds_is_no_clash() -> None:
 
         @hookimpl
         def altgrad_tasks(self) -> list[Offer]:
-            return [Offer("x", "a task", "a:b")]
+            return [Offer("x", "a task", "a:b", metrics=(LOSS,))]
 
     assert Catalog.from_modules(Both()).clashes() == []
 
@@ -141,6 +143,7 @@ def test_one_module_behind_two_entry_points_is_read_once(install: Install) -> No
         (Offer("", "x", "a:b"), "name is not of lower-case letters"),
         (Offer("x", "x", "a.b"), "not of the form 'module:attribute'"),
         (Offer("x", "x", "a:b", fingerprint="a:b"), "only tasks have one"),
+        (Offer("x", "x", "a:b", metrics=(LOSS,)), "only tasks have some"),
         (Offer("x", "x", "a:b", settings=dict), "not a pydantic model class"),  # type: ignore[arg-type]
         (Offer("x", "x", "a:b", needs=("torch",)), "not of the class Need"),  # type: ignore[arg-type]
         (Offer("x", "x", "a:b", label="{bits}"), "label names 'bits', which is no setting"),

@@ -9,6 +9,7 @@ from typing import get_args
 
 import pytest
 
+from altgrad_core.interfaces.metric import Metric
 from altgrad_core.interfaces.plugin import Kind, Offer, hookimpl
 from altgrad_core.registry import hookspecs
 from altgrad_core.registry.catalog import Catalog
@@ -40,7 +41,8 @@ def test_each_hook_is_documented(name: str) -> None:
 @pytest.mark.parametrize(("kind", "hook"), sorted(hookspecs.HOOKS.items()))
 def test_each_hook_is_read(kind: Kind, hook: str) -> None:
     def offers() -> list[Offer]:
-        return [Offer("one", "first", "a:b"), Offer("two", "second", "a:b")]
+        metrics = (Metric("loss", "Loss", "lower", primary=True),) if kind == "task" else ()
+        return [Offer(name, name, "a:b", metrics=metrics) for name in ("one", "two")]
 
     offers.__name__ = hook
     found = Catalog.from_modules(SimpleNamespace(**{hook: hookimpl(offers)}))

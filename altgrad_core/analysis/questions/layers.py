@@ -21,7 +21,6 @@ from altgrad_core.analysis.questions.performance import score_table
 from altgrad_core.analysis.summary import REFERENCES
 from altgrad_core.analysis.tables import number_table
 from altgrad_core.analysis.words import metric_name
-from altgrad_core.results.scores import lower_is_better
 from altgrad_core.results.stored import StoredRun
 
 TITLE = "Layers: which format suits which type of layer?"
@@ -126,7 +125,7 @@ def candidates(found: Findings) -> tuple[list[str], str]:
     formats = list(dict.fromkeys(map(str, table["format"])))
     if found.margin is None or not formats:
         return formats, "No margin was declared, so formats are ranked whatever their score."
-    sign = -1 if lower_is_better(found.metric) else 1
+    sign = found.declared.sign
     best = {fmt: max(sign * table[table["format"] == fmt]["mean"]) for fmt in formats}
     limit = max(best.values()) - found.margin
     kept = [fmt for fmt in formats if best[fmt] >= limit]

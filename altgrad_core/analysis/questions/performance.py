@@ -22,7 +22,6 @@ from altgrad_core.analysis.numbers import NONE, Spread, counted, score, spread, 
 from altgrad_core.analysis.summary import MEASURES, column, scores
 from altgrad_core.analysis.tables import number_table
 from altgrad_core.analysis.words import metric_name
-from altgrad_core.results.scores import lower_is_better
 
 TITLE = "Task performance: which conditions score best?"
 _MOST = 10
@@ -52,7 +51,7 @@ def score_table(found: Findings) -> pd.DataFrame:
 
 def _ordered(found: Findings, table: pd.DataFrame) -> pd.DataFrame:
     known = table.dropna(subset=["mean"])
-    return known.sort_values("mean", ascending=lower_is_better(found.metric), kind="stable")
+    return known.sort_values("mean", ascending=found.declared.sign < 0, kind="stable")
 
 
 def _answer(found: Findings, table: pd.DataFrame) -> str:

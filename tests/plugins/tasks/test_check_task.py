@@ -11,8 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from altgrad_core.interfaces.metric import Metric
 from altgrad_core.interfaces.task import Batch, Evaluation, Split, Task
 from altgrad_core.testing.tasks import check_task
+
+METRICS = (
+    Metric("loss", "Squared error", "lower", primary=True),
+    Metric("f1", "F1", "higher", 0.0),
+)
 
 
 class Good(Task):
@@ -51,7 +57,7 @@ class Good(Task):
         outputs = torch.cat(parts).squeeze(1)
         loss = (outputs - self.inputs.sum(dim=1)).square().mean().item()
         calibration = dict(calibration or {"threshold": 0.5})
-        return Evaluation({"loss": loss}, calibration, {"outputs": outputs.numpy()})
+        return Evaluation({"loss": loss, "f1": 0.5}, calibration, {"outputs": outputs.numpy()})
 
 
 class DrawsInPrepare(Good):
@@ -150,7 +156,27 @@ class _Evaluates(Good):
 
 class NoLoss(_Evaluates):
     def change(self, evaluation: Evaluation, batch_size: int) -> None:
-        evaluation.metrics = {"f1": 0.5}
+        del evaluation.metrics["loss"]
+
+
+class Undeclared(_Evaluates):
+    def change(self, evaluation: Evaluation, batch_size: int) -> None:
+        evaluation.metrics["recall"] = 0.5
+
+
+class NotANumber(_Evaluates):
+    def change(self, evaluation: Evaluation, batch_size: int) -> None:
+        evaluation.metrics["f1"] = float("nan")
+
+
+class BeyondTheWorst(_Evaluates):
+    def change(self, evaluation: Evaluation, batch_size: int) -> None:
+        evaluation.metrics["f1"] = -0.1
+
+
+class CalibratesAMetric(_Evaluates):
+    def change(self, evaluation: Evaluation, batch_size: int) -> None:
+        evaluation.calibration = {"f1": 0.5}
 
 
 class TensorMetric(_Evaluates):
@@ -179,7 +205,7 @@ class IgnoresCalibration(_Evaluates):
 
 
 def test_a_good_task_passes(tmp_path: Path) -> None:
-    check_task(Good, tmp_path)
+    check_task(Good, tmp_path, metrics=METRICS)
 
 
 @pytest.mark.parametrize(
@@ -200,9 +226,13 @@ def test_a_good_task_passes(tmp_path: Path) -> None:
         (Detached, "gradient of every parameter is zero"),
         (UnusedLayer, "does not reach parameter '1.weight'"),
         (Infinite, "the loss of a fresh model is inf"),
-        (NoLoss, "must have the metric 'loss'"),
+        (NoLoss, r"validation: evaluate\(\) does not return the declared metric 'loss'"),
+        (Undeclared, "the metric 'recall' is not declared"),
+        (NotANumber, "the metric 'f1' of a fresh model is nan"),
+        (BeyondTheWorst, "the metric 'f1' is -0.1, beyond the worst value that is declared, 0.0"),
+        (CalibratesAMetric, "'f1' is both a metric and a calibration"),
         (TensorMetric, "'f1' must be a float"),
-        (DependsOnBatches, "in other batches: the loss is"),
+        (DependsOnBatches, "in other batches: the metric 'loss' is"),
         (RandomEvaluation, "two evaluations of validation: predictions 'outputs' differ"),
         (UnevenPredictions, "one row per example"),
         (IgnoresCalibration, "must use the calibration"),
@@ -210,4 +240,19 @@ def test_a_good_task_passes(tmp_path: Path) -> None:
 )
 def test_each_breach_is_found(bad: type[Task], message: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=message):
-        check_task(bad, tmp_path)
+        check_task(bad, tmp_path, metrics=METRICS)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ((), "declares no metrics"),
+        ((METRICS[0], METRICS[0]), "'loss' twice"),
+        ((METRICS[1],), "exactly one of its metrics must be primary"),
+    ],
+)
+def test_the_declaration_itself_is_checked(
+    metrics: tuple[Metric, ...], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_task(Good, tmp_path, metrics=metrics)

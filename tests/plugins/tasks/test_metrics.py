@@ -113,7 +113,6 @@ def test_many_predictions_score_as_in_sklearn() -> None:
     assert scores["f1_micro_tuned"] == pytest.approx(f1[best])
     below = probabilities[probabilities < thresholds[best]].max()
     assert float(below) < threshold < float(thresholds[best])
-    assert scores["threshold"] == threshold
 
 
 def test_neighbouring_scores_are_separated() -> None:
