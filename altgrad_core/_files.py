@@ -36,6 +36,11 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def leftovers(path: Path) -> list[Path]:
+    """What :func:`atomic_file` left of ``path`` in processes that were killed; those that live write there too."""
+    return list(path.parent.glob(f".{path.name}.*"))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` atomically, as UTF-8.
 

@@ -64,7 +64,7 @@ def run(
         int | None, typer.Option(min=1, help="Runs at once [default: 1 on a GPU, else per core].")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of each run [default: cores / workers].")
+        int | None, typer.Option(min=1, help="CPU threads of each run [default: 1].")
     ] = None,
     timeout: Annotated[
         float | None, typer.Option(min=0.0, metavar="MINUTES", help="Limit for each run.")
@@ -73,6 +73,7 @@ def run(
     report: Annotated[bool, typer.Option(help="Write the report at the end.")] = True,
 ) -> None:
     """Run what is missing of a suite, then write its report."""
+    from altgrad_core.execution.interruption import Interrupted
     from altgrad_core.execution.options import RunOptions, command_line
     from altgrad_core.execution.progress import progress_display
     from altgrad_core.execution.runner import run_suite
@@ -92,8 +93,11 @@ def run(
         executor=executor,
         command=command_line(),
     )
-    with progress_display(console) as display:
-        result = run_suite(plan_, options, display)
+    try:
+        with progress_display(console) as display:
+            result = run_suite(plan_, options, display)
+    except Interrupted as end:
+        raise SystemExit(128 + end.number) from end  # as shells do
     if report:
         report_on([result.directory], None, None, console)
     if result.user_errors:

@@ -58,6 +58,23 @@ def prepare_task(choice: PluginChoice, cache: Path, log: Callable[[str], None]) 
     return task
 
 
+def check_inputs(spec: RunSpec) -> None:
+    """Compare the data, and other inputs by path, with those that the run was planned with.
+
+    Raises ``UserError`` where they are others now: the result would stand under the wrong id. Called
+    before they are read, and again after, since they may be replaced in between.
+    """
+    found = catalog().fingerprint(spec.task.name, spec.task.settings)
+    for name in sorted(found.keys() | spec.fingerprint.keys()):
+        now, planned = found.get(name, "missing"), spec.fingerprint.get(name, "missing")
+        if now != planned:
+            raise UserError(
+                f"the {name} of {spec.task.name} changed after the run was planned: its fingerprint was "
+                f"{planned} and is {now}. Put it back, or run the suite again to have runs of their "
+                f"own for what is there now."
+            )
+
+
 def build_format(choice: FormatChoice) -> Format:
     """The format of a ``quantization`` setting."""
     built: Format = catalog().build("format", choice.name, choice.settings)

@@ -7,9 +7,12 @@ import os
 import sys
 from pathlib import Path
 
-from altgrad_core.results.run_directory import RunDirectory
+from altgrad_core.results.run_directory import FINISHED, RunDirectory
 
 _MAX_CPU_WORKERS = 8
+DEFAULT_THREADS = 1
+"""CPU threads of every run, however many run at once: sums depend on it in their last bits, so it must not
+follow from the machine, from ``--workers``, or from how many runs are still to go."""
 
 
 def worker_command(
@@ -40,9 +43,10 @@ def worker_environment(threads: int) -> dict[str, str]:
     }
 
 
-def threads_of_checkpoint(directory: RunDirectory) -> int | None:
-    """The thread count of an interrupted run: sums depend on it, and it must end bit-identical."""
-    if not (directory.checkpoint.exists() and directory.environment.exists()):
+def threads_on_record(directory: RunDirectory) -> int | None:
+    """The thread count of a run that is finished or can go on from a checkpoint; None for any other."""
+    begun = directory.checkpoint.exists() or directory.status().status in FINISHED
+    if not (begun and directory.environment.exists()):
         return None
     return int(json.loads(directory.environment.read_bytes())["threads"])
 

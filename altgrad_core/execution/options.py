@@ -28,8 +28,9 @@ class RunOptions:
     device: str = "auto"
     workers: int | None = None
     threads: int | None = None
+    """CPU threads of each run, 1 if not given. A run that was begun goes on with the number it began with."""
     timeout: float | None = None
-    """Seconds per run."""
+    """Seconds for each run, and for loading the data."""
     executor: str = "local"
     cache: Path = field(default_factory=default_cache)
     command: str = ""

@@ -4,14 +4,37 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
+from pathlib import Path
 
 from altgrad_core._text import plain
 from altgrad_core.interfaces.executor import Exit
-from altgrad_core.results.run_directory import FINISHED, RunDirectory, Status
+from altgrad_core.results.run_directory import FINISHED, RunDirectory, Status, run_lock
 
+HELD = 75
+"""Exit code of a worker whose run is in another process's hands (``EX_TEMPFAIL``: try again later)."""
 _LOG_LINES = 5
 _LOG_BYTES = 1 << 14
 """How much of the end of a log is looked at."""
+
+
+def settle(directory: RunDirectory, ended: Callable[[], Status]) -> Status:
+    """Write the status of a run whose process is gone, and return it: a result that is there stays.
+
+    Raises ``RunHeld`` if another process has taken the run up in the meantime; its status is not ours
+    to write.
+
+    ended:
+        gives the status; called when no other process can change it.
+    """
+    with run_lock(directory):
+        status = directory.status()
+        if status.status in FINISHED:  # however the process went away
+            directory.checkpoint.unlink(missing_ok=True)
+        else:
+            status = ended()
+            directory.write_status(status)
+    return status
 
 
 def status_after_exit(directory: RunDirectory, end: Exit) -> Status:
@@ -20,16 +43,24 @@ def status_after_exit(directory: RunDirectory, end: Exit) -> Status:
     if status.status in FINISHED:  # the result is there; how the process went away does not matter
         return status
     if end.timed_out:
-        return status.model_copy(update={"status": "timeout", "message": "ran out of time"})
+        return status.model_copy(update={"status": "timeout", "message": how_it_ended(end)})
     if end.code < 0:
-        message = f"killed by {_signal_name(-end.code)}"
-        if -end.code == signal.SIGKILL:
-            message += " (by hand, or by the system for want of memory)"
-        return status.model_copy(update={"status": "killed", "message": message})
+        return status.model_copy(update={"status": "killed", "message": how_it_ended(end)})
     if status.status in ("pending", "running"):  # it ended without a last word
-        message = f"exit code {end.code}; last lines of log.txt: {_tail(directory)}"
+        tail = " | ".join(last_lines(directory.log, _LOG_LINES))
+        message = f"{how_it_ended(end)}; last lines of log.txt: {tail}"
         return status.model_copy(update={"status": "error", "message": message})
     return status
+
+
+def how_it_ended(end: Exit) -> str:
+    """In words: ran out of time, killed by a signal, or an exit code."""
+    if end.timed_out:
+        return "ran out of time"
+    if end.code >= 0:
+        return f"exit code {end.code}"
+    by_hand = " (by hand, or by the system for want of memory)"
+    return f"killed by {_signal_name(-end.code)}{by_hand if -end.code == signal.SIGKILL else ''}"
 
 
 def _signal_name(number: int) -> str:
@@ -39,11 +70,11 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _tail(directory: RunDirectory) -> str:
-    if not directory.log.exists():
-        return "(no log)"
-    with directory.log.open("rb") as log:
-        log.seek(max(0, os.fstat(log.fileno()).st_size - _LOG_BYTES))
-        text = log.read().decode("utf-8", errors="replace")
-    lines = plain(text, None).strip().splitlines()
-    return " | ".join(lines[-_LOG_LINES:])
+def last_lines(log: Path, count: int) -> list[str]:
+    """The end of what a process printed."""
+    if not log.exists():
+        return ["(no log)"]
+    with log.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_BYTES))
+        text = file.read().decode("utf-8", errors="replace")
+    return plain(text, None).strip().splitlines()[-count:]

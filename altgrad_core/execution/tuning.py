@@ -14,8 +14,8 @@ from statistics import fmean
 
 from altgrad_core._files import write_json
 from altgrad_core.errors import UserError
+from altgrad_core.execution.cells import SuiteResult, run_cells
 from altgrad_core.execution.options import Observer, RunOptions
-from altgrad_core.execution.runner import SuiteResult, run_cells
 from altgrad_core.interfaces.metric import Metric, declared
 from altgrad_core.planning.declaration import Suite
 from altgrad_core.planning.plan import Cell, Plan, plan_suite, plan_tuning, tuning_label

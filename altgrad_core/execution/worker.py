@@ -24,8 +24,16 @@ from altgrad_core._files import atomic_file, write_json
 from altgrad_core._streams import safe_streams
 from altgrad_core._text import plain
 from altgrad_core.errors import UserError
-from altgrad_core.execution.assemble import assemble, build_trackers, prepare_task, resolve_device
+from altgrad_core.execution.assemble import (
+    assemble,
+    build_trackers,
+    check_inputs,
+    prepare_task,
+    resolve_device,
+)
 from altgrad_core.execution.environment import describe_environment
+from altgrad_core.execution.lifeline import watch_lifeline
+from altgrad_core.execution.outcome import HELD
 from altgrad_core.execution.tracking import TrackerPanel
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.tracker import RunInfo
@@ -38,6 +46,7 @@ from altgrad_core.results.run_directory import (
     RecordKind,
     RecordLost,
     RunDirectory,
+    RunHeld,
     Status,
     StatusName,
     run_lock,
@@ -127,10 +136,14 @@ class RunRecorder:
 
 
 def run_worker(path: Path, device_name: str, cache: Path) -> int:
-    """Run the cell in ``path`` and return the exit code."""
+    """Run the cell in ``path``, unless another process has finished it, and return the exit code."""
     directory = RunDirectory(path)
     spec = load_spec(directory.spec)
     with run_lock(directory):
+        if directory.status().status in FINISHED:
+            _log("another process has finished this run")
+            return 0
+        directory.remove_leftovers()
         info = RunInfo(
             spec.id, spec.suite, spec.condition, spec.seed, path, spec.model_dump(mode="json")
         )
@@ -198,9 +211,11 @@ def _train(
     _make_deterministic()
     _log(f"{spec.condition}, seed {spec.seed}, run {spec.id}, on {device}")
     write_json(directory.environment, describe_environment(device, spec.distributions))
+    check_inputs(spec)
     task = prepare_task(spec.task, cache, _log)
     recorder.trackers.start()
     parts, quantized = assemble(spec, task, device)
+    check_inputs(spec)
     write_json(directory.facts, {"data": task.facts(), "quantization": quantized.as_dict()})
     trainer = Trainer(parts, spec.training, spec.seed, recorder, directory.checkpoint)
     result = trainer.run()
@@ -221,13 +236,27 @@ def _make_deterministic() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def prepare(path: Path, device_name: str, cache: Path) -> int:
-    """Prepare the data of the cell in ``path`` and print ``{"device", "name"}`` as the last line."""
-    spec = load_spec(RunDirectory(path).spec)
-    device = resolve_device(device_name)
-    prepare_task(spec.task, cache, _log)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    print(json.dumps({"device": str(device), "name": name}), flush=True)
+def prepare(path: Path, device_name: str, cache: Path, report: Path) -> int:
+    """Prepare the data of the cell in ``path``, and say in ``report`` what is done and what was found.
+
+    See :mod:`altgrad_core.execution.preparation` for what the lines of ``report`` are.
+    """
+    with report.open("a", encoding="utf-8", buffering=1) as file:
+
+        def say(**line: str) -> None:
+            file.write(json.dumps(line) + "\n")
+
+        try:
+            spec = load_spec(RunDirectory(path).spec)
+            device = resolve_device(device_name)
+            check_inputs(spec)
+            prepare_task(spec.task, cache, lambda text: say(message=text))
+            check_inputs(spec)
+        except UserError as error:
+            say(error=str(error))
+            return 2
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+        say(device=str(device), name=name)
     return 0
 
 
@@ -248,13 +277,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--prepare", action="store_true", help="only load the data")
+    parser.add_argument("--prepare", type=Path, metavar="REPORT", help="only load the data")
     options = parser.parse_args(arguments)
     safe_streams("utf-8")
     torch.set_num_threads(options.threads)
-    work = prepare if options.prepare else run_worker
+    watch_lifeline()
     try:
-        return work(options.directory, options.device, options.cache)
+        if options.prepare is not None:
+            return prepare(options.directory, options.device, options.cache, options.prepare)
+        return run_worker(options.directory, options.device, options.cache)
+    except RunHeld as error:
+        print(error, file=sys.stderr, flush=True)
+        return HELD
     except UserError as error:
         print(f"error: {plain(str(error))}", file=sys.stderr, flush=True)
         return 2

@@ -7,10 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+LIFELINE = "ALTGRAD_LIFELINE"
+"""Environment variable with the number of an inherited file descriptor: the reading end of a pipe whose
+writing end the executor's process alone holds open. When that process is gone, however it ended, the
+worker sees the end of the file and ends as well."""
+
 
 @dataclass(frozen=True)
 class Job:
-    """One run to execute: start ``command`` with ``environment`` added to the executor's own."""
+    """One command to execute: start it with ``environment`` added to the executor's own.
+
+    Its standard input is ``/dev/null``, and what it prints goes to ``log.txt`` in ``directory``.
+    """
 
     run_id: str
     label: str
@@ -44,5 +52,7 @@ class Executor(ABC):
         """Run every job, at most ``workers`` at once, each for at most ``timeout`` seconds.
 
         The callbacks are called from the calling thread; ``tick`` a few times a second while jobs run.
-        On KeyboardInterrupt the children are ended and waited for, and the interrupt goes on.
+        On a KeyboardInterrupt, which ``tick`` raises when the user or a signal asks for the end, the
+        children are ended and waited for, and the interrupt goes on. No child outlives the executor's
+        process: an executor on the same machine gives each a :data:`LIFELINE`.
         """

@@ -18,7 +18,6 @@ Every whole file is written to a temporary file beside it and renamed. Reading n
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import math
@@ -27,9 +26,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
-from altgrad_core._files import sync_folder, write_text
+from altgrad_core._files import leftovers, sync_folder, write_text
 from altgrad_core._text import plain
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import Settings
@@ -39,6 +39,8 @@ StatusName = Literal[
 ]
 FINISHED: frozenset[str] = frozenset({"ok", "diverged"})
 """Statuses that are results. Every other one is run again when the suite is run again."""
+
+_LOCK_SECONDS = 1.0
 
 RecordKind = Literal["train", "monitor", "evaluation", "final", "event"]
 
@@ -125,6 +127,12 @@ class RunDirectory:
             write_text(self.spec, spec_text)
         if not self.status_file.exists():
             self.write_status(Status())
+
+    def remove_leftovers(self) -> None:
+        """Remove the files that a worker was cut off in writing. For the holder of the run's lock."""
+        for path in (self.environment, self.facts, self.checkpoint, self.model, self.predictions):
+            for leftover in leftovers(path):
+                leftover.unlink(missing_ok=True)
 
     def status(self) -> Status:
         """The status; ``pending`` where there is none yet. Raises ``UserError`` if it cannot be read."""
@@ -248,25 +256,37 @@ class MetricsWriter:
         self._file.close()
 
 
+class RunHeld(UserError):
+    """Another process holds the run's lock."""
+
+
 @contextlib.contextmanager
 def run_lock(directory: RunDirectory) -> Iterator[None]:
-    """Hold the run's lock, which dies with its holder. Raises ``UserError`` if another process has it."""
-    with directory.lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{directory.path} is being run by another process. Wait for it, or stop it."
-            ) from error
+    """Hold the run's lock, which dies with its holder. Raises :class:`RunHeld` if another process has it.
+
+    It waits a moment for those who only ask whether it is held.
+    """
+    lock = FileLock(directory.lock)
+    try:
+        lock.acquire(timeout=_LOCK_SECONDS)
+    except Timeout as error:
+        raise RunHeld(
+            f"{directory.path} is being run by another process. Wait for it, or stop it."
+        ) from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def is_running(directory: RunDirectory) -> bool:
     """Whether a living process holds the run's lock."""
     if not directory.lock.exists():
         return False
+    lock = FileLock(directory.lock)
     try:
-        with run_lock(directory):
-            return False
-    except UserError:
+        lock.acquire(timeout=0)
+    except Timeout:
         return True
+    lock.release()
+    return False

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from altgrad_core.interfaces.executor import Executor, Exit, Job
+from altgrad_core.interfaces.executor import LIFELINE, Executor, Exit, Job
 from altgrad_core.interfaces.plugin import NoSettings
 
 _POLL_SECONDS = 0.1
@@ -29,7 +29,7 @@ class LocalExecutor(Executor):
     """``workers`` child processes at a time; output goes to ``log.txt`` in the job's directory.
 
     Each child leads a process group of its own, so that a timeout or an interrupt ends what it started
-    as well: SIGTERM first, SIGKILL five seconds later.
+    as well: SIGTERM first, SIGKILL five seconds later. A pipe tells it when this process is gone.
     """
 
     def __init__(self, settings: NoSettings) -> None:
@@ -48,11 +48,12 @@ class LocalExecutor(Executor):
         """Run every job; see :class:`~altgrad_core.interfaces.executor.Executor`."""
         waiting = list(reversed(jobs))
         children: list[_Child] = []
+        lifeline, held = os.pipe()
         try:
             while waiting or children:
                 while waiting and len(children) < workers:
                     job = waiting.pop()
-                    children.append(_start(job, timeout))
+                    children.append(_start(job, timeout, lifeline))
                     started(job)
                 time.sleep(_POLL_SECONDS)
                 for child in list(children):
@@ -61,18 +62,20 @@ class LocalExecutor(Executor):
                         finished(child.job, Exit(code, child.timed_out))
                 tick()
         finally:
-            for child in children:
-                _end(child)
+            _end(children)
+            os.close(held)
+            os.close(lifeline)
 
 
-def _start(job: Job, timeout: float | None) -> _Child:
+def _start(job: Job, timeout: float | None, lifeline: int) -> _Child:
     with (job.directory / "log.txt").open("ab") as log:
         process = subprocess.Popen(
             job.command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | dict(job.environment),
+            env=os.environ | dict(job.environment) | {LIFELINE: str(lifeline)},
+            pass_fds=(lifeline,),
             start_new_session=True,
         )
     deadline = time.monotonic() + timeout if timeout is not None else float("inf")
@@ -83,15 +86,30 @@ def _poll(child: _Child) -> int | None:
     code = child.process.poll()
     if code is None and time.monotonic() > child.deadline:
         child.timed_out = True
-        code = _end(child)
+        _end([child])
+        code = child.process.returncode
     return code
 
 
-def _end(child: _Child) -> int:
-    """End a child and everything that it started; return its exit code."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):  # it ended by itself just now
-            os.killpg(child.process.pid, number)
+def _end(children: Sequence[_Child]) -> None:
+    """End the children together, with everything that they started, and wait for them."""
+    _signal(children, signal.SIGTERM)
+    deadline = time.monotonic() + _GRACE_SECONDS
+    for child in children:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return child.process.wait(_GRACE_SECONDS)
-    return child.process.wait()
+            child.process.wait(max(0.0, deadline - time.monotonic()))
+    while _signal(children, 0) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    _signal(children, signal.SIGKILL)
+    for child in children:
+        child.process.wait()
+
+
+def _signal(children: Sequence[_Child], number: int) -> bool:
+    """Send a signal to the children's groups (0 sends none); whether any group has a member left."""
+    there = False
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.process.pid, number)
+            there = True
+    return there

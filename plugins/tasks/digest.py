@@ -10,13 +10,17 @@ from altgrad_core.errors import UserError
 
 
 def file_digest(path: Path) -> bytes:
-    """SHA-256 of a file; remembered within the process while its size and time stay as they are."""
+    """SHA-256 of a file; remembered within the process while the file is the same and untouched.
+
+    Copying can keep size and time of modification, but not the inode's time of change.
+    """
     status = path.stat()
-    return _digest(path.resolve(), status.st_mtime_ns, status.st_size)
+    untouched = (status.st_dev, status.st_ino, status.st_ctime_ns, status.st_mtime_ns)
+    return _digest(path.resolve(), (*untouched, status.st_size))
 
 
 @lru_cache(maxsize=64)
-def _digest(path: Path, mtime_ns: int, size: int) -> bytes:
+def _digest(path: Path, untouched: tuple[int, ...]) -> bytes:
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()

@@ -10,6 +10,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from altgrad_core.errors import UserError
 from altgrad_plugins.tasks.cache import cache_key, only_writer
 from altgrad_plugins.tasks.documents import Corpus, Source, limit, overlap_facts
 from altgrad_plugins.tasks.encoded import EncodedCorpus, EncodedSplit, Ragged
@@ -73,6 +74,11 @@ def _encode(
 ) -> EncodedCorpus:
     settings = source.settings
     loaded = source.load(cache_dir, log)
+    if source.fingerprint() != fingerprint["data"]:  # the file would stand under the wrong key
+        raise UserError(
+            f"the data of {source.name} changed while they were read. Leave them as they are, and run "
+            "the suite again."
+        )
     corpus = Corpus(
         {split: limit(loaded.splits[split], settings.max_examples) for split in SPLITS},
         loaded.facts,

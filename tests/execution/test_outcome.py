@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import torch
 
 from altgrad_core.errors import UserError
 from altgrad_core.execution import worker
-from altgrad_core.execution.outcome import status_after_exit
+from altgrad_core.execution.outcome import HELD, status_after_exit
 from altgrad_core.interfaces.executor import Exit
 from altgrad_core.planning.plan import plan_suite
 from altgrad_core.planning.spec_file import dump_spec
 from altgrad_core.planning.suite import load_suite
-from altgrad_core.results.run_directory import RunDirectory, Status
+from altgrad_core.registry.catalog import Catalog
+from altgrad_core.results.run_directory import RunDirectory, Status, run_lock
 from altgrad_core.training.divergence import Diverged
 from altgrad_core.training.loop import Result
 
@@ -75,6 +77,64 @@ def test_what_the_worker_says_of_its_own_end(
     assert "\n" not in found.message
     # A run without a result keeps what it can go on from.
     assert directory.checkpoint.exists() == (status not in ("ok", "diverged"))
+
+
+def test_a_run_that_is_finished_is_not_run_again(
+    directory: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another suite's worker finished it between this one's plan and its lock."""
+    directory.write_status(Status(status="ok", step=12))
+    monkeypatch.setattr(worker, "_train", ends(AssertionError("trained twice")))
+    assert worker.run_worker(directory.path, "cpu", tmp_path / "cache") == 0
+    assert (directory.status().status, directory.status().step) == ("ok", 12)
+
+
+def test_a_run_in_other_hands_is_left_alone(directory: RunDirectory, tmp_path: Path) -> None:
+    directory.write_status(Status(status="running", step=7))
+    arguments = [str(directory.path), "--device", "cpu", "--cache", str(tmp_path / "cache")]
+    with run_lock(directory):
+        assert worker.main(arguments) == HELD
+    assert (directory.status().status, directory.status().step) == ("running", 7)
+
+
+def test_files_that_were_cut_off_are_removed(
+    directory: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = directory.checkpoint.with_name(".state.pt.x7f3")
+    cut.write_bytes(b"half a checkp")
+    monkeypatch.setattr(worker, "_train", ends(Result(12)))
+    worker.run_worker(directory.path, "cpu", tmp_path / "cache")
+    assert not cut.exists()
+
+
+def test_data_that_were_replaced_are_not_trained_under_the_old_id(
+    tiny_acts: Path, write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    acts = shutil.copytree(tiny_acts, tmp_path / "acts")
+    data = {"dataset": "eurlex", "path": str(acts), "vocab_size": 200}
+    spec = plan_suite(load_suite(write_suite(data=data))).specs[0]
+    directory = RunDirectory(tmp_path / spec.id)
+    directory.create(dump_spec(spec))
+    shutil.copy(acts / "test.jsonl.gz", acts / "train.jsonl.gz")
+    assert worker.run_worker(directory.path, "cpu", tmp_path / "cache") == 2
+    status = directory.status()
+    assert status.status == "error"
+    assert "data of eurlex changed after the run was planned" in status.message
+    assert spec.fingerprint["data"] in status.message
+    assert not directory.predictions.exists()
+
+
+def test_data_that_are_replaced_while_they_are_read_are_noticed(
+    write_suite: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = plan_suite(load_suite(write_suite())).specs[0]
+    directory = RunDirectory(tmp_path / spec.id)
+    directory.create(dump_spec(spec))
+    answers = [dict(spec.fingerprint), {"data": "sha256:another"}]
+    monkeypatch.setattr(Catalog, "fingerprint", lambda *_: answers.pop(0))
+    assert worker.run_worker(directory.path, "cpu", tmp_path / "cache") == 2
+    assert "is sha256:another" in directory.status().message
+    assert answers == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -70,12 +71,62 @@ def test_timeout_ends_the_whole_process_group(tmp_path: Path) -> None:
     ends, _ = execute([job(tmp_path, "slow", code)], timeout=1.5)
     assert ends["slow"].timed_out
     assert time.monotonic() - begin < 30
-    grandchild = int((tmp_path / "slow" / "log.txt").read_text())
-    for _ in range(50):
-        if not alive(grandchild):
-            break
+    assert gone(int((tmp_path / "slow" / "log.txt").read_text()))
+
+
+def test_what_a_child_started_ends_with_it_even_if_it_ignores_sigterm(tmp_path: Path) -> None:
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    code = (
+        "import subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {stubborn!r}])\n"
+        "time.sleep(0.5); print(child.pid, flush=True); time.sleep(60)"
+    )
+    execute([job(tmp_path, "slow", code)], timeout=2.5)
+    assert gone(int((tmp_path / "slow" / "log.txt").read_text()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_no_child_outlives_the_executors_process(tmp_path: Path, number: signal.Signals) -> None:
+    """Not even where that is killed outright, and the child and its own child wait for ever."""
+    (tmp_path / "run").mkdir()
+    child = (
+        "import os, subprocess, sys, time\n"
+        "from altgrad_core.execution.lifeline import watch_lifeline\n"
+        "watch_lifeline()\n"
+        "inner = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print(os.getpid(), inner.pid, flush=True); time.sleep(60)"
+    )
+    parent = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from altgrad_core.interfaces.executor import Job\n"
+        "from altgrad_core.interfaces.plugin import NoSettings\n"
+        "from altgrad_plugins.executors.local import LocalExecutor\n"
+        f"job = Job('run', 'run', Path({str(tmp_path / 'run')!r}), (sys.executable, '-c', {child!r}))\n"
+        "nothing = lambda *_: None\n"
+        "LocalExecutor(NoSettings()).execute([job], workers=1, timeout=None, started=nothing,\n"
+        "    finished=nothing, tick=nothing)\n"
+    )
+    launcher = subprocess.Popen([sys.executable, "-c", parent])
+    log = tmp_path / "run" / "log.txt"
+    while not (log.exists() and log.read_text().endswith("\n")):
+        assert launcher.poll() is None
+        time.sleep(0.05)
+    pids = [int(pid) for pid in log.read_text().split()]
+    assert all(alive(pid) for pid in pids)
+    launcher.send_signal(number)
+    launcher.wait(30)
+    assert all(gone(pid) for pid in pids)
+    assert "is gone: ending" in log.read_text()
+
+
+def gone(pid: int) -> bool:
+    """Whether the process ends within ten seconds."""
+    for _ in range(100):
+        if not alive(pid):
+            return True
         time.sleep(0.1)
-    assert not alive(grandchild)
+    return False
 
 
 def alive(pid: int) -> bool:

@@ -1,0 +1,96 @@
+"""What is the same for every cell and attempt, however the suite is run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from altgrad_core.errors import UserError
+from altgrad_core.execution import cells, launch
+from altgrad_core.execution.options import RunOptions
+from altgrad_core.execution.runner import run_suite
+from altgrad_core.interfaces.executor import Job
+from altgrad_core.planning.plan import Plan, plan_suite
+from altgrad_core.planning.suite import load_suite
+from altgrad_core.results.run_directory import RunDirectory, Status, StatusName
+
+
+class Said:
+    """Takes the place of what runs the jobs, and of the observer."""
+
+    def __init__(self) -> None:
+        self.threads: dict[str, str] = {}
+        self.lines: list[str] = []
+
+    def run_jobs(self, executor: Any, jobs: Sequence[Job], *_: Any, **__: Any) -> list[str]:
+        for job in jobs:
+            told = job.command[job.command.index("--threads") + 1]
+            assert job.environment["OMP_NUM_THREADS"] == told
+            self.threads[job.run_id] = told
+        return []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+    def begin(self, total: int, done: int) -> None: ...
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Said:
+    said = Said()
+    monkeypatch.setattr(cells, "run_jobs", said.run_jobs)
+    monkeypatch.setattr(cells, "prepare_data", lambda *_: "cpu")
+    monkeypatch.setattr(launch, "cores", lambda: 64)
+    return said
+
+
+@pytest.fixture
+def plan(write_suite: Any) -> Plan:
+    return plan_suite(load_suite(write_suite()))
+
+
+def begun(runs: Path, run_id: str, status: StatusName, threads: int, *, checkpoint: bool) -> None:
+    directory = RunDirectory(runs / "tiny" / run_id)
+    directory.checkpoint.parent.mkdir(parents=True)
+    directory.environment.write_text(json.dumps({"threads": threads}))
+    directory.write_status(Status(status=status))
+    if checkpoint:
+        directory.checkpoint.write_bytes(b"state")
+
+
+@pytest.mark.parametrize("workers", [None, 1, 3])
+@pytest.mark.parametrize("done", [0, 3])
+def test_threads_do_not_follow_from_machine_workers_or_what_is_left(
+    plan: Plan, said: Said, tmp_path: Path, workers: int | None, done: int
+) -> None:
+    for spec in plan.specs[:done]:
+        begun(tmp_path, spec.id, "ok", 1, checkpoint=False)
+    run_suite(plan, RunOptions(runs=tmp_path, workers=workers), said)  # type: ignore[arg-type]
+    assert said.threads == {spec.id: "1" for spec in plan.specs[done:]}
+    assert said.lines == []
+
+
+def test_a_run_that_was_begun_keeps_its_threads_and_it_is_said(
+    plan: Plan, said: Said, tmp_path: Path
+) -> None:
+    done, cut, restarted, new = (spec.id for spec in plan.specs)
+    begun(tmp_path, done, "ok", 1, checkpoint=False)
+    begun(tmp_path, cut, "killed", 1, checkpoint=True)
+    begun(tmp_path, restarted, "killed", 1, checkpoint=False)
+    run_suite(plan, RunOptions(runs=tmp_path, threads=4), said)  # type: ignore[arg-type]
+    assert said.threads == {cut: "1", restarted: "4", new: "4"}
+    [line] = said.lines
+    assert "2 of 4 runs were begun with --threads 1" in line
+    assert "give --threads 1" in line
+
+
+def test_an_unknown_executor_is_refused_before_anything_is_written(
+    plan: Plan, said: Said, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"lokal.*local"):
+        run_suite(plan, RunOptions(runs=tmp_path / "runs", executor="lokal"), said)  # type: ignore[arg-type]
+    assert not (tmp_path / "runs").exists()
