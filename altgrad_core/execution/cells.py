@@ -6,6 +6,7 @@ cells again runs only what is missing.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,7 +30,13 @@ from altgrad_core.planning.plan import Cell, metrics_of
 from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import dump_spec, load_spec
 from altgrad_core.registry.catalog import catalog
-from altgrad_core.results.run_directory import FINISHED, RunDirectory, Status, is_running
+from altgrad_core.results.run_directory import (
+    FINISHED,
+    RunDirectory,
+    RunHeld,
+    Status,
+    run_lock,
+)
 
 
 @dataclass(frozen=True)
@@ -88,11 +95,21 @@ def run_cells(
 
 
 def _open_directory(directory: RunDirectory, spec: RunSpec) -> None:
-    """Create the run's directory, or check that the one that is there belongs to this version and run."""
+    """Create the run's directory, or check that the one that is there belongs to this version and run.
+
+    A run whose process is gone without a word, as after a power cut, gets the status that says so.
+    """
     if directory.spec.exists():
         load_spec(directory.spec)
-    if not is_running(directory):  # else another suite has it in hand
+        if directory.status().status in FINISHED:
+            return
+    directory.path.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(RunHeld), run_lock(directory):  # held: another suite has it in hand
         directory.create(dump_spec(spec))
+        status = directory.status()
+        if status.status == "running":
+            gone = {"status": "killed", "message": "its process and its launcher were ended"}
+            directory.write_status(status.model_copy(update=gone))
 
 
 def write_plan(folder: Path, suite: Suite, cells: Sequence[Cell], command: str) -> None:

@@ -16,7 +16,7 @@ from altgrad_core.execution.runner import run_suite
 from altgrad_core.interfaces.executor import Job
 from altgrad_core.planning.plan import Plan, plan_suite
 from altgrad_core.planning.suite import load_suite
-from altgrad_core.results.run_directory import RunDirectory, Status, StatusName
+from altgrad_core.results.run_directory import RunDirectory, Status, StatusName, run_lock
 
 
 class Said:
@@ -94,3 +94,15 @@ def test_an_unknown_executor_is_refused_before_anything_is_written(
     with pytest.raises(UserError, match=r"lokal.*local"):
         run_suite(plan, RunOptions(runs=tmp_path / "runs", executor="lokal"), said)  # type: ignore[arg-type]
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_whose_process_and_launcher_are_gone_is_not_running(
+    plan: Plan, said: Said, tmp_path: Path
+) -> None:
+    gone, held = (spec.id for spec in plan.specs[:2])
+    begun(tmp_path, gone, "running", 1, checkpoint=True)
+    begun(tmp_path, held, "running", 1, checkpoint=True)
+    with run_lock(RunDirectory(tmp_path / "tiny" / held)):
+        statuses = run_suite(plan, RunOptions(runs=tmp_path), said).statuses  # type: ignore[arg-type]
+    assert statuses[gone].status == "killed"
+    assert statuses[held].status == "running"
