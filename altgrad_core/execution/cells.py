@@ -74,7 +74,7 @@ def run_cells(
     for _, spec in planned:
         _open_directory(directories[spec.id], spec)
     write_plan(folder, suite, every, options.command)
-    todo = [(c, s) for c, s in planned if directories[s.id].status().status not in FINISHED]
+    todo = [(c, s) for c, s in planned if not directories[s.id].has_result()]
     observer.begin(len(planned), len(planned) - len(todo))
     errors: list[str] = []
     if todo:
@@ -101,7 +101,7 @@ def _open_directory(directory: RunDirectory, spec: RunSpec) -> None:
     """
     if directory.spec.exists():
         load_spec(directory.spec)
-        if directory.status().status in FINISHED:
+        if directory.has_result():
             return
     directory.path.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(RunHeld), run_lock(directory):  # held: another suite has it in hand

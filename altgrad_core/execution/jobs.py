@@ -18,7 +18,6 @@ from altgrad_core.execution.options import Observer
 from altgrad_core.execution.outcome import HELD, settle, status_after_exit
 from altgrad_core.interfaces.executor import Executor, Exit, Job
 from altgrad_core.results.run_directory import (
-    FINISHED,
     RunDirectory,
     RunHeld,
     Status,
@@ -127,9 +126,8 @@ class _Watch:
                 if is_running(directory):
                     continue
                 del self._elsewhere[job.run_id]
-                status = directory.status()
-                if status.status in FINISHED:
-                    self._observer.finished(job, status)
+                if directory.has_result():
+                    self._observer.finished(job, directory.status())
                 else:
                     left.append(job)
             time.sleep(_POLL_SECONDS)

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from altgrad_core.results.run_directory import FINISHED, RunDirectory
+from altgrad_core.results.run_directory import RunDirectory
 
 _MAX_CPU_WORKERS = 8
 DEFAULT_THREADS = 1
@@ -45,7 +45,7 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 def threads_on_record(directory: RunDirectory) -> int | None:
     """The thread count of a run that is finished or can go on from a checkpoint; None for any other."""
-    begun = directory.checkpoint.exists() or directory.status().status in FINISHED
+    begun = directory.checkpoint.exists() or directory.has_result()
     if not (begun and directory.environment.exists()):
         return None
     return int(json.loads(directory.environment.read_bytes())["threads"])

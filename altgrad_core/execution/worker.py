@@ -140,7 +140,7 @@ def run_worker(path: Path, device_name: str, cache: Path) -> int:
     directory = RunDirectory(path)
     spec = load_spec(directory.spec)
     with run_lock(directory):
-        if directory.status().status in FINISHED:
+        if directory.has_result():
             _log("another process has finished this run")
             return 0
         directory.remove_leftovers()
@@ -250,10 +250,10 @@ def prepare(path: Path, device_name: str, cache: Path, report: Path) -> int:
             spec = load_spec(RunDirectory(path).spec)
             device = resolve_device(device_name)
             check_inputs(spec)
-            prepare_task(spec.task, cache, lambda text: say(message=text))
+            prepare_task(spec.task, cache, lambda text: say(message=plain(text)))
             check_inputs(spec)
         except UserError as error:
-            say(error=str(error))
+            say(error=plain(str(error)))
             return 2
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
         say(device=str(device), name=name)

@@ -68,7 +68,7 @@ def test_threads_do_not_follow_from_machine_workers_or_what_is_left(
     plan: Plan, said: Said, tmp_path: Path, workers: int | None, done: int
 ) -> None:
     for spec in plan.specs[:done]:
-        begun(tmp_path, spec.id, "ok", 1, checkpoint=False)
+        begun(tmp_path, spec.id, "diverged", 1, checkpoint=False)
     run_suite(plan, RunOptions(runs=tmp_path, workers=workers), said)  # type: ignore[arg-type]
     assert said.threads == {spec.id: "1" for spec in plan.specs[done:]}
     assert said.lines == []
@@ -78,7 +78,7 @@ def test_a_run_that_was_begun_keeps_its_threads_and_it_is_said(
     plan: Plan, said: Said, tmp_path: Path
 ) -> None:
     done, cut, restarted, new = (spec.id for spec in plan.specs)
-    begun(tmp_path, done, "ok", 1, checkpoint=False)
+    begun(tmp_path, done, "diverged", 1, checkpoint=False)
     begun(tmp_path, cut, "killed", 1, checkpoint=True)
     begun(tmp_path, restarted, "killed", 1, checkpoint=False)
     run_suite(plan, RunOptions(runs=tmp_path, threads=4), said)  # type: ignore[arg-type]

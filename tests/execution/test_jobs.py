@@ -163,7 +163,7 @@ def test_a_run_in_other_hands_is_waited_for_and_its_status_left_alone(stage: Sta
             directory.write_status(Status(status="running", step=3))
             held.set()
             end.wait(30)
-            directory.write_status(Status(status="ok", step=10))
+            directory.write_status(Status(status="diverged", step=10))
 
     other = threading.Thread(target=other_suite)
     other.start()
@@ -176,8 +176,8 @@ def test_a_run_in_other_hands_is_waited_for_and_its_status_left_alone(stage: Sta
 
     assert stage.run(a=[lambda: HELD], b=[last]) == []
     other.join()
-    assert stage.status("a") == ("ok", "")
-    assert sorted(stage.audience.ends) == [("a", "ok"), ("b", "ok")]
+    assert stage.status("a") == ("diverged", "")
+    assert sorted(stage.audience.ends) == [("a", "diverged"), ("b", "ok")]
 
 
 def test_what_others_leave_without_a_result_is_run_here(stage: Stage) -> None:
@@ -205,7 +205,7 @@ def test_an_end_is_not_written_over_a_run_that_another_process_took_up(stage: St
             directory.write_status(Status(status="running", step=7))
             took.set()
             leave.wait(30)
-            directory.write_status(Status(status="ok", step=10))
+            directory.write_status(Status(status="diverged", step=10))
 
     other = threading.Thread(target=other_suite)
 
@@ -217,4 +217,4 @@ def test_an_end_is_not_written_over_a_run_that_another_process_took_up(stage: St
 
     stage.run(a=[killed])
     other.join()
-    assert stage.audience.ends == [("a", "ok")]
+    assert stage.audience.ends == [("a", "diverged")]

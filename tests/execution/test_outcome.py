@@ -83,10 +83,10 @@ def test_a_run_that_is_finished_is_not_run_again(
     directory: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another suite's worker finished it between this one's plan and its lock."""
-    directory.write_status(Status(status="ok", step=12))
+    directory.write_status(Status(status="diverged", step=12))
     monkeypatch.setattr(worker, "_train", ends(AssertionError("trained twice")))
     assert worker.run_worker(directory.path, "cpu", tmp_path / "cache") == 0
-    assert (directory.status().status, directory.status().step) == ("ok", 12)
+    assert (directory.status().status, directory.status().step) == ("diverged", 12)
 
 
 def test_a_run_in_other_hands_is_left_alone(directory: RunDirectory, tmp_path: Path) -> None:
