@@ -12,6 +12,8 @@ from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.quantization.linear import QuantizedModule
 from altgrad_core.quantization.quantizer import WeightQuantizer
 
+_SMALLEST_GAP = {torch.float16: 2.0**-24}
+
 
 @dataclass(frozen=True, eq=False)
 class ParameterGeometry:
@@ -59,11 +61,16 @@ class ParameterGeometry:
 
     @torch.no_grad()
     def ulp(self, weight: Tensor) -> Tensor:
-        """``scale · ulp(weight / scale)``; shape and dtype of ``weight``."""
+        """``scale · ulp(weight / scale)``; shape and dtype of ``weight``.
+
+        Never less than ``2^-126`` (float16: ``2^-24``): what would underflow counts as that, so that
+        nobody divides by zero.
+        """
         if not self.format.scaled:
             return self.format.ulp(weight)
         scale = self.scale()
-        return self.format.ulp(weight / scale) * scale
+        gaps = self.format.ulp(weight / scale) * scale
+        return gaps.clamp_min(_SMALLEST_GAP.get(gaps.dtype, 2.0**-126))
 
     @torch.no_grad()
     def rung(self, weight: Tensor) -> Tensor:

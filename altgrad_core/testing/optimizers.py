@@ -49,6 +49,7 @@ def check_optimizer(
     - draws from the generator it was given and nothing else, and repeats itself exactly;
     - goes on bit for bit from a state dict that went through ``torch.save`` and
       ``torch.load(weights_only=True)``;
+    - takes the same steps under a ``torch.amp.GradScaler``, and none where a gradient is not finite;
     - stands still where ``group["lr"]`` is 0 or a parameter has no gradient, and leaves gradients as
       they are, since monitors look at them after the update.
     """
@@ -61,6 +62,8 @@ def check_optimizer(
         _check_repeats(pair[0], pair[1])
         pair = [_Fit(plugin, grid, learning_rate, place) for _ in range(2)]
         _check_checkpoint(pair[0], pair[1])
+        pair = [_Fit(plugin, grid, learning_rate, place) for _ in range(2)]
+        _check_scaled_loss(pair[0], pair[1])
     _check_standing_still(_Fit(plugin, None, learning_rate, place))
 
 
@@ -122,6 +125,20 @@ class _Fit:
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss.item()
+
+    def scaled_step(
+        self, number: int, scaler: torch.amp.GradScaler, *, broken: bool = False
+    ) -> None:
+        """Take step ``number`` of a scaled loss; if ``broken``, one gradient is infinite."""
+        self.generator.manual_seed(number)
+        self.optimizer.zero_grad()
+        scaler.scale(self.loss()).backward()  # type: ignore[no-untyped-call]
+        if broken:
+            grad = next(self.model.parameters()).grad
+            assert grad is not None
+            grad.view(-1)[0] = torch.inf
+        scaler.step(self.optimizer)
+        scaler.update()
 
     def weights(self) -> Tensor:
         return torch.cat([p.detach().flatten() for p in self.model.parameters()])
@@ -185,6 +202,28 @@ def _check_checkpoint(first: _Fit, second: _Fit) -> None:
         assert torch.equal(first.weights(), second.weights()), (
             f"{first.where}, going on from a saved state must give the same weights bit for bit, "
             f"but {number - 4} step(s) later they differ"
+        )
+
+
+def _check_scaled_loss(plain: _Fit, scaled: _Fit) -> None:
+    """Scales are powers of two, so scaling is exact and the steps are the same bit for bit."""
+    name = type(scaled.optimizer).__name__
+    scaler = torch.amp.GradScaler(scaled.x.device.type, init_scale=2.0**8)
+    for number in range(1, 7):
+        if number == 4:
+            before = scaled.weights()
+            scaled.scaled_step(number, scaler, broken=True)
+            assert torch.equal(before, scaled.weights()), (
+                f"{scaled.where}, {name} takes the step though a gradient is infinite. If "
+                f"_step_supports_amp_scaling is set, step() must heed found_inf; else GradScaler does"
+            )
+        plain.step(number)
+        scaled.scaled_step(number, scaler)
+        after = " that follows one with an infinite gradient" if number == 4 else ""
+        assert torch.equal(plain.weights(), scaled.weights()), (
+            f"{scaled.where}, the step of {name} with a scaled loss{after} must be that of the loss "
+            f"itself. If _step_supports_amp_scaling is set, step() must divide gradients by "
+            f"grad_scale and heed found_inf; else GradScaler does both"
         )
 
 

@@ -13,6 +13,7 @@ from torch.optim.adamw import adamw as torch_adamw
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.optimizer import OptimizerPlugin
 from altgrad_plugins.optimizers.settings import AdamWSettings
+from altgrad_plugins.optimizers.whole import WholeOptimizer
 
 _FUSED_DEVICES = ("cuda", "cpu")
 
@@ -52,6 +53,21 @@ def adamw_arguments(
         "fused": implementation == "fused",
         "foreach": implementation == "foreach",
     }
+
+
+class AdamWOnGrids(WholeOptimizer, torch.optim.AdamW):
+    """AdamW that knows the grids of its parameters, for others to build on."""
+
+    def __init__(
+        self,
+        groups: Sequence[dict[str, Any]],
+        geometry: Mapping[nn.Parameter, WeightGeometry],
+        settings: AdamWSettings,
+        learning_rate: float,
+    ) -> None:
+        super().__init__(groups, **adamw_arguments(groups, settings, learning_rate))
+        self.leave_scaling_to_the_scaler()
+        self.geometry = dict(geometry)
 
 
 @dataclass

@@ -29,15 +29,17 @@ from altgrad_core.interfaces.format import Format
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.optimizer import OptimizerPlugin
 from altgrad_plugins.optimizers.adamw import (
+    AdamWOnGrids,
     adam_state,
     adam_update,
-    adamw_arguments,
     step_counter,
 )
 from altgrad_plugins.optimizers.closure import run_closure
+from altgrad_plugins.optimizers.rms import relative_to_largest, root_mean_square
 from altgrad_plugins.optimizers.settings import GridOptimSettings
 
-_TINY = 2.0**-100
+_TINY = 2.0**-126
+_TINY_SQUARE_ROOT = 2.0**-500  # in float64
 
 
 class GridOptimPlugin(OptimizerPlugin):
@@ -70,13 +72,13 @@ class Ladder:
     @classmethod
     def of(cls, fmt: Format) -> Ladder:
         """Asked once, on the CPU."""
-        ends = torch.tensor([-fmt.max_finite, fmt.max_finite])
-        lowest, highest = fmt.to_rung(ends).tolist()
-        gap_below, gap_above = fmt.ulp(ends).tolist()
+        rungs = fmt.to_rung(torch.tensor([-torch.inf, torch.inf]))
+        lowest, highest = rungs.tolist()
+        gap_below, gap_above = fmt.ulp(fmt.from_rung(rungs)).tolist()
         return cls(lowest, highest, gap_below, gap_above)
 
 
-class GridOptim(torch.optim.AdamW):
+class GridOptim(AdamWOnGrids):
     """Moves weights along their grids; draws from ``generator`` and nothing else.
 
     After a step every weight is a grid value under the scale of the step. There is one exception:
@@ -88,6 +90,8 @@ class GridOptim(torch.optim.AdamW):
     grid, too. Where parts of a weight have scales of their own, this holds for each part.
     """
 
+    own_dtypes = ("mean_square",)
+
     def __init__(
         self,
         groups: Sequence[dict[str, Any]],
@@ -96,9 +100,8 @@ class GridOptim(torch.optim.AdamW):
         learning_rate: float,
         generator: torch.Generator,
     ) -> None:
-        super().__init__(groups, **adamw_arguments(groups, settings, learning_rate))
+        super().__init__(groups, geometry, settings, learning_rate)
         self.settings = settings
-        self.geometry = dict(geometry)
         self.generator = generator
         self._ladders: dict[Format, Ladder] = {}
 
@@ -110,7 +113,7 @@ class GridOptim(torch.optim.AdamW):
             others = [p for p in group["params"] if p not in self.geometry]
             adam_update(group, adam_state(self, group, others))
             for parameter in group["params"]:
-                if parameter in self.geometry and parameter.grad is not None:
+                if parameter in self.geometry and parameter.grad is not None and parameter.numel():
                     self._move(group, parameter, parameter.grad)
         return loss
 
@@ -118,10 +121,11 @@ class GridOptim(torch.optim.AdamW):
         geometry = self.geometry[parameter]
         weight = parameter.detach()
         stiffness = geometry.ulp(weight)
-        move = self._direction(group, parameter, grad * stiffness)
+        relative, largest = relative_to_largest(stiffness)
+        move = self._direction(group, parameter, grad * relative, largest)
         lr, settings = group["lr"], self.settings
         if settings.rungs_per_lr is None:
-            move.mul_(lr).div_(_rms(stiffness).clamp_min(_TINY))
+            move.mul_(lr).div_(root_mean_square(stiffness).clamp_min(_TINY))
         else:
             move.mul_(lr * settings.rungs_per_lr)
         if group["weight_decay"]:
@@ -133,18 +137,28 @@ class GridOptim(torch.optim.AdamW):
         broken = (move + weight).isnan()
         parameter.copy_(moved.masked_fill_(broken, math.nan))
 
-    def _direction(self, group: Mapping[str, Any], parameter: nn.Parameter, h: Tensor) -> Tensor:
-        """Momentum of the normalised gradient in rungs, without its start-up bias."""
+    def _direction(
+        self, group: Mapping[str, Any], parameter: nn.Parameter, h: Tensor, unit: Tensor
+    ) -> Tensor:
+        """Momentum of the normalised gradient in rungs, without its start-up bias.
+
+        The gradient in rungs is ``unit · h``. Where S is small its square is far below the smallest
+        float32, so what is squared in float32 is relative, and what it is relative to, float64.
+        """
         momentum, decay = self.settings.momentum, self.settings.rms_decay
         state = self.state[parameter]
         if not state:
             state["step"] = step_counter(group, parameter)
-            state["mean_square"] = torch.zeros((), dtype=h.dtype, device=h.device)
+            state["mean_square"] = torch.zeros((), dtype=torch.float64, device=h.device)
             state["momentum"] = torch.zeros_like(h)
         step = state["step"].add_(1)
-        mean_square = state["mean_square"].lerp_(h.square().mean(), 1 - decay)
-        size = (mean_square / (1 - decay**step)).sqrt().clamp_min(_TINY)
-        mean = state["momentum"].lerp_(h.div_(size), 1 - momentum)
+        relative, largest = relative_to_largest(h)
+        size = largest.double() * unit.double()
+        square = relative.square().mean().double() * size.square()
+        mean_square = state["mean_square"].lerp_(square, 1 - decay)
+        usual = (mean_square / (1 - decay ** step.double())).sqrt().clamp_min(_TINY_SQUARE_ROOT)
+        normalised = relative.mul_((size / usual).to(h.dtype))
+        mean = state["momentum"].lerp_(normalised, 1 - momentum)
         direction: Tensor = mean / (1 - momentum**step)
         return direction
 
@@ -170,8 +184,3 @@ def stochastic_round(x: Tensor, generator: torch.Generator) -> Tensor:
     whole = size.floor()
     up = size.sub_(whole).sub_(draw).ceil_()  # 1 where the fraction is larger than the draw
     return whole.add_(up).copysign_(x)
-
-
-def _rms(x: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(x)
-    return norm / math.sqrt(max(x.numel(), 1))

@@ -23,6 +23,7 @@ from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.optimizer import OptimizerPlugin
 from altgrad_plugins.optimizers.closure import run_closure
 from altgrad_plugins.optimizers.settings import LionSettings
+from altgrad_plugins.optimizers.whole import WholeOptimizer
 
 
 class LionPlugin(OptimizerPlugin):
@@ -43,7 +44,7 @@ class LionPlugin(OptimizerPlugin):
         return Lion(groups, self.settings, learning_rate)
 
 
-class Lion(torch.optim.Optimizer):
+class Lion(WholeOptimizer):
     """Sign momentum with decoupled weight decay."""
 
     def __init__(

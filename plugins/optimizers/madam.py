@@ -22,6 +22,7 @@ AdamW, at the learning rate ``adamw_rate · lr``, since theirs is absolute.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -31,15 +32,16 @@ from torch import Tensor, nn
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.optimizer import OptimizerPlugin
 from altgrad_plugins.optimizers.adamw import (
+    AdamWOnGrids,
     adam_state,
     adam_update,
-    adamw_arguments,
     step_counter,
 )
 from altgrad_plugins.optimizers.closure import run_closure
+from altgrad_plugins.optimizers.rms import root_mean_square
 from altgrad_plugins.optimizers.settings import MadamSettings
 
-_TINY = 2.0**-100
+_TINY = 2.0**-126
 
 
 class MadamPlugin(OptimizerPlugin):
@@ -60,7 +62,7 @@ class MadamPlugin(OptimizerPlugin):
         return Madam(groups, geometry, self.settings, learning_rate)
 
 
-class Madam(torch.optim.AdamW):
+class Madam(AdamWOnGrids):
     """Multiplies the weights that are on a grid; is AdamW for all other parameters."""
 
     def __init__(
@@ -70,9 +72,8 @@ class Madam(torch.optim.AdamW):
         settings: MadamSettings,
         learning_rate: float,
     ) -> None:
-        super().__init__(groups, **adamw_arguments(groups, settings, learning_rate))
+        super().__init__(groups, geometry, settings, learning_rate)
         self.settings = settings
-        self.geometry = dict(geometry)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -83,7 +84,7 @@ class Madam(torch.optim.AdamW):
             slower = {**group, "lr": self.settings.adamw_rate * group["lr"]}
             adam_update(slower, adam_state(self, group, others))
             for parameter in group["params"]:
-                if parameter in self.geometry and parameter.grad is not None:
+                if parameter in self.geometry and parameter.grad is not None and parameter.numel():
                     self._multiply(group, parameter, parameter.grad)
         return loss
 
@@ -91,13 +92,14 @@ class Madam(torch.optim.AdamW):
         state, settings = self.state[parameter], self.settings
         if not state:
             state["step"] = step_counter(group, parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-            state["limit"] = settings.p_scale * parameter.square().mean().sqrt()
+            state["rms"] = torch.zeros_like(parameter)
+            state["limit"] = settings.p_scale * root_mean_square(parameter)
         decay, bound, limit = settings.square_decay, settings.g_bound, state["limit"]
         step = state["step"].add_(1)
-        square = state["exp_avg_sq"].mul_(decay).addcmul_(grad, grad, value=1 - decay)
+        # sqrt(v), by a hypotenuse: the squares of gradients would underflow, and Madam has no eps
+        rms = state["rms"].mul_(math.sqrt(decay)).hypot_(grad * math.sqrt(1 - decay))
         # a weight that has never had a gradient stays; a NaN is handed on instead of healed
-        size = (square / (1 - decay ** step.double())).sqrt_().clamp_min_(_TINY)
+        size = (rms / (1 - decay ** step.double()).sqrt()).clamp_min_(_TINY)
         move = (grad / size).clamp_(-bound, bound).mul_(parameter.sign())
         if group["lr"]:  # without a step, no limit either
             factor = move.mul_(-group["lr"]).exp_()

@@ -12,7 +12,6 @@ else. S is taken where the weight stands before the update; parameters that are 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.optimizer import OptimizerPlugin
 from altgrad_core.quantization.geometry import latent_position
 from altgrad_core.quantization.position import pack, unpack
-from altgrad_plugins.optimizers.adamw import AdamState, adam_state, adam_update, adamw_arguments
+from altgrad_plugins.optimizers.adamw import AdamState, AdamWOnGrids, adam_state, adam_update
 from altgrad_plugins.optimizers.closure import run_closure
 from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings
 from altgrad_plugins.optimizers.stiffness import Stiffness
@@ -48,13 +47,15 @@ class ManifoldAdamWPlugin(OptimizerPlugin):
         return ManifoldAdamW(groups, geometry, self.settings, learning_rate)
 
 
-class ManifoldAdamW(torch.optim.AdamW):
+class ManifoldAdamW(AdamWOnGrids):
     """AdamW with the stiffness of the grid at one of four sites.
 
     The moments are always torch's own, updated by torch's kernels; with ``enabled: false`` or
     ``site: none``, and for parameters on no grid, the whole update is, and equals AdamW bit for
     bit.
     """
+
+    own_dtypes = (_START,)
 
     def __init__(
         self,
@@ -63,10 +64,9 @@ class ManifoldAdamW(torch.optim.AdamW):
         settings: ManifoldAdamWSettings,
         learning_rate: float,
     ) -> None:
-        super().__init__(groups, **adamw_arguments(groups, settings, learning_rate))
+        super().__init__(groups, geometry, settings, learning_rate)
         self.settings = settings
-        self.geometry = dict(geometry)
-        self.stiffness = Stiffness(settings, geometry)
+        self.stiffness = Stiffness(settings, self.geometry)
         self._site = settings.site if settings.enabled else "none"
 
     @torch.no_grad()
@@ -134,13 +134,3 @@ class ManifoldAdamW(torch.optim.AdamW):
             if _START not in state:
                 fmt = self.geometry[parameter].format
                 state[_START] = pack(self.bit_position(parameter), fmt)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a state. Torch makes every tensor of it a float; positions are integers."""
-        super().load_state_dict(state_dict)
-        saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
-        own = chain.from_iterable(group["params"] for group in self.param_groups)
-        for key, parameter in zip(saved, own, strict=True):
-            packed = state_dict["state"].get(key, {}).get(_START)
-            if packed is not None:
-                self.state[parameter][_START] = packed.to(parameter.device, copy=True)

@@ -1,4 +1,4 @@
-"""Root mean squares of whole tensors: to normalise the stiffness, or to level it.
+"""Root mean squares of whole tensors, e.g. to normalise the stiffness, or to level it.
 
 Each tensor is divided by its largest element first: squares then cannot underflow, and what is
 found for a constant tensor is exact, as long as float32 can count its elements (2^24).
@@ -12,6 +12,18 @@ import torch
 from torch import Tensor
 
 _TINY = 2.0**-126
+
+
+def relative_to_largest(x: Tensor) -> tuple[Tensor, Tensor]:
+    """``x`` in units of its largest magnitude, and that, 0-d; zeros stay zeros."""
+    largest = x.abs().amax()
+    return x / torch.where(largest > 0, largest, 1.0), largest
+
+
+def root_mean_square(x: Tensor) -> Tensor:
+    """Of all elements; 0-d."""
+    relative, largest = relative_to_largest(x)
+    return relative.square().mean().sqrt() * largest
 
 
 def normalize_rms_(tensors: list[Tensor]) -> None:

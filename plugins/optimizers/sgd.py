@@ -31,6 +31,7 @@ from altgrad_core.interfaces.optimizer import OptimizerPlugin
 from altgrad_plugins.optimizers.closure import run_closure
 from altgrad_plugins.optimizers.settings import SGDSettings
 from altgrad_plugins.optimizers.stiffness import Stiffness
+from altgrad_plugins.optimizers.whole import WholeOptimizer
 
 _BUFFER = "momentum_buffer"
 
@@ -53,7 +54,7 @@ class SGDPlugin(OptimizerPlugin):
         return ManifoldSGD(groups, geometry, self.settings, learning_rate)
 
 
-class ManifoldSGD(torch.optim.SGD):
+class ManifoldSGD(WholeOptimizer, torch.optim.SGD):
     """SGD with the stiffness of the grid at one of four sites.
 
     All arithmetic of SGD is done by torch's own kernels, by default the ones that it would choose;

@@ -72,6 +72,54 @@ class Unrepeatable(Good):
                     p.add_(1e-3 * torch.randn(p.shape, generator=self.shared))
 
 
+class Promises(Good):
+    """Says that it heeds ``grad_scale`` and ``found_inf``, and does not."""
+
+    _step_supports_amp_scaling = True
+
+    def step(self, closure: Any = None) -> None:
+        own = vars(self)
+        handed = {name: own.pop(name) for name in ("grad_scale", "found_inf") if name in own}
+        self.take(**handed)
+        own.update(handed)
+
+    def take(self, grad_scale: Any = 1.0, found_inf: Any = 0.0) -> None:
+        super().step()
+
+
+class Unscales(Promises):
+    """Takes steps with infinite gradients: it heeds the scale alone."""
+
+    def take(self, grad_scale: Any = 1.0, found_inf: Any = 0.0) -> None:
+        grads = [p.grad for group in self.param_groups for p in group["params"]]
+        for grad in grads:
+            if grad is not None:
+                grad.div_(grad_scale)
+        super().take()
+        for grad in grads:
+            if grad is not None:
+                grad.mul_(grad_scale)
+
+
+class Counts(Unscales):
+    """Leaves weights alone where a gradient is infinite, but not what it remembers."""
+
+    def take(self, grad_scale: Any = 1.0, found_inf: Any = 0.0) -> None:
+        if not float(found_inf):
+            super().take(grad_scale)
+            return
+        for state in self.state.values():
+            state["momentum_buffer"].mul_(0.9)
+
+
+class Heeds(Counts):
+    """Does what it says."""
+
+    def take(self, grad_scale: Any = 1.0, found_inf: Any = 0.0) -> None:
+        if not float(found_inf):
+            super().take(grad_scale)
+
+
 class Plugin(OptimizerPlugin):
     def __init__(self, build: Callable[..., Any]) -> None:
         self._build = build
@@ -90,6 +138,7 @@ class Plugin(OptimizerPlugin):
 
 def test_a_good_optimizer_passes() -> None:
     check_optimizer(Plugin(Good), learning_rate=0.05)
+    check_optimizer(Plugin(Heeds), learning_rate=0.05)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +150,9 @@ def test_a_good_optimizer_passes() -> None:
         (OwnRate, r"group\['lr'\] = 0"),
         (Forgets, "going on from a saved state"),
         (Unrepeatable, "must give the same weights"),
+        (Promises, "must divide gradients by grad_scale"),
+        (Unscales, "though a gradient is infinite"),
+        (Counts, "follows one with an infinite gradient"),
         (lambda groups, generator, lr: Good(groups[:1], generator, lr=lr), "every parameter"),
         (lambda groups, generator, lr: Good(groups, generator, lr=lr / 2), "must start as"),
         (lambda groups, generator, lr: object(), "must return a torch.optim.Optimizer"),
