@@ -18,7 +18,7 @@ def safe_streams(encoding: str | None = None) -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8", errors="replace"))  # noqa: PTH123, SIM115
         elif isinstance(stream, io.TextIOWrapper):
             how = "replace" if encoding is None else "backslashreplace"
             stream.reconfigure(encoding=encoding, errors=how)
@@ -29,18 +29,18 @@ def stdout_to_stderr() -> Iterator[None]:
     """What is printed in the block goes to stderr: by Python, by libraries, and by child processes."""
     out = sys.stdout
     try:
-        descriptor, target = out.fileno(), sys.stderr.fileno()
         out.flush()
-        kept = os.dup(descriptor)
-    except (AttributeError, OSError, ValueError):  # not the streams of a process, as in a notebook
+        kept = os.dup(1)
+    except OSError:  # there is no standard output
         with contextlib.redirect_stdout(sys.stderr):
             yield
         return
     try:
-        os.dup2(target, descriptor)
+        sys.stderr.flush()
+        os.dup2(2, 1)
         with contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
         out.flush()
-        os.dup2(kept, descriptor)
+        os.dup2(kept, 1)
         os.close(kept)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from altgrad_core._streams import safe_streams, stdout_to_stderr
+from altgrad_core._text import plain
 from altgrad_core.cli_results import RunsOption, add_commands, report_on
 from altgrad_core.errors import UserError
 from altgrad_core.terminal import output, say
@@ -32,9 +35,13 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: training.max_steps=50."),
 ]
 
+_LONGEST_ERROR = 8000
+"""Characters of an error message that are shown."""
+
 
 def main() -> None:
     """Entry point: users' mistakes are one paragraph and exit code 2, without a traceback."""
+    safe_streams()
     show_traceback = "--traceback" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--traceback"]
     try:
@@ -50,7 +57,9 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    Console(stderr=True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
+    Console(stderr=True).print(
+        f"error: {plain(message, _LONGEST_ERROR)}", markup=False, highlight=False, soft_wrap=True
+    )
     raise SystemExit(2)
 
 
@@ -121,7 +130,8 @@ def plan(
     from altgrad_core.planning.plan import plan_suite
     from altgrad_core.planning.suite import load_suite
 
-    plan_ = plan_suite(load_suite(suite, set_ or ()))
+    with stdout_to_stderr() if as_json else nullcontext():  # plugins may print
+        plan_ = plan_suite(load_suite(suite, set_ or ()))
     if as_json:
         print(json.dumps(plan_.to_json(), indent=2))
     else:

@@ -9,12 +9,14 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ValidationError
 
+from altgrad_core._streams import stdout_to_stderr
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import Kind
 from altgrad_core.registry.discovery import BrokenPlugin, Registered, Source, installed, read
 from altgrad_core.registry.hookspecs import HOOKS
 from altgrad_core.registry.needs import missing_needs
 from altgrad_core.registry.problems import dotted, explain, unknown
+from altgrad_core.registry.strangers import StrangeError, strangers_code
 
 
 class Catalog:
@@ -127,7 +129,14 @@ class Catalog:
         if entry.offer.fingerprint is None:
             return {}
         function = _imported(entry, entry.offer.fingerprint)
-        return dict(function(self.validate("task", name, settings)))
+        model = self.validate("task", name, settings)
+        try:
+            with strangers_code(), stdout_to_stderr():
+                return dict(function(model))
+        except StrangeError as error:
+            raise UserError(
+                f"the data of the task {name!r} of {entry.origin} cannot be identified: {error}"
+            ) from error
 
 
 def _name(module: object) -> str:
@@ -149,13 +158,14 @@ def _clash(entries: list[Registered]) -> str:
 def _imported(entry: Registered, target: str) -> Any:
     module, _, attribute = target.partition(":")
     try:
-        found: Any = import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
+        with strangers_code(), stdout_to_stderr():
+            found: Any = import_module(module)
+            for part in attribute.split("."):
+                found = getattr(found, part)
+    except StrangeError as error:
         raise UserError(
             f"the {entry.kind} {entry.offer.name!r} of {entry.origin} cannot be loaded from "
-            f"{target!r}: {type(error).__name__}: {error}"
+            f"{target!r}: {error}"
         ) from error
     return found
 

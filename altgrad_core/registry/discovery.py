@@ -15,10 +15,13 @@ from typing import Any
 import pluggy
 from pydantic import BaseModel
 
+from altgrad_core._streams import stdout_to_stderr
+from altgrad_core.errors import UserError
 from altgrad_core.interfaces.metric import Metric, fault
 from altgrad_core.interfaces.plugin import PROJECT, Kind, Need, Offer
 from altgrad_core.registry import hookspecs
 from altgrad_core.registry.problems import unknown
+from altgrad_core.registry.strangers import StrangeError, strangers_code
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -82,15 +85,16 @@ def read(sources: Iterable[Source]) -> tuple[list[Registered], list[BrokenPlugin
     broken: list[BrokenPlugin] = []
     for source in sources:
         try:
-            plugin = source.load()
-            if not manager.is_registered(
-                plugin
-            ):  # one module may stand behind several entry points
+            with strangers_code(), stdout_to_stderr():
+                plugin = source.load()
+                if manager.is_registered(plugin):  # one module behind several entry points
+                    continue
                 good, errors = _offers(manager, plugin, source)
-                registered += good
-                broken += [_broken(source, error) for error in errors]
-        except (Exception, SystemExit) as error:  # a stranger's module may do anything
-            broken.append(_broken(source, f"{type(error).__name__}: {error}"))
+        except (StrangeError, UserError) as error:
+            broken.append(_broken(source, str(error)))
+        else:
+            registered += good
+            broken += [_broken(source, error) for error in errors]
     return registered, broken
 
 
@@ -137,15 +141,19 @@ def _offers(
 def _called(hook: str, function: Callable[..., Any], kind: Kind) -> tuple[list[Offer], list[str]]:
     offers: list[Offer] = []
     errors: list[str] = []
+    returned: list[Any] = []
     try:
-        for item in function():
-            fault = _fault(item, kind)
-            if fault:
-                errors.append(f"{hook}() returned {fault}")
-            else:
-                offers.append(item)
-    except Exception as error:  # a stranger's code may do anything
-        errors.append(f"{hook}() raised {type(error).__name__}: {error}")
+        with strangers_code():
+            for item in function():
+                returned.append(item)  # what came before an error counts
+    except (StrangeError, UserError) as error:
+        errors.append(f"{hook}() raised {error}")
+    for item in returned:
+        fault = _fault(item, kind)
+        if fault:
+            errors.append(f"{hook}() returned {fault}")
+        else:
+            offers.append(item)
     return offers, errors
 
 

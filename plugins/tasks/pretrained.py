@@ -70,7 +70,11 @@ def pretrained_fingerprint(settings: ModelSettings) -> dict[str, str]:
 def from_pretrained(
     what: str, factory: Any, pretrained: str, revision: str | None, **options: Any
 ) -> Any:
-    """``factory.from_pretrained(...)`` with every failure as a :class:`UserError`."""
+    """``factory.from_pretrained(...)`` with every failure as a :class:`UserError`.
+
+    Code that comes with a model (``auto_map``) is never run, and never asked about at a prompt.
+    """
+    options["trust_remote_code"] = False
     folder = local_folder(pretrained)
     try:
         if folder is not None:

@@ -60,6 +60,7 @@ def _labels(row: Mapping[str, Any], where: str, number: int) -> tuple[str, ...]:
             raise _wrong(
                 where, number, f"{LABELS!r} should be a list of strings, found {_kind(item)} in it"
             )
+        _whole(item, LABELS, where, number)
     return tuple(sorted(set(value)))
 
 
@@ -69,7 +70,23 @@ def _string(row: Mapping[str, Any], name: str, where: str, number: int) -> str:
         return ""
     if not isinstance(value, str):
         raise _wrong(where, number, f"{name!r} should be a string, found {_kind(value)}")
+    _whole(value, name, where, number)
     return value
+
+
+def _whole(text: str, name: str, where: str, number: int) -> None:
+    """Refuse half of a character: JSON can write it (``\\ud83d`` alone), nothing can use it."""
+    if not text.isprintable():  # quick, and false for every lone surrogate
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(text[error.start]):04x}"
+            raise _wrong(
+                where,
+                number,
+                f"{name!r} holds half of a character ({half}) at position {error.start}: write the "
+                f"whole character, or leave it out",
+            ) from error
 
 
 def _wrong(where: str, number: int, problem: str) -> UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import textwrap
@@ -70,6 +71,10 @@ def test_a_stranger_is_found_beside_the_built_in_plugins(install: Install) -> No
     [
         ("import no_such_module_at_all", "ModuleNotFoundError: No module named 'no_such_module"),
         ("raise SystemExit(3)", "SystemExit: 3"),
+        ("raise KeyboardInterrupt('mine')", "KeyboardInterrupt: mine"),
+        ("raise RuntimeError('\\x1b[2J' + 'x' * 10**7)", "RuntimeError: xxx"),
+        (GOOD + "    raise SystemExit('hook')\n", "altgrad_formats() raised SystemExit: hook"),
+        (GOOD + "    raise KeyboardInterrupt\n", "altgrad_formats() raised KeyboardInterrupt"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("def f(:", "SyntaxError"),
         ("x = 1", "no hook found: mark functions"),
@@ -89,11 +94,48 @@ def test_a_broken_plugin_is_told_of_and_stops_nothing(
     install("stranger", "stranger_plugin", GOOD.format(name="odd5"))
     catalog = Catalog.discover()
     assert error in error_of(catalog, "broken-one")
+    assert len(error_of(catalog, "broken-one")) < 3000
     assert catalog.get("format", "odd5").distribution == "stranger"
     with pytest.raises(
         UserError, match=r"could not be read.*broken-one 2.5 \(plugin = broken_plugin"
     ):
         catalog.get("format", "never")
+
+
+def test_a_person_who_presses_ctrl_c_ends_the_reading(install: Install) -> None:
+    press = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)\n"
+    install("pressed", "pressed_plugin", press)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Catalog.discover()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_what_a_plugin_prints_does_not_reach_stdout(
+    install: Install, capfd: pytest.CaptureFixture[str]
+) -> None:
+    noise = "import os\nprint('by python')\nos.system('echo by a child')\n"
+    install("loud", "loud_plugin", noise + GOOD.format(name="odd4") + "    print('by a hook')\n")
+    print("before")
+    assert Catalog.discover().get("format", "odd4").distribution == "loud"
+    print("after")
+    out, err = capfd.readouterr()
+    assert out == "before\nafter\n"
+    assert [err.count(f"by {who}") for who in ("python", "a child", "a hook")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("word", ["SystemExit(3)", "KeyboardInterrupt()", "RuntimeError('no')"])
+def test_a_target_that_cannot_be_imported_is_a_clear_error(install: Install, word: str) -> None:
+    install("stranger", "stranger_plugin", GOOD.format(name="odd4"))
+    catalog = Catalog.discover()
+    target = catalog.get("format", "odd4").offer.target.partition(":")[0]
+    sys.modules.pop(target, None)
+    (Path(sys.path[0]) / f"{target}.py").write_text(f"raise {word}")
+    with pytest.raises(UserError, match=r"cannot be loaded from .*" + word.partition("(")[0]):
+        catalog.load("format", "odd4")
 
 
 def test_good_offers_of_a_hook_that_fails_later_are_kept(install: Install) -> None:

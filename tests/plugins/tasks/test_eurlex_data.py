@@ -14,7 +14,7 @@ from altgrad_core.errors import UserError
 from altgrad_plugins.tasks.documents import Document, limit
 from altgrad_plugins.tasks.eurlex import EurlexSource, fingerprint
 from altgrad_plugins.tasks.eurlex_files import find_files, read_split
-from altgrad_plugins.tasks.rows import compose
+from altgrad_plugins.tasks.rows import compose, parse_row
 from altgrad_plugins.tasks.settings import EurlexDataSettings, EurlexSettings
 
 Write = Callable[[Path, Iterable[dict[str, Any]]], None]
@@ -212,3 +212,16 @@ def test_a_smaller_limit_is_a_subset_whatever_the_order() -> None:
     assert [d for d in documents if d in ten] == ten
     assert set(limit(documents[::-1], 10)) == set(ten)
     assert limit(documents, 50) == limit(documents, None) == documents
+
+
+@pytest.mark.parametrize("where", ["celex_id", "title", "text", "eurovoc_concepts"])
+def test_half_of_a_character_is_refused_with_its_row(where: str) -> None:
+    half = json.loads('"fi\\ud83dsh"')
+    row: dict[str, Any] = {"celex_id": "1", "title": "a", "text": "b", "eurovoc_concepts": ["c"]}
+    assert parse_row(row | {"title": "ü 日 \n 😀"}, "train.jsonl", 4, "train", "both").text
+    row[where] = [half, "fish"] if where == "eurovoc_concepts" else half
+    words = (
+        rf"file train.jsonl, row 4: '{where}' holds half of a character \(\\ud83d\) at position 2"
+    )
+    with pytest.raises(UserError, match=words):
+        parse_row(row, "train.jsonl", 4, "train", "both")
