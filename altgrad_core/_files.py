@@ -11,6 +11,13 @@ from pathlib import Path
 from typing import IO, Any
 
 
+def default_cache() -> Path:
+    """``$ALTGRAD_CACHE``, or ``altgrad-bench`` in the user's cache folder."""
+    if folder := os.environ.get("ALTGRAD_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "altgrad-bench"
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that replaces ``path`` when the block ends, and leaves it alone if it raises."""

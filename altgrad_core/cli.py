@@ -149,7 +149,9 @@ def plan(
 def list_(
     kind: Annotated[
         str | None,
-        typer.Argument(help="formats, optimizers, monitors, tasks, executors, trackers or suites."),
+        typer.Argument(
+            help="formats, optimizers, monitors, tasks, sections, executors, trackers or suites."
+        ),
     ] = None,
 ) -> None:
     """List the plugins and suites that are installed."""
@@ -187,8 +189,8 @@ def speed_monitors(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
 ) -> None:
     """Step time with each monitor alone and with all, as a ratio to none."""
+    from altgrad_core._files import default_cache
     from altgrad_core.execution.monitor_speed import measure_monitors
-    from altgrad_core.execution.options import default_cache
     from altgrad_core.execution.present import speed_table
     from altgrad_core.planning.plan import plan_suite
     from altgrad_core.planning.suite import load_suite

@@ -233,6 +233,7 @@ def main() -> None:
         tab = Tab(running)
         tab.emulate(width=given.width, dark=given.dark)
         tab.open(given.page.resolve().as_uri())
+        tab.wait("document.documentElement.dataset.drawn === 'yes'", 60)
         tab.screenshot(given.out, given.height)
 
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from altgrad_core._files import default_cache
 from altgrad_core.interfaces.executor import Job
 from altgrad_core.results.run_directory import Status
-
-
-def default_cache() -> Path:
-    """``$ALTGRAD_CACHE``, or ``altgrad-bench`` in the user's cache folder."""
-    if folder := os.environ.get("ALTGRAD_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "altgrad-bench"
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         StepView,
     )
     from altgrad_core.interfaces.optimizer import OptimizerPlugin
+    from altgrad_core.interfaces.section import Findings, Section
     from altgrad_core.interfaces.task import Batch, Evaluation, Split, Task
     from altgrad_core.interfaces.tracker import RunInfo, Tracker
 
@@ -39,6 +40,7 @@ _EXPORTS = {
     "Event": "monitor",
     "Executor": "executor",
     "Exit": "executor",
+    "Findings": "section",
     "Format": "format",
     "Job": "executor",
     "Monitor": "monitor",
@@ -48,6 +50,7 @@ _EXPORTS = {
     "Rounding": "format",
     "RunInfo": "tracker",
     "RunView": "monitor",
+    "Section": "section",
     "Split": "task",
     "StepView": "monitor",
     "Task": "task",
@@ -63,6 +66,7 @@ __all__ = [
     "Event",
     "Executor",
     "Exit",
+    "Findings",
     "Format",
     "Job",
     "Kind",
@@ -77,6 +81,7 @@ __all__ = [
     "Rounding",
     "RunInfo",
     "RunView",
+    "Section",
     "Settings",
     "Split",
     "StepView",

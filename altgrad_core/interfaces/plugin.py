@@ -19,7 +19,7 @@ from altgrad_core.interfaces.metric import Metric
 PROJECT = "altgrad"
 """The pluggy project name, which is also the entry-point group."""
 
-Kind = Literal["format", "optimizer", "monitor", "task", "executor", "tracker"]
+Kind = Literal["format", "optimizer", "monitor", "task", "section", "executor", "tracker"]
 
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
@@ -75,9 +75,13 @@ class Offer:
         :class:`~altgrad_core.interfaces.metric.Metric`; exactly one is primary.
     label:
         the short form of the name in condition labels (``e5m2_manifold``); the name itself if empty.
-        It may name settings in braces: ``e{exponent_bits}m{mantissa_bits}``.
+        It may name settings in braces: ``e{exponent_bits}m{mantissa_bits}``. Of a section: another
+        name that ``--questions`` takes (``q3``).
     details:
         facts for ``altgrad-bench show``, in order.
+    order:
+        sections only: their place in the report, lowest first. The built-in ones lie between 10
+        (benefit), 20 (controls) and 900 (where the runs come from).
     intervenes:
         monitors only: it acts on the run (clips gradients, shifts formats), and is therefore used
         where a suite names it, never by ``monitors: all``.
@@ -92,4 +96,5 @@ class Offer:
     metrics: tuple[Metric, ...] = ()
     label: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+    order: int = 500
     intervenes: bool = False

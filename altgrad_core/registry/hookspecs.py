@@ -1,4 +1,4 @@
-"""The whole plugin contract: six hooks. A plugin module implements those it has something for.
+"""The whole plugin contract: seven hooks. A plugin module implements those it has something for.
 
 Each returns offers (any iterable of :class:`~altgrad_core.interfaces.plugin.Offer`) and does no
 work: it must not import torch, read files or touch a device.
@@ -40,6 +40,12 @@ def altgrad_tasks() -> Iterable[Offer]:
 
 
 @hookspec
+def altgrad_sections() -> Iterable[Offer]:
+    """Parts of the report; ``target(settings)`` returns a ``Section``."""
+    raise NotImplementedError
+
+
+@hookspec
 def altgrad_executors() -> Iterable[Offer]:
     """Ways to run jobs; ``target(settings)`` returns an ``Executor``."""
     raise NotImplementedError
@@ -56,6 +62,7 @@ HOOKS: Mapping[Kind, str] = {
     "optimizer": "altgrad_optimizers",
     "monitor": "altgrad_monitors",
     "task": "altgrad_tasks",
+    "section": "altgrad_sections",
     "executor": "altgrad_executors",
     "tracker": "altgrad_trackers",
 }

@@ -52,4 +52,4 @@ def test_each_hook_is_read(kind: Kind, hook: str) -> None:
 
 
 def test_the_contract_fits_on_one_screen() -> None:
-    assert len(inspect.getsource(hookspecs).splitlines()) <= 66
+    assert len(inspect.getsource(hookspecs).splitlines()) <= 74

@@ -12,7 +12,20 @@ from typing import Any
 import pytest
 
 from altgrad_core.errors import UserError
-from altgrad_core.live.progress import progress_html, read_progress
+from altgrad_core.report.live.progress import Progress, read_progress, summary
+from altgrad_core.report.render import fragment
+
+
+def progress_html(cells: list[Progress]) -> str:
+    tuned = any(one.cell.stage == "tune" for one in cells)
+    return fragment(
+        "progress.html.j2",
+        version="v",
+        cells=cells,
+        summary=summary(cells),
+        tuned=tuned,
+        trouble="",
+    )
 
 
 def rows(html: str) -> list[list[str]]:
@@ -28,7 +41,7 @@ def rows(html: str) -> list[list[str]]:
 
 
 def test_each_cell_has_its_status_step_and_seconds(under_way: Any) -> None:
-    done, running, pending = read_progress(under_way.folder)
+    running, done, pending = read_progress(under_way.folder)
     assert (done.status, done.step, done.share) == ("ok", 100, 1.0)
     assert (running.status, running.step, running.max_steps, running.share) == (
         *("running", 10, 100),
@@ -57,12 +70,12 @@ def test_a_silent_run_whose_process_is_gone_is_interrupted(under_way: Any) -> No
     under_way.beat(20, age=3600)
     with (under_way.run / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert read_progress(under_way.folder)[1].status == "running"  # slow, but there
-    found = read_progress(under_way.folder)[1]
+        assert read_progress(under_way.folder)[0].status == "running"  # slow, but there
+    found = read_progress(under_way.folder)[0]
     assert found.status == "interrupted"
     assert "run the suite again" in found.message
     under_way.beat(21)
-    assert read_progress(under_way.folder)[1].status == "running"  # just heard of: not asked
+    assert read_progress(under_way.folder)[0].status == "running"  # just heard of: not asked
 
 
 def test_trouble_stands_before_what_is_done(fabricated: ModuleType, tmp_path: Path) -> None:

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from altgrad_core.analysis.document import Document
 from altgrad_core.errors import UserError
-from altgrad_core.live.snapshot import Snapshot
+from altgrad_core.report.document import Document
+from altgrad_core.report.live.snapshot import Snapshot
 from altgrad_core.results.stored import StoredSuite
 
 
 class Maker:
     """Counts the reports, keeps the suites, and takes some time on the clock."""
 
-    def __init__(self, sample_page: ModuleType) -> None:
-        self.sample_page = sample_page
+    def __init__(self, sample_document: ModuleType) -> None:
+        self.sample_document = sample_document
         self.suites: list[StoredSuite] = []
         self.now = 0.0
         self.cost = 0.0
@@ -30,13 +30,13 @@ class Maker:
         if self.error is not None:
             raise self.error
         points = [len(run.history.series["train/all/loss"]) for run in suite.runs]
-        document: Document = self.sample_page.sample(text=f"points: {sorted(points)}")
+        document: Document = self.sample_document.sample(text=f"points: {sorted(points)}")
         return document
 
 
 @pytest.fixture
-def maker(sample_page: ModuleType) -> Maker:
-    return Maker(sample_page)
+def maker(sample_document: ModuleType) -> Maker:
+    return Maker(sample_document)
 
 
 @pytest.fixture

@@ -1,0 +1,55 @@
+"""A report's content: a title, what stands under it, and its parts, all free of markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from altgrad_core.interfaces.blocks import Block, Chart, Table
+from altgrad_core.report.words import NONE
+
+
+@dataclass(frozen=True)
+class Part:
+    """A headed part of a document."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+    @property
+    def anchor(self) -> str:
+        """The title as a fragment: lower case, hyphens for spaces."""
+        return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
+
+
+@dataclass(frozen=True)
+class Document:
+    """A report: its title, what stands under it, and its parts."""
+
+    title: str
+    opening: tuple[Block, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def charts(self) -> Iterator[Chart]:
+        """Every chart, in order."""
+        for blocks in (self.opening, *(part.blocks for part in self.parts)):
+            yield from (block for block in blocks if isinstance(block, Chart))
+
+
+def without_empty_columns(table: Table) -> Table:
+    """The table without the columns, but for the first, that say nothing in any row."""
+    kept = [
+        place
+        for place in range(len(table.columns))
+        if place == 0 or not table.rows or any(_says(row[place].text) for row in table.rows)
+    ]
+    return replace(
+        table,
+        columns=tuple(table.columns[place] for place in kept),
+        rows=tuple(tuple(row[place] for place in kept) for row in table.rows),
+    )
+
+
+def _says(text: str) -> bool:
+    return text.strip() not in ("", NONE)
