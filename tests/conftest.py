@@ -113,3 +113,15 @@ def chromium() -> Iterator[Any]:
         pytest.skip("needs Debian's chromium: apt-get install chromium")
     with module.browser(program) as module.running:
         yield module
+
+
+@pytest.fixture(scope="session")
+def watch_waits() -> Any:
+    """``tests/waits.py``'s context: what it ``seen`` would have made the host wait for a device."""
+    place = Path(__file__).with_name("waits.py")
+    spec = importlib.util.spec_from_file_location("waits", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Watch

@@ -29,6 +29,7 @@ from altgrad_core.interfaces.task import Task
 from altgrad_core.planning.spec import PluginChoice, RunSpec
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.results.run_directory import RecordKind
+from altgrad_core.training.determinism import make_deterministic
 from altgrad_core.training.loop import Trainer
 
 NONE, ALL = "none", "all"
@@ -68,6 +69,7 @@ def measure_monitors(
     """
     torch.set_num_threads(threads)
     place = resolve_device(device)
+    make_deterministic(place)  # as in a run: kernels that are not may be faster
     task = prepare_task(spec.task, cache, log)
     monitors = {choice.name: (choice,) for choice in spec.monitors}
     variants = {NONE: (), **monitors, ALL: spec.monitors}

@@ -51,6 +51,7 @@ from altgrad_core.results.run_directory import (
     StatusName,
     run_lock,
 )
+from altgrad_core.training.determinism import make_deterministic
 from altgrad_core.training.divergence import Diverged
 from altgrad_core.training.loop import Result, Trainer
 
@@ -208,7 +209,7 @@ def _train(
     spec: RunSpec, directory: RunDirectory, recorder: RunRecorder, device_name: str, cache: Path
 ) -> Result:
     device = resolve_device(device_name)
-    _make_deterministic()
+    make_deterministic(device)
     _log(f"{spec.condition}, seed {spec.seed}, run {spec.id}, on {device}")
     write_json(directory.environment, describe_environment(device, spec.distributions))
     check_inputs(spec)
@@ -227,13 +228,6 @@ def _train(
     with atomic_file(directory.predictions) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     return result
-
-
-def _make_deterministic() -> None:
-    """Ask for deterministic kernels, so that a restarted run ends like an uninterrupted one."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Filling new tensors with NaN finds reads of uninitialised memory; here it would only cost time.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def prepare(path: Path, device_name: str, cache: Path, report: Path) -> int:

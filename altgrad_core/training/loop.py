@@ -24,6 +24,7 @@ from altgrad_core.quantization.storage import compact_state, load_compact_state
 from altgrad_core.results.run_directory import RecordKind, RecordLost
 from altgrad_core.training.checkpoint import load_checkpoint, save_checkpoint
 from altgrad_core.training.clock import StepClock
+from altgrad_core.training.determinism import refusals_explained
 from altgrad_core.training.divergence import Diverged, DivergenceWatch
 from altgrad_core.training.monitoring import MonitorPanel, Outcome
 from altgrad_core.training.replay import Replayer
@@ -115,8 +116,9 @@ class Trainer:
         try:
             start = self.start()
             self.parts.model.train()
-            for step in range(start + 1, self.settings.max_steps + 1):
-                self.step(step)
+            with refusals_explained():
+                for step in range(start + 1, self.settings.max_steps + 1):
+                    self.step(step)
         except StopRun as stop:
             result.step, result.stopped = self.view.step, str(stop)
         except Diverged:

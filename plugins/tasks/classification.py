@@ -33,6 +33,7 @@ class TextClassification(Task):
         self._prepared: EncodedCorpus | None = None
         self._config: Any = None
         self._pos_weight: Tensor | None = None
+        self._pos_weights: dict[torch.device, Tensor] = {}
 
     def prepare(self, cache_dir: Path, log: Callable[[str], None]) -> None:
         """Read the prepared file from the cache, or make it. Checks what ``pretrained`` names."""
@@ -44,6 +45,7 @@ class TextClassification(Task):
         train = self._corpus.splits["train"]
         counts = np.bincount(train.labels.values, minlength=self._labels).tolist()
         self._pos_weight = positive_weight(self._model.pos_weight, counts, len(train))
+        self._pos_weights.clear()
 
     @property
     def _corpus(self) -> EncodedCorpus:
@@ -80,13 +82,13 @@ class TextClassification(Task):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean over all entries of the batch."""
-        logits = model(batch.tensors["input_ids"], batch.tensors["attention_mask"])
-        return self._loss(logits, batch.tensors["targets"])
+        return self._loss(_logits_of(model, batch), batch.tensors["targets"])
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        if self._pos_weight is not None:
-            self._pos_weight = self._pos_weight.to(logits.device)
-        return multilabel_loss(logits, targets, self._model, self._pos_weight)
+        device = logits.device
+        if self._pos_weight is not None and device not in self._pos_weights:
+            self._pos_weights[device] = self._pos_weight.to(device)
+        return multilabel_loss(logits, targets, self._model, self._pos_weights.get(device))
 
     def evaluate(
         self,
@@ -133,12 +135,17 @@ class TextClassification(Task):
         parts = []
         for start in range(0, len(order), batch_size):
             batch = self._batch(examples, order[start : start + batch_size]).to(device)
-            logits = model(batch.tensors["input_ids"], batch.tensors["attention_mask"])
-            parts.append(logits.detach().float())
+            parts.append(_logits_of(model, batch).detach().float())
         sorted_logits = torch.cat(parts).cpu()
         restored = torch.empty_like(sorted_logits)
         restored[torch.from_numpy(order)] = sorted_logits
         return restored
+
+
+def _logits_of(model: nn.Module, batch: Batch) -> Tensor:
+    input_ids, mask = batch.tensors["input_ids"], batch.tensors["attention_mask"]
+    logits: Tensor = model(input_ids, mask, padded=batch.tokens < input_ids.numel())
+    return logits
 
 
 def eurlex(settings: EurlexSettings) -> TextClassification:

@@ -14,30 +14,45 @@ from altgrad_plugins.tasks.settings import ModelSettings
 
 _POSITIONS_AFTER_PADDING = {"roberta", "xlm-roberta", "camembert"}
 """Architectures that count positions from ``pad_token_id + 1``."""
+_GLOBAL_ATTENTION = {
+    *("albert", "bert", "camembert", "distilbert", "electra", "ernie", "roberta", "xlm-roberta"),
+}
+"""Architectures in which every token attends to all others, so that one mask serves all layers."""
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
 
 
 class TextClassifier(nn.Module):
     """Encoder, pooling, dropout, classifier.
 
-    Token ids and mask, both (n, length), give logits (n, labels).
+    Token ids and mask, both (n, length), give logits (n, labels). ``padded`` says, from the host, whether
+    the mask has a 0 at all: transformers would ask the device in every forward, and wait for it.
     """
 
     def __init__(self, encoder: nn.Module, width: int, labels: int, settings: ModelSettings):
         super().__init__()
         self.encoder = encoder
+        config: Any = encoder.config
+        self._one_mask = config.model_type in _GLOBAL_ATTENTION
         self.pooling = settings.pooling
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier = nn.Linear(width, labels)
         nn.init.normal_(self.classifier.weight, std=0.02)
         nn.init.constant_(self.classifier.bias, settings.classifier_bias)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, padded: bool = True) -> Tensor:
         """Logits, one column per label."""
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mask: Tensor | None = attention_mask
+        if self._one_mask:
+            mask = pairwise_mask(attention_mask) if padded else None
+        hidden = self.encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
         pooled = hidden[:, 0] if self.pooling == "cls" else masked_mean(hidden, attention_mask)
         logits: Tensor = self.classifier(self.dropout(pooled))
         return logits
+
+
+def pairwise_mask(mask: Tensor) -> Tensor:
+    """Which token attends to which: (n, length) -> bool (n, 1, length, length), a view."""
+    return mask.bool()[:, None, None, :].expand(-1, -1, mask.shape[1], -1)
 
 
 def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:

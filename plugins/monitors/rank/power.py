@@ -37,7 +37,8 @@ class PowerIteration:
 
         ``step`` seeds the noise.
         """
-        generator = torch.Generator().manual_seed(step)
+        device = next(iter(weights.values())).device
+        generator = torch.Generator(device).manual_seed(step)
         rows = [self._measure(name, weight, generator) for name, weight in weights.items()]
         return torch.stack(rows)
 
@@ -46,11 +47,11 @@ class PowerIteration:
         # At once where squares would overflow or underflow, and back at the end.
         unit = matrix.abs().amax()
         matrix = matrix / torch.where(unit > 0, unit, 1.0)
-        noise = torch.randn(matrix.shape[0], dtype=torch.float64, generator=generator)
-        start, iterations = noise.to(matrix.device), self.iterations * _COLD
+        start, iterations = _random(matrix.shape[0], generator), self.iterations * _COLD
         if name in self.vectors:
+            # The first time after a restart the kept vector is still on the host.
             kept = self.vectors[name].to(matrix.device)
-            start, iterations = kept + start * (_NOISE / float(noise.norm())), self.iterations
+            start, iterations = kept + _NOISE * start, self.iterations
         vector = start / torch.linalg.vector_norm(start)
         for _ in range(iterations):
             vector = _unit(matrix @ (vector @ matrix), vector)
@@ -59,6 +60,13 @@ class PowerIteration:
         frobenius = torch.linalg.vector_norm(matrix)
         stable = torch.where(frobenius > 0, (frobenius / spectral).square(), frobenius)
         return torch.stack((stable, spectral * unit))
+
+
+def _random(size: int, generator: torch.Generator) -> Tensor:
+    """A random direction: float64, ``(size,)``, on the device of ``generator``."""
+    noise = torch.randn(size, dtype=torch.float64, device=generator.device, generator=generator)
+    length: Tensor = torch.linalg.vector_norm(noise)
+    return noise / length
 
 
 def _unit(vector: Tensor, fallback: Tensor) -> Tensor:

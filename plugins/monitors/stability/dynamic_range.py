@@ -38,7 +38,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from altgrad_core.interfaces.monitor import Observation, StepView
+from altgrad_core.interfaces.monitor import Observation, RunView, StepView
 from altgrad_plugins.monitors.formats import PerFormat
 from altgrad_plugins.monitors.geometry.ladders import ends
 from altgrad_plugins.monitors.layers import ALL, LayerMonitor, per_layer
@@ -55,9 +55,18 @@ class RangeMonitor(LayerMonitor):
         self._samples = settings.samples
         self._percentiles = settings.percentiles
         self._ends = PerFormat(ends)
-        self._shares: Tensor | None = None
+        self._shares = torch.empty(0)
+        self._device = torch.device("cpu")
         self._averages: dict[str, Tensor] = {}
         self._measured = 0
+
+    def start(self, run: RunView) -> Observation | None:
+        """Choose the layers; what is the same at all measurements goes to the device now."""
+        super().start(run)
+        self._device = run.device
+        shares = [percent / 100 for percent in self._percentiles]
+        self._shares = torch.tensor(shares, device=run.device)
+        return None
 
     def before_update(self, step: StepView) -> Observation | None:
         """Measure weights and gradients."""
@@ -89,7 +98,9 @@ class RangeMonitor(LayerMonitor):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the state of :meth:`state_dict`."""
-        self._averages, self._measured = dict(state["averages"]), state["measured"]
+        averages = state["averages"]
+        self._averages = {key: average.to(self._device) for key, average in averages.items()}
+        self._measured = state["measured"]
 
     def _weight_sample(self, step: StepView, name: str, weight: Tensor) -> Tensor:
         geometry = step.weights[name]
@@ -103,15 +114,11 @@ class RangeMonitor(LayerMonitor):
         table = torch.nn.utils.rnn.pad_sequence(
             list(samples), batch_first=True, padding_value=math.nan
         )
-        if self._shares is None:
-            shares = [percent / 100 for percent in self._percentiles]
-            self._shares = torch.tensor(shares, dtype=table.dtype, device=table.device)
-        return torch.nanquantile(table, self._shares, dim=1)
+        return torch.nanquantile(table, self._shares.to(table.dtype), dim=1)
 
     def _averaged(self, role: str, names: Sequence[str], amax: Tensor, decay: float) -> Tensor:
-        unknown = amax.new_tensor(math.nan)
-        kept = [self._averages.get(f"{role}/{name}", unknown).to(amax.device) for name in names]
-        old = torch.stack(kept)
+        unknown = torch.full((), math.nan, dtype=amax.dtype, device=amax.device)
+        old = torch.stack([self._averages.get(f"{role}/{name}", unknown) for name in names])
         new = torch.where(old.isnan(), amax, decay * old + (1 - decay) * amax)
         new = torch.where(amax.isfinite(), new, old)
         keys = (f"{role}/{name}" for name in names)

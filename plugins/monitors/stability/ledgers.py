@@ -159,8 +159,10 @@ class DeferredLedger(Ledger):
         """See :class:`Ledger`."""
         if x.numel() == 0:
             return
-        # Optimizers may keep counters on the CPU.
-        low, high = torch.aminmax(x.detach().to(self._device))
+        low, high = torch.aminmax(x.detach())
+        if x.device != self._device:
+            # Optimizers may keep counters on the host: numbers to a kernel, not copies to wait for.
+            low, high = self._zero + low, self._zero + high
         if (stage, name) in self._ends:
             before = self._ends[stage, name]
             low, high = torch.minimum(low, before[0]), torch.maximum(high, before[1])

@@ -272,3 +272,37 @@ def test_real_acts_are_read(eurlex_data: Path, tmp_path: Path) -> None:
     assert facts["labels"] == 100
     assert facts["test_texts_also_in_train"] == 0
     assert facts["unseen"]["test"]["labels"] > 0
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
+def test_a_training_step_asks_the_device_nothing(
+    tiny: Tiny, tmp_path: Path, kind: str, watch_waits: Any
+) -> None:
+    task = eurlex(tiny(model={"type": kind, "pos_weight": "balanced"}))
+    task.prepare(tmp_path, _silent)
+    model, batch = task.build_model(), task.batch(1, 8, seed=0)
+    task.loss(model, batch)
+    with watch_waits() as watch:
+        task.loss(model, batch).backward()
+    assert watch.seen == []
+
+
+def test_the_weight_of_positives_is_moved_once_to_each_device(tiny: Tiny, tmp_path: Path) -> None:
+    """Evaluation computes its loss on the host, training on the device, in turns."""
+    task = eurlex(tiny(model={"pos_weight": "balanced"}))
+    task.prepare(tmp_path, _silent)
+    moved: list[str] = []
+
+    class Weight(torch.Tensor):
+        def to(self, device: Any) -> torch.Tensor:  # type: ignore[override]
+            moved.append(str(device))
+            return self.as_subclass(torch.Tensor).to(device)
+
+    assert task._pos_weight is not None
+    task._pos_weight = task._pos_weight.as_subclass(Weight)
+    labels = len(task.facts()["label_names"])
+    for _ in range(3):
+        for device in ("meta", "cpu"):
+            logits = torch.zeros(2, labels, device=device)
+            assert task._loss(logits, torch.zeros_like(logits)).device.type == device
+    assert moved == ["meta", "cpu"]

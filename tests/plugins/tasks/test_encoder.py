@@ -214,3 +214,45 @@ def test_a_hub_name_without_network_is_a_user_error(monkeypatch: pytest.MonkeyPa
             load()
         assert "no network?" in str(error.value)
         assert "model.pretrained=null" in str(error.value)
+
+
+ARCHITECTURES = (
+    *("albert", "bert", "camembert", "distilbert", "electra", "ernie", "roberta", "xlm-roberta"),
+)
+
+
+def of_architecture(kind: str) -> TextClassifier:
+    """A small classifier around any encoder of transformers."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=50,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=40,
+        max_position_embeddings=20,
+        pad_token_id=0,
+        **({"embedding_size": 24} if kind in ("albert", "electra") else {}),
+    )
+    torch.manual_seed(0)
+    return build_classifier(config, 4, ModelSettings(**SIZES)).eval()
+
+
+@pytest.mark.parametrize("kind", [*ARCHITECTURES, "modernbert"])
+def test_the_mask_of_the_host_gives_the_bits_of_transformers_own(kind: str) -> None:
+    model = of_architecture(kind)
+    for ids, mask in ((IDS, MASK), (IDS[:1], MASK[:1])):
+        hidden = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        expected = model.classifier(masked_mean(hidden, mask))
+        assert torch.equal(model(ids, mask, padded=bool((mask == 0).any())), expected)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("rows", [2, 1], ids=["padded", "whole"])
+def test_a_forward_asks_the_device_nothing(kind: str, rows: int, watch_waits: Any) -> None:
+    model = of_architecture(kind)
+    with watch_waits() as watch:
+        model(IDS[:rows], MASK[:rows], padded=rows == 2)
+    assert watch.seen == []
