@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from altgrad_core.analysis.grids import formats_of
+import pandas as pd
+
+from altgrad_core.analysis.grids import formats_of, grid_of
 from altgrad_core.results.stored import StoredSuite
 
 if TYPE_CHECKING:
@@ -74,6 +76,22 @@ def numbers_of(formats: Mapping[str, Format]) -> dict[str, FormatNumbers]:
         )
         for name, fmt in formats.items()
     }
+
+
+def format_table(suites: Iterable[StoredSuite]) -> pd.DataFrame:
+    """The facts of each format of the suites' runs, by the label that it has in the tables.
+
+    Columns are the attributes of :class:`FormatNumbers`, and ``grid``: a text that is equal for formats
+    whose finite values are equal up to a power of two, empty for one too wide to list. Imports torch.
+    A format whose plugin is not installed here is left out.
+    """
+    formats = formats_of(suites)
+    rows = {
+        name: asdict(one) | {"grid": grid_of(formats[name])}
+        for name, one in numbers_of(formats).items()
+    }
+    columns = [*(one.name for one in fields(FormatNumbers)), "grid"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def normal_sqnr(fmt: Format) -> float:

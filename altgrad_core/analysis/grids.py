@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -50,6 +51,13 @@ def same_grid_pairs(formats: Mapping[str, Format]) -> tuple[tuple[str, str], ...
     narrow = {name: f for name, f in formats.items() if f.bits <= _WIDEST}
     grids = {name: _normalised(f) for name, f in narrow.items()}
     return tuple((a, b) for a, b in combinations(grids, 2) if grids[a] == grids[b])
+
+
+def grid_of(fmt: Format) -> str:
+    """A text that is equal for formats of the same grid; empty for one of more than 16 bits."""
+    if fmt.bits > _WIDEST:
+        return ""
+    return hashlib.sha256(repr(_normalised(fmt)).encode()).hexdigest()[:12]
 
 
 def _normalised(fmt: Format) -> tuple[bool, tuple[float, ...]]:

@@ -73,6 +73,12 @@ class Offer:
     metrics:
         tasks only, and needed there: every number that ``Task.evaluate`` returns, as a
         :class:`~altgrad_core.interfaces.metric.Metric`; exactly one is primary.
+    resample:
+        tasks only: ``"module:attr"`` of a function ``(predictions, weights) -> {metric: values}`` in a
+        module that does not import torch. ``predictions`` are the arrays of one split that
+        ``Task.evaluate`` returned, one row for each of n examples; ``weights`` (draws, n) say how often
+        each example counts, and ``values`` (draws,) are the metric then. It may know some of the
+        metrics only. With it, reports say how far a difference is the choice of test examples.
     label:
         the short form of the name in condition labels (``e5m2_manifold``); the name itself if empty.
         It may name settings in braces: ``e{exponent_bits}m{mantissa_bits}``. Of a section: another
@@ -93,6 +99,7 @@ class Offer:
     settings: type[BaseModel] = NoSettings
     needs: tuple[Need, ...] = ()
     fingerprint: str | None = None
+    resample: str | None = None
     metrics: tuple[Metric, ...] = ()
     label: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)

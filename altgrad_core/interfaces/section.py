@@ -89,6 +89,8 @@ class Findings:
     commands: tuple[str, ...] = ()
     exploratory: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    beside: tuple[Findings, ...] = ()
+    """Exploratory answers beside this one: to another question than was declared, or of more seeds."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Facts about the prepared data of each task, as ``Task.facts`` gave them: task -> fact -> value."""
 

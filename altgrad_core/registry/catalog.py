@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from importlib import import_module
 from typing import Any, Self
@@ -137,6 +137,14 @@ class Catalog:
             raise UserError(
                 f"the data of the task {name!r} of {entry.origin} cannot be identified: {error}"
             ) from error
+
+    def resample(self, name: str) -> Callable[..., dict[str, Any]] | None:
+        """How the metrics of a task change with its examples; None if it does not offer that."""
+        entry = self.get("task", name)
+        if entry.offer.resample is None:
+            return None
+        found: Callable[..., dict[str, Any]] = _imported(entry, entry.offer.resample)
+        return found
 
 
 def _name(module: object) -> str:

@@ -164,11 +164,13 @@ def _fault(item: Any, kind: Kind) -> str:
     said = f"the offer {item.name!r}, whose"
     if not isinstance(item.name, str) or not _NAME.fullmatch(item.name):
         return f"{said} name is not of lower-case letters, digits, '_' and '-'"
-    targets = [item.target, *([item.fingerprint] if item.fingerprint is not None else [])]
+    functions = {"fingerprint": item.fingerprint, "resample": item.resample}
+    given = {name: target for name, target in functions.items() if target is not None}
+    targets = [item.target, *given.values()]
     if not all(isinstance(target, str) and _TARGET.fullmatch(target) for target in targets):
-        return f"{said} target or fingerprint is not of the form 'module:attribute'"
-    if item.fingerprint is not None and kind != "task":
-        return f"{said} fingerprint has no meaning: only tasks have one"
+        return f"{said} target, fingerprint or resample is not of the form 'module:attribute'"
+    if given and kind != "task":
+        return f"{said} {next(iter(given))} has no meaning: only tasks have one"
     if kind != "task" and item.metrics:
         return f"{said} metrics have no meaning: only tasks have some"
     settings: Any = item.settings

@@ -4,8 +4,9 @@ Columns of :func:`load_results`, in order:
 
 - ``id``, ``suite``, ``condition``, ``seed``, ``status``, ``message``, ``step``, ``max_steps``,
   ``seconds``, ``planned``, ``stage``, ``format``, ``optimizer``, ``residency``, ``rounding``,
-  ``compensation``, ``task``, ``learning_rate``, ``device``, ``directory`` (of a run that was read
-  from W&B: the address of its page);
+  ``compensation``, ``task``, ``learning_rate``, ``device``, ``threads``, ``versions``,
+  ``fingerprint``, ``settings``, ``environment`` (JSON text, empty where not known), ``directory`` (of
+  a run that was read from W&B: the address of its page);
 - one column per matrix axis, named by its dotted key (``optimizer.type``): these names have a dot
   and no slash, every metric's name has a slash;
 - ``final/<split>/<metric>`` as recorded (a run that ended early has none);
@@ -22,12 +23,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from altgrad_core._axis import FORMAT_AXIS as FORMAT_AXIS
+from altgrad_core._axis import OPTIMIZER_AXIS as OPTIMIZER_AXIS
+from altgrad_core._axis import axis_text as axis_text
+from altgrad_core._axis import is_axis as is_axis
 from altgrad_core._files import atomic_file
 from altgrad_core.errors import UserError
 from altgrad_core.results.scores import with_declarations
@@ -40,14 +45,15 @@ from altgrad_core.results.stored import (
     StoredSuite,
 )
 
-FORMAT_AXIS = "quantization.format"
-OPTIMIZER_AXIS = "optimizer.type"
-
 _FIXED = (
     *("id", "suite", "condition", "seed", "status", "message", "step", "max_steps", "seconds"),
     *("planned", "stage", "format", "optimizer", "residency", "rounding", "compensation"),
-    *("task", "learning_rate", "device", "directory"),
+    *("task", "learning_rate", "device", "threads"),
+    *("versions", "fingerprint", "settings", "environment", "directory"),
 )
+
+_SETTINGS = {"task", "quantization", "optimizer", "training", "monitors"}
+"""The parts of a spec that decide what a run does."""
 
 _TYPES: dict[str, Any] = {
     **dict.fromkeys(_FIXED, object),
@@ -82,7 +88,7 @@ def results_table(suites: Iterable[StoredSuite]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=[*_FIXED, *axes, *metrics])
     for name in axes:
         table[name] = _one_type(table[name].tolist())
-    floats = dict.fromkeys(("learning_rate", "seconds", *metrics), "float64")
+    floats = dict.fromkeys(("learning_rate", "seconds", "threads", *metrics), "float64")
     table = table.astype(_TYPES | floats)  # an empty table has them too
     return with_declarations(table, {suite.name: suite.declared for suite in suites})
 
@@ -111,24 +117,10 @@ def write_table(table: pd.DataFrame, path: Path | str) -> None:
         raise UserError(f"The table cannot be written to {path}: {error.strerror}.") from error
 
 
-def is_axis(column: str) -> bool:
-    """Whether a column of the results table holds a matrix axis."""
-    return "." in column and "/" not in column
-
-
-def axis_text(value: Any) -> str:
-    """An axis value as readers write it; ``{name: exmy, bits: 6}`` becomes ``exmy (bits=6)``."""
-    if isinstance(value, dict) and "name" in value:
-        given = {**value, **value.get("settings", {})}
-        rest = [f"{k}={v}" for k, v in given.items() if k not in ("name", "settings")]
-        return f"{value['name']} ({', '.join(rest)})" if rest else str(value["name"])
-    return value if isinstance(value, str) else json.dumps(value)
-
-
 def format_label(spec: StoredSpec) -> str:
     """The format as the suite's matrix names it; the bare name where the format is not an axis."""
     value = spec.axes.get(FORMAT_AXIS)
-    return spec.quantization.format.name if value is None else axis_text(value)
+    return axis_text(spec.quantization.format.model_dump() if value is None else value)
 
 
 def _suite_rows(suite: StoredSuite) -> Iterator[dict[str, Any]]:
@@ -183,6 +175,11 @@ def _run_row(
         "task": spec.task.name,
         "learning_rate": spec.training.learning_rate,
         "device": str(environment.get("device_name") or environment.get("device") or ""),
+        "threads": environment.get("threads", math.nan),
+        "versions": _json(versions(environment, spec)),
+        "fingerprint": _json(spec.fingerprint),
+        "settings": _json(spec.model_dump(mode="json", include=_SETTINGS)),
+        "environment": _json(environment),
         "directory": run.location,
         **_axes(spec.axes),
         **_summaries(run.history),
@@ -211,9 +208,23 @@ def _cell_row(suite: StoredSuite, cell: PlannedCell) -> dict[str, Any]:
         "task": "",
         "learning_rate": math.nan,
         "device": "",
-        "directory": "",
+        "threads": math.nan,
+        **dict.fromkeys(("versions", "fingerprint", "settings", "environment", "directory"), ""),
         **_axes(cell.axes),
     }
+
+
+def versions(environment: Mapping[str, Any], spec: StoredSpec) -> dict[str, str]:
+    """Package -> version of what a run ran with, and its Python."""
+    found = {**environment.get("packages", {}), **spec.distributions}
+    if python := environment.get("python"):
+        found["python"] = python
+    return {str(name): str(found[name]) for name in sorted(found)}
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    """As JSON text; empty for nothing."""
+    return json.dumps(value, sort_keys=True) if value else ""
 
 
 def _axes(axes: dict[str, Any]) -> dict[str, Any]:

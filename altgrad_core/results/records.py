@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from altgrad_core.errors import UserError
 from altgrad_core.results.run_directory import Record, RecordKind, RunDirectory, Status
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,9 @@ class RunRecord(Protocol):
     def facts(self) -> dict[str, Any]:
         """Facts about data and quantisation, as in ``facts.json``; empty where not known."""
 
+    def predictions(self, split: str) -> dict[str, NDArray[Any]]:
+        """What the run predicted for each example of a split; empty where it is not known."""
+
 
 @dataclass(frozen=True)
 class DirectoryRecord:
@@ -90,6 +98,20 @@ class DirectoryRecord:
     def facts(self) -> dict[str, Any]:
         """Contents of ``facts.json``; empty where there is none."""
         return read_object(self.directory.facts)
+
+    def predictions(self, split: str) -> dict[str, NDArray[Any]]:
+        """The arrays of one split in ``predictions.npz``, by name; empty where there is no file."""
+        import numpy as np  # commands that read no predictions start faster without it
+
+        path = self.directory.predictions
+        if not path.exists():
+            return {}
+        head = f"{split}_"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return {n.removeprefix(head): arrays[n] for n in arrays.files if n.startswith(head)}
+        except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise damaged(path, str(error)) from error
 
 
 def read_object(path: Path) -> dict[str, Any]:

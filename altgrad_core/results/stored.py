@@ -96,6 +96,21 @@ class StoredTuning(_Stored):
     conditions: dict[str, TunedCondition] = Field(default_factory=dict)
 
 
+class Declaration(_Stored):
+    """What a suite was made to answer, fixed when its first run started and never changed after.
+
+    ``at`` is Unix time, ``versions`` are the distributions' by name; contrast, metric and margin are
+    the plan's of then, ``seeds`` and ``conditions`` those of its cells.
+    """
+
+    at: float
+    versions: dict[str, str] = Field(default_factory=dict)
+    contrast: Contrast | None = None
+    margin: float | None = None
+    seeds: tuple[int, ...] = ()
+    conditions: tuple[str, ...] = ()
+
+
 class StoredPlan(_Stored):
     """Contents of ``plan.json``: what the suite set out to do.
 
@@ -110,6 +125,7 @@ class StoredPlan(_Stored):
     cells: tuple[PlannedCell, ...] = ()
     margin: float | None = None
     metrics: tuple[Metric, ...] = ()
+    declared: Declaration | None = None
 
 
 class _Choice(_Stored):
@@ -117,14 +133,20 @@ class _Choice(_Stored):
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
-class _Quantization(_Stored):
+class _Whole(_Stored):
+    """A section of which all is kept, as it was written."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class _Quantization(_Whole):
     format: _Choice
     residency: str = "master"
     rounding: str = "nearest"
     compensation: str = "none"
 
 
-class _Training(_Stored):
+class _Training(_Whole):
     learning_rate: float
     max_steps: int
 
@@ -141,6 +163,7 @@ class StoredSpec(_Stored):
     quantization: _Quantization
     optimizer: _Choice
     training: _Training
+    monitors: tuple[dict[str, Any], ...] = ()
     distributions: dict[str, str] = Field(default_factory=dict)
     fingerprint: dict[str, str] = Field(default_factory=dict)
     metrics: tuple[Metric, ...] = ()

@@ -114,6 +114,10 @@ class WandbRecord:
         """Facts about data and quantisation; empty where they are not known."""
         return self._facts
 
+    def predictions(self, split: str) -> dict[str, Any]:
+        """None: the tracker does not upload them."""
+        return {}
+
 
 def suite_of_runs(name: str, source: str, found: Iterable[WandbRun]) -> StoredSuite:
     """The suite ``name`` out of its runs, which are in the order in which W&B created them.

@@ -235,7 +235,7 @@ def test_axes_keep_numbers_and_name_parametric_formats(
     assert table["quantization.format"].tolist() == ["e5m2", "exmy (exponent_bits=3)"]
     assert table["format"].tolist() == table["quantization.format"].tolist()
     assert table["model.num_layers"].tolist() == [0, 1]
-    assert table["training.schedule"].tolist() == ["null", "null"]
+    assert table["training.schedule"].tolist() == ["none", "none"]
     assert table["seed"].tolist() == [0, 1]  # the run's own, not the axis of that name
 
 

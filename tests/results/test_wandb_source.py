@@ -284,7 +284,10 @@ def as_before(run: Any) -> None:
     run.summary = json.dumps(summary)
 
 
-LOST = {"directory", "device", "seconds", "message", "planned", "stage"}
+LOST = {
+    *("directory", "device", "seconds", "message", "planned", "stage"),
+    *("threads", "versions", "environment"),
+}
 """Columns that are not known of runs of a tracker that left no texts."""
 
 

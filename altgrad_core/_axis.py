@@ -1,0 +1,55 @@
+"""The one text that a value of a matrix axis has, in labels, contrasts, tables and reports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+FORMAT_AXIS = "quantization.format"
+OPTIMIZER_AXIS = "optimizer.type"
+
+
+def is_axis(column: str) -> bool:
+    """Whether a column of the results table holds a matrix axis."""
+    return "." in column and "/" not in column
+
+
+def axis_text(value: Any) -> str:
+    """A value of an axis as readers write it.
+
+    ``{name: exmy, exponent_bits: 3}`` is ``exmy (exponent_bits=3)``, with or without its settings
+    under ``settings``; ``1.0`` is ``1``, ``true`` is ``true`` and nothing at all is ``none``. Two
+    values have the same text only if they are the same.
+    """
+    value = value.item() if hasattr(value, "item") else value  # numpy's scalars
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return str(value).lower()
+        case float():
+            return _number(value)
+        case Mapping():
+            return _mapping(value)
+        case list() | tuple():
+            return "+".join(map(axis_text, value))
+    return str(value)
+
+
+def _number(value: float) -> str:
+    if math.isfinite(value) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+def _mapping(value: Mapping[str, Any]) -> str:
+    given = dict(value)
+    if isinstance(given.get("settings"), Mapping):
+        given |= given.pop("settings")
+    name = next((given.pop(key) for key in ("name", "type") if key in given), None)
+    text = ", ".join(f"{key}={axis_text(item)}" for key, item in sorted(given.items()))
+    if name is None:
+        return text
+    return f"{name} ({text})" if text else str(name)

@@ -1,0 +1,165 @@
+"""What the two sides of a comparison share, and what they do not.
+
+A pair is a comparison of the question's axis if nothing else differs. What is compared: all settings
+of the runs but those that the question is about (its axis; where that is the optimizer's type, all
+settings of the optimizers, which are the treatment), package versions, device and threads, and the
+fingerprint of the data. A learning rate that was tuned for each condition is part of the protocol;
+one that was set by hand and differs is a difference like any other.
+
+*Refused* is what makes a comparison meaningless: other data on the two sides, several runs for one
+seed, or a learning rate that is not the one which ``tuning.json`` says was chosen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from altgrad_core._axis import FORMAT_AXIS, OPTIMIZER_AXIS, axis_text
+from altgrad_core.analysis.design import Group
+from altgrad_core.interfaces.section import Question
+from altgrad_core.results.stored import StoredTuning, TunedCondition
+
+_RATE = "training.learning_rate"
+_SHOWN = 4
+_HARMLESS = (
+    "training.eval_interval",
+    "training.eval_batch_size",
+    "training.log_interval",
+    "training.checkpoint_interval",
+)
+"""Settings that change what is recorded and not what is trained."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What is wrong with one group: ``confounds`` is named beside its numbers, ``refused`` ends it."""
+
+    confounds: str = ""
+    refused: str = ""
+    censored: str = ""
+
+
+def audit(group: Group, question: Question, tuning: StoredTuning | None = None) -> Audit:
+    """Compare the two sides of a group, pair by pair."""
+    found: dict[str, list[int]] = {}
+    pairs = list(_pairs(group))
+    data = 0
+    for left, right in pairs:
+        data += bool(left["fingerprint"] != right["fingerprint"])
+        for text in _differences(left, right, group, question, tuning):
+            found.setdefault(text, []).append(int(left["seed"]))
+    several = any(side["seed"].duplicated().any() for side in (group.left, group.right))
+    refused = [
+        "its two sides had different data" if data else "",
+        "a side has several runs for one seed" if several else "",
+        _stale(group, tuning),
+    ]
+    texts = [
+        text if len(seeds) == len(pairs) else f"{text} ({len(seeds)} of {len(pairs)} seeds)"
+        for text, seeds in found.items()
+    ]
+    more = len(texts) - _SHOWN
+    shown = [*texts[:_SHOWN], *([f"{more} more"] if more > 0 else [])]
+    return Audit("; ".join(shown), "; ".join(filter(None, refused)), censoring(group, tuning))
+
+
+def censoring(group: Group, tuning: StoredTuning | None) -> str:
+    """Why a group has no number: the best learning rate of a side lies on an edge of the grid."""
+    chosen = _tuned(group, tuning).values()
+    rates = dict.fromkeys(f"{one.chosen:g}" for one in chosen if one.censored)
+    return f"best learning rate at the edge of the grid: {', '.join(rates)}" if rates else ""
+
+
+def _stale(group: Group, tuning: StoredTuning | None) -> str:
+    """Whether a side was run at another rate than the one that ``tuning.json`` says was chosen."""
+    said = []
+    runs = pd.concat([group.left, group.right])
+    for condition, one in _tuned(group, tuning).items():
+        rates = runs.loc[runs["condition"] == condition, "learning_rate"].dropna()
+        other = sorted({rate for rate in rates if rate != one.chosen})
+        if other:
+            ran = ", ".join(f"{rate:g}" for rate in other)
+            said.append(
+                f"tuning.json chose the learning rate {one.chosen:g} for {condition}, but its runs "
+                f"had {ran}: the file is of other runs"
+            )
+    return "; ".join(said)
+
+
+def _tuned(group: Group, tuning: StoredTuning | None) -> dict[str, TunedCondition]:
+    names = [*group.left["condition"], *group.right["condition"]]
+    found = tuning.conditions if tuning is not None else {}
+    return {name: found[name] for name in dict.fromkeys(names) if name in found}
+
+
+def _pairs(group: Group) -> Iterator[tuple[pd.Series, pd.Series]]:
+    """The runs of each seed that both sides have, as far as they were started."""
+    left, right = (
+        side[side["settings"] != ""].drop_duplicates("seed").set_index("seed", drop=False)
+        for side in (group.left, group.right)
+    )
+    for seed in left.index.intersection(right.index):
+        yield left.loc[seed], right.loc[seed]
+
+
+def _differences(
+    left: pd.Series,
+    right: pd.Series,
+    group: Group,
+    question: Question,
+    tuning: StoredTuning | None,
+) -> Iterator[str]:
+    a, b = (_flat(json.loads(row["settings"])) for row in (left, right))
+    names = [name for name in dict.fromkeys((*a, *b)) if a.get(name) != b.get(name)]
+    tuned = _tuned(group, tuning)
+    by_protocol = all(row["condition"] in tuned for row in (left, right))
+    for name in names:
+        asked = _asked(name, question, a, b) or name in group.own
+        if name in _HARMLESS or asked or (name == _RATE and by_protocol):
+            continue
+        yield f"{name}: {a.get(name, 'nothing')} against {b.get(name, 'nothing')}"
+    a, b = ({} if not row["versions"] else json.loads(row["versions"]) for row in (left, right))
+    if a and b:
+        for name in dict.fromkeys((*a, *b)):
+            if a.get(name) != b.get(name):
+                yield f"{name} {a.get(name, 'nothing')} against {b.get(name, 'nothing')}"
+    if left["device"] and right["device"] and left["device"] != right["device"]:
+        yield f"device {left['device']} against {right['device']}"
+    a, b = left["threads"], right["threads"]
+    if pd.notna(a) and pd.notna(b) and a != b:
+        yield f"{a:g} against {b:g} threads"
+
+
+def _asked(name: str, question: Question, a: Mapping[str, str], b: Mapping[str, str]) -> bool:
+    """Whether a setting is what the question is about."""
+    axis = question.axis
+    section, _, rest = axis.partition(".")
+    if axis == OPTIMIZER_AXIS or (
+        section == "optimizer" and a.get("optimizer") != b.get("optimizer")
+    ):
+        return name.partition(".")[0] == "optimizer"
+    if section == "optimizer":
+        return name == axis or name == f"optimizer.{rest.partition('.')[2]}"
+    return name == axis or name.startswith(f"{axis}.") or (axis == FORMAT_AXIS and name == axis)
+
+
+def _flat(settings: Mapping[str, object], path: str = "") -> dict[str, str]:
+    """Dotted key as suites write it -> text, of the settings of a run."""
+    found: dict[str, str] = {}
+    for name, value in settings.items():
+        where = f"{path}.{name}" if path else name
+        if name in ("task", "optimizer") and not path and isinstance(value, Mapping):
+            found[name] = str(value["name"])
+            inner = value["settings"]
+            found |= _flat(inner, "" if name == "task" else name)
+        elif name == "monitors" and isinstance(value, list):
+            found |= {f"{where}.{one['name']}": axis_text(one["settings"]) for one in value}
+        elif isinstance(value, Mapping) and value and "name" not in value:
+            found |= _flat(value, where)
+        else:
+            found[where] = axis_text(value)
+    return found

@@ -1,0 +1,483 @@
+"""The verdict: a paragraph that says what the tables carry, and nothing more.
+
+In this order: a broken instrument, an unfinished suite or comparisons that are refused end it; then
+what both sides do not share; then the answer. A format is said to gain most only where it is shown to
+benefit, to gain more than the reference, and to gain more than every other one. The largest gain that
+was seen is always quantified. What limits the claim follows: divergence, placebos, few seeds, the
+error of the test set, learning rates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from altgrad_core.analysis.numbers import counted, listed, percent, score, significant
+from altgrad_core.analysis.statistics import ALPHA, MIN_SEEDS, unseen_rate
+from altgrad_core.interfaces.section import Question
+
+Row = Mapping[Any, Any]
+
+LEVEL = f"{100 * (1 - ALPHA):g}\N{NO-BREAK SPACE}%"
+_NAMED = 3
+"""More groups than these are counted by format, where formats have several settings."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How many runs can be made, and how many of them have a result."""
+
+    planned: int
+    done: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether all have one."""
+        return self.done == self.planned > 0
+
+
+def verdict_of(
+    question: Question | None,
+    effects: pd.DataFrame,
+    twins: pd.DataFrame,
+    progress: Progress,
+    tuned: bool,
+    exploratory: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """The paragraph, in sentences.
+
+    ``effects`` and ``twins`` are the tables, ``tuned`` says whether learning rates were tuned for each
+    condition, ``exploratory`` why this is not the question that was declared.
+    """
+    if question is None:
+        return ("The suite declares no contrast, so no format can be said to benefit.",)
+    rows: list[Row] = [dict(row) for row in effects.to_dict("records")]
+    said = _Verdict(question, rows, twins, progress, tuned).sentences()
+    head = f"Exploratory, not confirmatory: {'; '.join(exploratory)}."
+    return (head, *said) if exploratory else said
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    question: Question
+    rows: list[Row]
+    twins: pd.DataFrame
+    progress: Progress
+    tuned: bool
+
+    def sentences(self) -> tuple[str, ...]:
+        """The whole paragraph."""
+        if not self.rows:
+            return (f"No group of the suite has both sides of {self.sides}: there is no verdict.",)
+        if broken := self.broken():
+            return (broken,)
+        if not self.progress.complete:
+            return (*self.unfinished(),)
+        return (*self.answer(), *self.limits())
+
+    @property
+    def tested(self) -> list[Row]:
+        """The family."""
+        return [row for row in self.rows if row["role"] == "tested"]
+
+    def of(self, *verdicts: str) -> list[Row]:
+        """The tested groups with one of these verdicts, the largest gain first."""
+        found = [row for row in self.tested if row["verdict"] in verdicts]
+        return sorted(found, key=_by_gain)
+
+    @property
+    def judged(self) -> list[Row]:
+        """The tested groups with a difference that means something, the largest gain first."""
+        found = [r for r in self.tested if r["n"] and not (r["refused"] or r["censored"])]
+        return sorted(found, key=_by_gain)
+
+    @property
+    def sides(self) -> str:
+        """``manifold_adamw against adamw``."""
+        return f"{self.question.treatment} against {self.question.baseline}"
+
+    @property
+    def noun(self) -> str:
+        """What a group is called: a format, where nothing but formats tells the groups apart."""
+        return "setting" if any(row["setting"] for row in self.rows) else "format"
+
+    @property
+    def head(self) -> str:
+        """What is compared: sides and metric."""
+        lower = ", lower is better" if self.question.declared.direction == "lower" else ""
+        return f"{self.sides} in {self.question.declared.label}{lower}"
+
+    def names(self, rows: Sequence[Row]) -> str:
+        """Groups in a sentence; of many the formats, and how many settings of each."""
+        return group_names(rows, self.rows)
+
+    def broken(self) -> str:
+        """That the instrument fails its own control; empty where it does not."""
+        differ = self.twins[self.twins["status"] == "differ"]
+        if not len(differ):
+            return ""
+        worst = differ.iloc[int(differ["difference"].abs().to_numpy().argmax())]
+        return (
+            f"The instrument is not trustworthy: {worst['formats']} are the same grid up to a power "
+            "of two and all scales are powers of two, so their runs must be equal, but "
+            f"{len(differ)} of {counted(len(self.twins), 'comparison')} differ, by up to "
+            f"{score(abs(worst['difference']))} ({worst['setting']}, seed {worst['seed']}). No "
+            "difference in this report is to be believed until that is explained."
+        )
+
+    def unfinished(self) -> Iterator[str]:
+        """How far the suite is, and estimates; no verdict."""
+        yield (
+            f"No verdict yet: {self.progress.done} of "
+            f"{counted(self.progress.planned, 'planned run')} have a result, "
+            f"and nothing is tested before all have. {self.head}, so far:"
+        )
+        yield self.largest()
+        yield from self.differences()
+        yield from self.divergence()
+
+    def answer(self) -> Iterator[str]:
+        """What was asked, as far as it is shown."""
+        yield from self.refused()
+        if not self.judged:
+            yield from self.nothing()
+            return
+        yield from self.differences()
+        benefit, few = self.of("benefit"), self.of("too few seeds")
+        clean = [row for row in benefit if not row["confounds"]]
+        if len(few) == len(self.judged):
+            seeds = _range([row["n"] for row in few])
+            yield (
+                f"Nothing can be shown with {seeds} seed{'' if seeds == '1' else 's'}: at least "
+                f"{MIN_SEEDS} are needed. {self.head}:"
+            )
+            yield self.largest()
+            yield from self.identical()
+            return
+        if clean:
+            yield from self.benefit(clean)
+        elif benefit:
+            yield (
+                f"{self.head}: the treatment scores better in {self.names(benefit)}, but since more "
+                "than the treatment differs, no benefit of it is shown."
+            )
+            yield self.largest()
+        else:
+            yield from self.no_benefit()
+        yield from self.others(benefit=bool(benefit))
+
+    def refused(self) -> Iterator[str]:
+        """What is not compared at all, and why."""
+        for code, word in (("refused", "is refused"), ("censored", "is censored")):
+            for why, rows in _by(self.of(code), "why").items():
+                yield f"The comparison in {self.names(rows)} {word}: {why}."
+
+    def nothing(self) -> Iterator[str]:
+        """There is no group with a difference."""
+        if self.tested:
+            empty = self.of("nothing to test")
+            yield f"{self.head}: no {self.noun} has a difference that can be judged."
+            for why, rows in _by(empty, "why").items():
+                yield f"{_capital(self.names(rows))}: {why}."
+        else:
+            yield f"{self.head}: every {self.noun} is a control, so there is nothing to test."
+        yield from self.identical()
+
+    def differences(self) -> Iterator[str]:
+        """What else differs between the two sides."""
+        for text, rows in _by([r for r in self.judged if r["confounds"]], "confounds").items():
+            yield (
+                f"The two sides differ in more than {self.question.axis} "
+                f"({self.names(rows)}: {text}): what makes a difference there cannot be told."
+            )
+
+    def largest(self) -> str:
+        """The largest gain that was seen, with its interval."""
+        if not self.judged:
+            return "No group has a pair of results yet."
+        best = self.judged[0]
+        if best["gain"] > 0:
+            return f"The largest gain seen is {self.seen(best)}."
+        return f"No {self.noun} gains; the best difference is {self.seen(best)}."
+
+    def seen(self, row: Row) -> str:
+        """``+0.0200 (95 % interval …) in e5m2``: in the units of the metric, positive is better."""
+        return f"{gain_text(row)} in {quoted(row['group'])}"
+
+    def benefit(self, rows: Sequence[Row]) -> Iterator[str]:
+        """Which groups are shown to benefit, whether for their grid, and which most."""
+        top = rows[0]
+        need = [row for row in rows if row["needs_grid"] == "yes"]
+        named = next((r for r in need if r["best"] and r["best_p"] <= ALPHA), None)
+        count = f"{len(rows)} of {counted(len(self.tested), self.noun)}"
+        if named is not None:
+            yield (
+                f"{quoted(named['group'])} gains most from {self.sides}, and because of its grid: "
+                f"{self.evidence(named)}; beyond the reference {quoted(named['reference_group'])} "
+                f"{_excess(named)}; and it gains more than every other {self.noun} "
+                f"(p {significant(named['best_p'])})."
+            )
+            if rest := [row for row in rows if row is not named]:
+                yield f"Also shown to benefit: {self.names(rest)}."
+            yield from self.margin(named)
+        else:
+            yield (
+                f"{self.question.treatment} is shown to benefit {count} over "
+                f"{self.question.baseline} in {self.question.declared.label}: {self.names(rows)}. "
+                f"The largest gain shown is in {quoted(top['group'])}: {self.evidence(top)}."
+            )
+            yield from self.margin(top)
+            yield from self.not_named(rows, need)
+
+    def not_named(self, rows: Sequence[Row], need: Sequence[Row]) -> Iterator[str]:
+        """Why no group is said to gain most because of its grid."""
+        first = max(need or rows, key=lambda row: _number(row["excess"], -math.inf))
+        codes = {row["needs_grid"] for row in rows}
+        if codes == {"no reference"}:
+            yield "The suite has no reference (bf16 or fp32): it cannot tell what needs the grid."
+        else:
+            head = {
+                bool(need): f"That it needs the grid is shown in {self.names(need)}"
+                if need
+                else "",
+                codes <= {"no", "no reference"}: "None of it needs the grid",
+            }.get(True, "That any of it needs the grid is not shown")
+            reference = quoted(first["reference_group"])
+            yield f"{head}: {quoted(first['group'])} gains {_excess(first)} than {reference}."
+        best = self.judged[0]
+        if len(self.tested) == 1:
+            return
+        if best["best_p"] <= ALPHA:
+            if best is not rows[0]:
+                yield self.largest()
+            return
+        tested = "not every one can be judged"
+        if not math.isnan(best["best_p"]):
+            tested = f"p {significant(best['best_p'])}"
+        yield (
+            f"Which {self.noun} gains most is not shown: the largest gain seen is "
+            f"{self.seen(best)}, and that it is ahead of every other is not ({tested})."
+        )
+
+    def evidence(self, row: Row) -> str:
+        """Difference, interval, p, seeds and how many of them improve."""
+        n, improved = int(row["n"]), int(row["improved"])
+        better = {0: "none better", n: "all better"}.get(improved, f"{improved} better")
+        holm = f"p {significant(row['p_holm'])} after Holm over {int(row['family'])}"
+        return f"{gain_text(row)}, {holm}, {counted(n, 'seed')}, {better}"
+
+    def margin(self, row: Row) -> Iterator[str]:
+        """Whether the gain is beyond what matters, and what few seeds cannot show."""
+        margin = self.question.margin
+        if margin is not None:
+            shown = "" if row["low"] > margin else "not shown to be "
+            yield f"The gain is {shown}beyond the margin of ±{score(margin)}."
+        if not row["diverged_baseline"] and not row["diverged_treatment"]:
+            n = int(row["n"])
+            yield (
+                f"None of its runs diverged, which {n} seeds leave compatible with a rate of "
+                f"divergence of up to {percent(unseen_rate(n))} %."
+            )
+
+    def no_benefit(self) -> Iterator[str]:
+        """No group is shown to benefit: whether that is a finding, or the data cannot tell."""
+        open_ = self.of("undecided", "too few seeds", "nothing to test")
+        margin = self.question.margin
+        if not open_ and margin is not None and len(self.judged) == len(self.tested):
+            yield f"No {self.noun} benefits beyond the margin of ±{score(margin)}: {self.head}."
+        elif open_:
+            yield f"The data cannot tell whether any {self.noun} benefits: {self.head}."
+        else:
+            yield f"No {self.noun} that can be judged benefits: {self.head}."
+        best = self.judged[0]
+        tested = [r["p_holm"] for r in self.judged if not math.isnan(r["p_holm"])]
+        smallest = (
+            f"; the smallest p is {significant(min(tested))} after Holm over {int(best['family'])}"
+            if tested
+            else ""
+        )
+        what = "The largest gain seen, not shown, is" if best["gain"] > 0 else "The best is"
+        yield f"{what} {self.seen(best)}{_needs(best)}{smallest}."
+        if margin is None:
+            yield "No margin was declared, so no effect can be called too small to matter."
+
+    def others(self, *, benefit: bool) -> Iterator[str]:
+        """What is said of the groups that are not shown to benefit."""
+        harmed, same = self.of("harm"), self.of("equivalent")
+        if harmed:
+            worst = harmed[-1]
+            most = f", most in {quoted(worst['group'])}" if len(harmed) > 1 else ""
+            yield f"It does harm in {self.names(harmed)}{most}: {self.evidence(worst)}."
+        if same and self.question.margin is not None:
+            yield f"Effects beyond ±{score(self.question.margin)} are ruled out in {self.names(same)}."
+        open_ = self.of("undecided", "too few seeds")
+        if open_ and (benefit or harmed or same):
+            yield f"For {self.names(open_)} the data cannot tell."
+        for why, rows in _by(self.of("nothing to test"), "why").items():
+            yield f"{_capital(self.names(rows))}: {why}, so nothing was tested."
+        yield from self.identical()
+
+    def identical(self) -> Iterator[str]:
+        """The controls that are equal by construction."""
+        same = [row for row in self.rows if row["role"] == "identical"]
+        if same:
+            yield (
+                f"In {self.names(same)} both sides are the same by construction: on a uniform grid "
+                "the stiffness is the same for every weight of a tensor."
+            )
+
+    def limits(self) -> Iterator[str]:
+        """What limits the claim, weightiest first."""
+        if not self.judged:
+            return
+        yield from self.divergence()
+        yield from self.placebos()
+        yield from self.sampling()
+        if not self.tuned:
+            yield (
+                "Learning rates were not tuned for each condition, so any difference may come from "
+                "the step size alone."
+            )
+
+    def divergence(self) -> Iterator[str]:
+        """Which runs diverged, and what became of their pairs."""
+        for row in self.tested:
+            left, right = int(row["diverged_baseline"]), int(row["diverged_treatment"])
+            if not (left or right):
+                continue
+            planned = int(row["planned"])
+            text = (
+                f"In {quoted(row['group'])} the treatment diverged in {right} and the baseline in "
+                f"{left} of {counted(planned, 'seed')}"
+            )
+            worst = self.question.declared.worst
+            if worst is not None:
+                yield f"{text}; a diverged run counts as {significant(worst)}."
+            else:
+                left_out = counted(int(row["dropped"]), "pair")
+                label = self.question.declared.label
+                yield f"{text}; {label} has no worst value, so that the gain is without {left_out}."
+        more = [r for r in self.judged if r["diverged_treatment"] > r["diverged_baseline"]]
+        if more:
+            yield f"Where it diverges more often it is no benefit: {self.names(more)}."
+
+    def placebos(self) -> Iterator[str]:
+        """Whether the groups that are shown to benefit gain more than their placebos."""
+        shown = {row["group"]: row for row in self.of("benefit")}
+        for row in self.rows:
+            if row["role"] != "placebo" or row["reference_group"] not in shown:
+                continue
+            ahead = f"{quoted(row['reference_group'])} gains {score(-row['excess'], signed=True)}"
+            interval = interval_text(-row["excess_high"], -row["excess_low"])
+            if row["excess_high"] < 0:
+                yield (
+                    f"{ahead} ({LEVEL} interval {interval}) more than its {row['placebo']} placebo, "
+                    "which speaks for the geometry (not adjusted)."
+                )
+            else:
+                yield (
+                    f"That {quoted(row['reference_group'])} gains more than its {row['placebo']} "
+                    f"placebo is not shown (ahead by {score(-row['excess'], signed=True)}, {LEVEL} "
+                    f"interval {interval})."
+                )
+
+    def sampling(self) -> Iterator[str]:
+        """A margin below what the test set itself can resolve."""
+        margin = self.question.margin
+        errors = [r["sampling_std"] for r in self.judged if not math.isnan(r["sampling_std"])]
+        if margin is not None and errors and margin < 2 * max(errors):
+            yield (
+                f"The margin of ±{score(margin)} is below the error of the test set itself: drawing "
+                f"other test examples moves a mean gain by {score(max(errors))} (standard deviation)."
+            )
+
+
+def group_names(chosen: Sequence[Row], every: Sequence[Row]) -> str:
+    """Names of groups in a sentence; of many the formats, and how many settings of each."""
+    names = [quoted(str(row["group"])) for row in chosen]
+    total = Counter(str(row["format"]) for row in every)
+    if len(chosen) <= _NAMED or max(total.values(), default=1) == 1:
+        return named(names)
+    if len(chosen) == len(every):
+        return f"all {len(every)} settings"
+    return listed(
+        f"{fmt} ({'all' if count == total[fmt] else f'{count} of'} {total[fmt]} settings)"
+        for fmt, count in Counter(str(row["format"]) for row in chosen).items()
+    )
+
+
+def named(names: Iterable[str], most: int = 6) -> str:
+    """``a, b and c``; of many the first few, and how many more. Empty for none."""
+    known = list(names)
+    if len(known) <= most + 1:
+        return listed(known) if known else ""
+    return f"{', '.join(known[:most])} and {len(known) - most} more"
+
+
+def quoted(label: str) -> str:
+    """A group's name in a sentence: in quotation marks where it has commas of its own."""
+    return f"“{label}”" if ", " in label else label
+
+
+def interval_text(low: float, high: float) -> str:
+    """``+0.0100 to +0.0300``; a dash where there is none."""
+    if math.isnan(low) or math.isnan(high):
+        return score(math.nan)
+    return f"{score(low, signed=True)} to {score(high, signed=True)}"
+
+
+def gain_text(row: Row) -> str:
+    """``+0.0200 (95 % interval +0.0100 to +0.0300)``: positive is better."""
+    text = score(row["gain"], signed=True)
+    if not row["gain_std"] > 0:
+        return text
+    return f"{text} ({LEVEL} interval {interval_text(row['low'], row['high'])})"
+
+
+def _excess(row: Row) -> str:
+    """``+0.0200 (95 % interval …, p 0.01) more``: beyond the reference."""
+    text = f"{score(row['excess'], signed=True)} more"
+    if math.isnan(row["excess_p_holm"]):
+        return text
+    interval = interval_text(row["excess_low"], row["excess_high"])
+    p = significant(row["excess_p_holm"])
+    return (
+        f"{score(row['excess'], signed=True)} ({LEVEL} interval {interval}, p {p} after Holm) more"
+    )
+
+
+def _needs(row: Row) -> str:
+    seeds = row["seeds_needed"]
+    if math.isnan(seeds):
+        return ""
+    many = "more than 1000" if math.isinf(seeds) else f"{seeds:g}"
+    return f"; an effect of that size calls for {many} seeds, where there are {int(row['n'])}"
+
+
+def _by(rows: Sequence[Row], column: str) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(str(row[column]), []).append(row)
+    return found
+
+
+def _by_gain(row: Row) -> float:
+    return -_number(row["gain"], -math.inf)
+
+
+def _number(value: float, otherwise: float) -> float:
+    return otherwise if math.isnan(value) else float(value)
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(int(low)) if low == high else f"{int(low)} to {int(high)}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,288 @@
+"""How the cells of a suite are laid out: the groups that are compared, and what they are called.
+
+A *group* is one comparison: cells of the question's baseline against cells of its treatment that are
+equal in every axis that both sides have (the *shared* axes: with the usual matrix, the format). An
+axis that one side alone has, such as the site of a manifold optimizer, is its *own*: each of its
+values is a *variant*, and each variant is compared with the same baseline. The axes are those that
+the planner stored, along which the conditions differ independently.
+
+Groups are named in short words: ``e5m2, grid, nearest, kahan, site both``. A word stands for
+itself, ``none`` is left out, and so is what tells no groups apart; what is no word, and what one side
+alone has, is named with its axis.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from altgrad_core._axis import FORMAT_AXIS, OPTIMIZER_AXIS, axis_text, is_axis
+from altgrad_core.interfaces.section import Question
+
+PLACEBOS = ("permuted", "constant", "borrowed")
+"""Values of an optimizer's ``stiffness`` that drop the geometry of the weights' own grid."""
+REFERENCES = ("bf16", "fp32")
+"""Formats that others are compared with: the first one that a setting has."""
+_STIFFNESS = ("stiffness", "borrowed_format")
+"""Settings of an optimizer that say where its stiffness comes from."""
+_WORD = re.compile(r"(?!true$|false$)[A-Za-z][A-Za-z0-9_-]*")
+_NOTHING = ("", "none")
+
+
+@dataclass(frozen=True)
+class Group:
+    """One comparison, and how it is named.
+
+    Attributes:
+        label: Its name, which no other group of the suite has.
+        panel: The name of what both sides share.
+        format: The format of both sides; empty where the question is about formats.
+        setting: The label without the format; empty where formats are all that varies.
+        variant: What tells this treatment from others of the same panel: ``site both``.
+        place: Its values of all axes but the format: what a group shares with its reference.
+        family: The place without the stiffness: what a group shares with its placebos.
+        placebo: One of ``PLACEBOS`` where the treatment is one, else empty.
+        lends: The format whose stiffness a ``borrowed`` placebo takes.
+        own: The axes that one side alone has.
+        left: The planned runs of the baseline.
+        right: Those of the treatment.
+    """
+
+    label: str
+    panel: str
+    format: str
+    setting: str
+    variant: str
+    place: tuple[str, ...]
+    family: tuple[str, ...]
+    placebo: str
+    lends: str
+    own: tuple[str, ...]
+    left: pd.DataFrame
+    right: pd.DataFrame
+
+    @property
+    def baseline(self) -> str:
+        """The condition of the baseline."""
+        return ", ".join(dict.fromkeys(map(str, self.left["condition"])))
+
+    @property
+    def treatment(self) -> str:
+        """The condition of the treatment."""
+        return ", ".join(dict.fromkeys(map(str, self.right["condition"])))
+
+
+@dataclass(frozen=True)
+class Design:
+    """The axes of a suite but for that of its question: of both sides, and of one of them alone."""
+
+    shared: tuple[str, ...]
+    own: tuple[str, ...]
+
+
+def axes_of(runs: pd.DataFrame, first: str = FORMAT_AXIS) -> list[str]:
+    """The axes along which the planned runs differ, ``first`` and the format in front."""
+    planned = runs[runs["planned"]]
+    varying = [c for c in map(str, planned) if is_axis(c) and texts(planned, c).nunique() > 1]
+    return sorted(varying, key=lambda axis: (axis != first, axis != FORMAT_AXIS))
+
+
+def design_of(runs: pd.DataFrame, question: Question) -> Design:
+    """Which axes both sides of the question have, and which belong to one of them alone."""
+    axes = [axis for axis in axes_of(runs, question.axis) if axis != question.axis]
+    sides = [side_of(runs, question, v) for v in (question.baseline, question.treatment)]
+    shared = [a for a in axes if all((texts(side, a) != "").any() for side in sides)]
+    return Design(tuple(shared), tuple(axis for axis in axes if axis not in shared))
+
+
+def groups_of(runs: pd.DataFrame, question: Question) -> Iterator[Group]:
+    """The groups that have both sides in the plan, in the suite's order."""
+    if question.axis not in runs:
+        return
+    left = side_of(runs, question, question.baseline)
+    right = side_of(runs, question, question.treatment)
+    if left.empty or right.empty:
+        return
+    laid, planned = design_of(runs, question), runs[runs["planned"]]
+    formats = dict(zip(keys(planned, laid.shared), planned["format"].astype(str), strict=True))
+    if question.axis == FORMAT_AXIS:
+        formats = dict.fromkeys(formats, "")
+    for key, panel in _panels(planned, laid.shared).items():
+        for baseline in _variants(_at(left, laid.shared, key), laid.own):
+            for treatment in _variants(_at(right, laid.shared, key), laid.own):
+                yield _group(panel, formats[key], laid, key, baseline, treatment)
+
+
+def panels_of(runs: pd.DataFrame, question: Question | None) -> dict[str, tuple[str, str]]:
+    """Condition -> its panel, and its side: ``baseline``, ``treatment`` or empty."""
+    planned = runs[runs["planned"]]
+    if question is None or question.axis not in runs:
+        return {str(condition): ("", "") for condition in planned["condition"]}
+    laid = design_of(runs, question)
+    panels = _panels(planned, laid.shared)
+    sides = {question.baseline: "baseline", question.treatment: "treatment"}
+    rows = zip(
+        planned["condition"],
+        keys(planned, laid.shared),
+        texts(planned, question.axis),
+        strict=True,
+    )
+    return {str(name): (panels[key], sides.get(value, "")) for name, key, value in rows}
+
+
+def settings_of(runs: pd.DataFrame) -> dict[str, str]:
+    """Condition -> what it is but for its format, in short words: ``manifold_adamw, site both``.
+
+    The optimizer alone where nothing but formats varies.
+    """
+    planned = runs[runs["planned"]].drop_duplicates("condition")
+    axes = [axis for axis in axes_of(runs, OPTIMIZER_AXIS) if axis != FORMAT_AXIS]
+    rows = [dict(zip(axes, key, strict=True)) for key in keys(planned, axes)]
+    found = zip(planned["condition"], short_labels(axes, rows), planned["optimizer"], strict=True)
+    return {str(condition): label or str(optimizer) for condition, label, optimizer in found}
+
+
+def short_labels(axes: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """A label for each row: axes are added only where the label so far does not tell rows apart."""
+    words: dict[str, int] = defaultdict(int)
+    partial = {axis for axis in axes if any(row[axis] == "" for row in rows)}
+    for axis in axes:
+        for value in {row[axis] for row in rows}:
+            words[value] += 1 + (axis in partial)  # what only some have is named with its axis
+    labels = ["" for _ in rows]
+    for axis in axes:
+        seen: dict[str, set[str]] = defaultdict(set)
+        for label, row in zip(labels, rows, strict=True):
+            seen[label].add(row[axis])
+        labels = [
+            _joined(label, _shared_text(axis, row[axis], axes, words))
+            if len(seen[label]) > 1
+            else label
+            for label, row in zip(labels, rows, strict=True)
+        ]
+    if len(set(labels)) == len({tuple(row[axis] for axis in axes) for row in rows}):
+        return labels
+    return [", ".join(f"{_short(a, axes)}={row[a] or '–'}" for a in axes) for row in rows]
+
+
+def keys(runs: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, ...]]:
+    """Each run's values of the axes, as text; empty where the run is not on the axis."""
+    columns = [texts(runs, axis) for axis in axes]
+    return list(zip(*columns, strict=True)) if axes else [()] * len(runs)
+
+
+def side_of(runs: pd.DataFrame, question: Question, value: str) -> pd.DataFrame:
+    """The planned runs with that value of the question's axis."""
+    planned = runs[runs["planned"]]
+    return planned[texts(planned, question.axis) == value]
+
+
+def texts(runs: pd.DataFrame, axis: str) -> pd.Series[str]:
+    """Each run's value of an axis, as text; empty where the run is not on the axis."""
+    values = runs[axis] if axis in runs else [None] * len(runs)
+    found = ["" if pd.isna(value) else axis_text(value) for value in values]
+    return pd.Series(found, index=runs.index, dtype=object)
+
+
+def _panels(planned: pd.DataFrame, shared: Sequence[str]) -> dict[tuple[str, ...], str]:
+    """The name of each combination of the shared axes, in order of appearance."""
+    if not shared:
+        return {(): str(planned["format"].iloc[0])}
+    found = list(dict.fromkeys(keys(planned, shared)))
+    rows = [dict(zip(shared, key, strict=True)) for key in found]
+    return dict(zip(found, short_labels(shared, rows), strict=True))
+
+
+def _at(runs: pd.DataFrame, axes: Sequence[str], key: tuple[str, ...]) -> pd.DataFrame:
+    return runs.loc[runs.index[[found == key for found in keys(runs, axes)]]]
+
+
+_Variant = tuple[dict[str, str], pd.DataFrame]
+
+
+def _variants(runs: pd.DataFrame, own: Sequence[str]) -> Iterator[_Variant]:
+    for key in dict.fromkeys(keys(runs, own)):
+        yield dict(zip(own, key, strict=True)), _at(runs, own, key)
+
+
+def _group(
+    panel: str,
+    fmt: str,
+    laid: Design,
+    key: tuple[str, ...],
+    baseline: _Variant,
+    treatment: _Variant,
+) -> Group:
+    own, base = _own_label(treatment[0], laid.own), _own_label(baseline[0], laid.own)
+    label = ", ".join(filter(None, [panel, own, base and f"against {base}"]))
+    shared = tuple(v for a, v in zip(laid.shared, key, strict=True) if a != FORMAT_AXIS)
+    stiffness = [axis for axis in laid.own if _last(axis).startswith(_STIFFNESS)]
+    rest = [axis for axis in laid.own if axis not in stiffness]
+    placebo, lends = _placebo(treatment[1]) if stiffness else ("", "")
+    against = tuple(baseline[0].values())
+    return Group(
+        label=label,
+        panel=panel,
+        format=fmt,
+        setting=_without(fmt, label),
+        variant=own,
+        place=(*shared, *against, *treatment[0].values()),
+        family=(*shared, *against, *(treatment[0][axis] for axis in rest)),
+        placebo=placebo,
+        lends=lends,
+        own=laid.own,
+        left=baseline[1],
+        right=treatment[1],
+    )
+
+
+def _placebo(runs: pd.DataFrame) -> tuple[str, str]:
+    """Which placebo the treatment is, and whose stiffness it borrows; empty for none."""
+    found = {"": ""}
+    for axis in (a for a in map(str, runs) if a.startswith("optimizer.")):
+        found[_last(axis)] = next((text for text in texts(runs, axis) if text), "")
+    for settings in filter(None, runs.get("settings", ())):
+        given = json.loads(settings)["optimizer"]["settings"]
+        found |= {name: axis_text(given[name]) for name in _STIFFNESS if name in given}
+    kind = next((one for one in PLACEBOS if found.get(_STIFFNESS[0]) == one), "")
+    return kind, found.get(_STIFFNESS[1], "") if kind == "borrowed" else ""
+
+
+def _last(axis: str) -> str:
+    return axis.rpartition(".")[2]
+
+
+def _own_label(row: Mapping[str, str], axes: Sequence[str]) -> str:
+    """What one side alone has, named: ``site both, max_stiffness=10``."""
+    values = ((axis, row[axis]) for axis in axes)
+    return ", ".join(_named(axis, value, axes) for axis, value in values if value not in _NOTHING)
+
+
+def _shared_text(axis: str, value: str, axes: Sequence[str], words: Mapping[str, int]) -> str:
+    if value in _NOTHING:
+        return ""
+    if axis == FORMAT_AXIS or (_WORD.fullmatch(value) and words[value] == 1):
+        return value
+    return _named(axis, value, axes)
+
+
+def _named(axis: str, value: str, axes: Sequence[str]) -> str:
+    return f"{_short(axis, axes)}{' ' if _WORD.fullmatch(value) else '='}{value}"
+
+
+def _short(axis: str, axes: Sequence[str]) -> str:
+    last = axis.rpartition(".")[2]
+    return last if sum(one.rpartition(".")[2] == last for one in axes) == 1 else axis
+
+
+def _joined(label: str, more: str) -> str:
+    return f"{label}, {more}" if label and more else label or more
+
+
+def _without(fmt: str, label: str) -> str:
+    return "" if label == fmt else label.removeprefix(f"{fmt}, ")

@@ -1,0 +1,324 @@
+"""The tidy table of a suite: one row per group, with all that may be said of it.
+
+Columns of :func:`effects_table`, in order. Differences are treatment − baseline in the units of the
+metric (``delta``), and the same oriented so that positive is better (``gain`` and all that follows).
+
+- ``group``, ``format``, ``setting``, ``variant``: see :class:`~altgrad_core.analysis.design.Group`.
+- ``role``: ``tested``; ``reference`` (bf16 or fp32 beside 8-bit formats), ``identical`` (a uniform
+  grid, where the stiffness is the same for every weight of a tensor, and every seed is equal) and
+  ``placebo`` are controls, outside the family. ``placebo``: which one.
+- ``baseline_condition``, ``treatment_condition``, ``metric``, ``direction``.
+- ``planned`` (seeds), ``n`` (pairs), ``missing`` (seeds without a pair), ``dropped`` (pairs that do
+  not count, since a run diverged and the metric has no worst value), ``diverged_baseline``,
+  ``diverged_treatment`` (runs).
+- ``baseline``, ``baseline_std``, ``treatment``, ``treatment_std``, ``delta``: over the pairs.
+- ``gain``, ``gain_std``, ``low``, ``high`` (t interval), ``p`` (paired t), ``p_sign_flip``,
+  ``p_holm``, ``p_tost``, ``p_tost_holm``, ``family`` (distinct hypotheses), ``improved`` (seeds),
+  ``seeds_needed`` (for an effect of the size seen, power 0.8, at the first hurdle of Holm).
+- ``reference_group`` (of a placebo: the group that it is one of), ``excess`` (gain − gain of that
+  group, seed by seed), ``excess_n``, ``excess_low``, ``excess_high``, ``excess_p``,
+  ``excess_p_holm``, ``excess_p_tost_holm``; without p for a placebo, which is not tested.
+- ``best``: whether it is the group with the largest gain of all tested ones; ``best_p``: that it gains
+  more than every other, see :func:`~altgrad_core.analysis.statistics.best_p`.
+- ``sampling_std``: the error of the mean gain that the choice of test examples makes.
+- ``censored``, ``confounds``, ``refused``: see :mod:`~altgrad_core.analysis.audit`; empty if not.
+- ``verdict``: ``benefit``, ``harm``, ``equivalent``, ``undecided``, ``too few seeds``, ``censored``,
+  ``refused``, ``unfinished`` or ``nothing to test``; empty for controls. ``why``: a few words.
+- ``needs_grid``: ``yes`` (the excess is above 0), ``no`` (it is below 0, or within the margin),
+  ``undecided`` or ``no reference``; empty for controls.
+
+While the suite is unfinished there is no p and no verdict. A group that is refused or censored has
+estimates, no p, and counts in its families.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from altgrad_core.analysis.audit import Audit, audit
+from altgrad_core.analysis.design import REFERENCES, Group
+from altgrad_core.analysis.pairs import diverged, gains_by_seed
+from altgrad_core.analysis.statistics import (
+    ALPHA,
+    MIN_SEEDS,
+    RESOLUTION,
+    best_p,
+    holm,
+    mean_of,
+    seeds_needed,
+    spread,
+    summarise,
+    tost_p,
+)
+from altgrad_core.interfaces.section import Question
+from altgrad_core.results.stored import StoredTuning
+
+_TEXT = (
+    *("group", "format", "setting", "variant", "role", "placebo"),
+    *("baseline_condition", "treatment_condition", "metric", "direction"),
+)
+_COUNTS = ("planned", "n", "missing", "dropped", "diverged_baseline", "diverged_treatment")
+_NUMBERS = (
+    *("baseline", "baseline_std", "treatment", "treatment_std", "delta"),
+    *("gain", "gain_std", "low", "high", "p", "p_sign_flip", "p_holm", "p_tost", "p_tost_holm"),
+    *("family", "improved", "seeds_needed"),
+)
+_EXCESS = (
+    *("excess", "excess_n", "excess_low", "excess_high"),
+    *("excess_p", "excess_p_holm", "excess_p_tost_holm"),
+)
+Row = dict[str, Any]
+COLUMNS = (
+    *(*_TEXT, *_COUNTS, *_NUMBERS, "reference_group", *_EXCESS, "best", "best_p", "sampling_std"),
+    *("censored", "confounds", "refused", "verdict", "why", "needs_grid"),
+)
+
+
+def effects_table(
+    groups: Sequence[Group],
+    pairs: pd.DataFrame,
+    question: Question,
+    *,
+    formats: pd.DataFrame,
+    tuning: StoredTuning | None = None,
+    complete: bool = True,
+) -> pd.DataFrame:
+    """One row per group, in the order given; the columns are described in this module.
+
+    ``pairs`` is the table of :func:`~altgrad_core.analysis.pairs.pairs_table` for these groups,
+    ``formats`` holds the facts of formats by label (and may be empty).
+    """
+    rows: dict[str, Row] = {}
+    for group in groups:
+        mine = pairs[pairs["group"] == group.label]
+        rows[group.label] = _described(group, mine, question, audit(group, question, tuning))
+    _set_roles(rows, groups, pairs, formats)
+    _set_references(rows, groups)
+    _Family(rows, groups, pairs, question, formats).fill(complete=complete)
+    table = pd.DataFrame(list(rows.values()), columns=list(COLUMNS))
+    numbers = (*_NUMBERS, *_EXCESS, "best_p", "sampling_std")
+    return table.astype(dict.fromkeys(numbers, "float64") | dict.fromkeys(_COUNTS, "int64"))
+
+
+def resolution_of(pairs: pd.DataFrame) -> float:
+    """The range below which differences of these scores are as good as equal."""
+    scores = pairs.loc[pairs["dropped"] == "", ["baseline", "treatment"]].abs().to_numpy()
+    return RESOLUTION * float(np.median(scores)) if scores.size else 0.0
+
+
+def _described(group: Group, pairs: pd.DataFrame, question: Question, found: Audit) -> Row:
+    """What one group shows by itself, without any test."""
+    used = pairs[pairs["dropped"] == ""]
+    gains = used["gain"].tolist()
+    summary = summarise(gains, resolution=resolution_of(used))
+    planned = set(group.left["seed"]) | set(group.right["seed"])
+    return {
+        **dict.fromkeys(COLUMNS, math.nan),
+        **dict.fromkeys(("reference_group", "verdict", "why", "needs_grid"), ""),
+        "best": False,
+        "group": group.label,
+        "format": group.format,
+        "setting": group.setting,
+        "variant": group.variant,
+        "placebo": group.placebo,
+        "baseline_condition": group.baseline,
+        "treatment_condition": group.treatment,
+        "metric": question.metric,
+        "direction": question.declared.direction,
+        "planned": len(planned),
+        "n": summary.n,
+        "missing": len(planned) - len(pairs),
+        "dropped": len(pairs) - len(used),
+        "diverged_baseline": int(diverged(group.left, question.metric).sum()),
+        "diverged_treatment": int(diverged(group.right, question.metric).sum()),
+        "baseline": mean_of(used["baseline"]),
+        "baseline_std": spread(used["baseline"].tolist()),
+        "treatment": mean_of(used["treatment"]),
+        "treatment_std": spread(used["treatment"].tolist()),
+        "delta": mean_of(used["delta"]),
+        "gain": summary.mean,
+        "gain_std": summary.std,
+        "low": summary.low,
+        "high": summary.high,
+        "improved": summary.improved,
+        "censored": found.censored,
+        "confounds": found.confounds,
+        "refused": found.refused,
+    }
+
+
+def _set_roles(
+    rows: Mapping[str, Row], groups: Sequence[Group], pairs: pd.DataFrame, formats: pd.DataFrame
+) -> None:
+    uniform = set(formats.index[formats["uniform"].eq(True)]) if len(formats) else set()
+    only_references = all(group.format in REFERENCES for group in groups)
+    for group in groups:
+        mine = pairs[pairs["group"] == group.label]
+        same = (mine["delta"] == 0) & (mine["diverged"] == "")
+        role = "tested"
+        if group.placebo:
+            role = "placebo"
+        elif group.format in REFERENCES and not only_references:
+            role = "reference"
+        elif group.format in uniform and len(mine) and bool(same.all()):
+            role = "identical"
+        rows[group.label]["role"] = role
+
+
+def _set_references(rows: Mapping[str, Row], groups: Sequence[Group]) -> None:
+    """What each group is measured against: the reference in its place, or for a placebo the group
+    that it is a placebo of; empty where there is none.
+    """
+    role = {label: row["role"] for label, row in rows.items()}
+    in_place = {(g.place, g.format): g.label for g in groups if role[g.label] == "reference"}
+    of_family = {(g.family, g.format): g.label for g in groups if role[g.label] != "placebo"}
+    for group in groups:
+        if role[group.label] == "placebo":
+            found = of_family.get((group.family, group.lends or group.format), "")
+        elif role[group.label] == "reference":
+            found = ""
+        else:
+            labels = (in_place.get((group.place, name), "") for name in REFERENCES)
+            found = next(filter(None, labels), "")
+        rows[group.label]["reference_group"] = found
+
+
+class _Family:
+    """The tested groups among the rows, by label: fills in what is tested together."""
+
+    def __init__(
+        self,
+        rows: dict[str, Row],
+        groups: Sequence[Group],
+        pairs: pd.DataFrame,
+        question: Question,
+        formats: pd.DataFrame,
+    ) -> None:
+        self.rows, self.margin = rows, question.margin
+        self.gains = {group.label: gains_by_seed(pairs, group.label) for group in groups}
+        self.resolution = {
+            group.label: resolution_of(pairs[pairs["group"] == group.label]) for group in groups
+        }
+        self.tested = [name for name, row in rows.items() if row["role"] == "tested"]
+        self.classes = _classes([g for g in groups if g.label in self.tested], formats)
+
+    def judged(self, name: str) -> bool:
+        """Whether a group's difference means anything."""
+        return not (self.rows[name]["censored"] or self.rows[name]["refused"])
+
+    def fill(self, *, complete: bool) -> None:
+        """All tests and verdicts; of an unfinished suite the estimates alone."""
+        excess = {name: self.excess(name) for name in self.gains}
+        best, p = self.best()
+        if best:
+            self.rows[best]["best"] = True
+        if not complete:
+            for name in self.tested:
+                self.rows[name]["verdict"] = "unfinished"
+                self.rows[name]["why"] = "not all planned runs have a result"
+            return
+        if best:
+            self.rows[best]["best_p"] = p
+        self.test({name: list(self.gains[name].values()) for name in self.tested}, "")
+        compared = {name: excess[name] for name in self.tested}
+        self.test({name: v for name, v in compared.items() if v is not None}, "excess_")
+        for name in self.tested:
+            row = self.rows[name]
+            row["verdict"], row["why"] = _verdict(row)
+            row["needs_grid"] = _needs_grid(row)
+
+    def excess(self, name: str) -> list[float] | None:
+        """What a group gains beyond its reference, seed by seed; None without a reference."""
+        reference = self.rows[name]["reference_group"]
+        if not reference:
+            return None
+        if not (self.judged(name) and self.judged(reference)):
+            return []
+        mine, other = self.gains[name], self.gains[reference]
+        values = [mine[seed] - other[seed] for seed in mine if seed in other]
+        found = summarise(values, resolution=self.resolution[name])
+        self.rows[name] |= {"excess": found.mean, "excess_n": found.n}
+        self.rows[name] |= {"excess_low": found.low, "excess_high": found.high}
+        return values
+
+    def test(self, values: Mapping[str, list[float]], prefix: str) -> None:
+        """The t test, sign flips and equivalence of each group, with Holm over the family."""
+        raw: dict[str, float] = {}
+        equivalent: dict[str, float] = {}
+        family = max(1, len({self.classes[name] for name in values}))
+        for name, gains in values.items():
+            row, shown = self.rows[name], gains if self.judged(name) else []
+            found = summarise(shown, resolution=self.resolution[name])
+            raw[name] = row[f"{prefix}p"] = found.p
+            equivalent[name] = math.nan
+            if self.margin is not None:
+                equivalent[name] = tost_p(shown, self.margin, resolution=self.resolution[name])
+            if not prefix:
+                needed = seeds_needed(found.effect_size, alpha=ALPHA / family)
+                row |= {"p_sign_flip": found.p_sign_flip, "p_tost": equivalent[name]}
+                row |= {"family": family, "seeds_needed": needed}
+        for column, p_values in (("p_holm", raw), ("p_tost_holm", equivalent)):
+            for name, p in holm(p_values, self.classes).items():
+                self.rows[name][f"{prefix}{column}"] = p
+
+    def best(self) -> tuple[str, float]:
+        """The group that gains most, and its p; NaN where a group of the family cannot be judged."""
+        judged = {name: self.gains[name] for name in self.tested if self.judged(name)}
+        best, p = best_p(judged, resolution=min(self.resolution.values(), default=0.0))
+        return best, p if len(judged) == len(self.tested) else math.nan
+
+
+def _classes(groups: Sequence[Group], formats: pd.DataFrame) -> dict[str, str]:
+    """Group -> the first group that differs from it in nothing but the name of its grid."""
+    first: dict[tuple[object, ...], str] = {}
+    found = {}
+    for group in groups:
+        grid = formats.at[group.format, "grid"] if group.format in formats.index else ""
+        key = (group.place, grid or group.label)
+        found[group.label] = first.setdefault(key, group.label)
+    return found
+
+
+def _verdict(row: Row) -> tuple[str, str]:
+    """The verdict of one tested group, and why, in a few words."""
+    if row["refused"]:
+        return "refused", str(row["refused"])
+    if row["censored"]:
+        return "censored", str(row["censored"])
+    if row["n"] == 0:
+        return "nothing to test", _none(row)
+    if row["n"] < MIN_SEEDS:
+        return "too few seeds", f"{row['n']} of at least {MIN_SEEDS} pairs"
+    if not row["gain_std"] > 0:
+        return "nothing to test", "all seeds have the same difference"
+    if row["p_tost_holm"] <= ALPHA:
+        verdict = "equivalent", "effects beyond the margin are ruled out"
+    elif row["p_holm"] <= ALPHA and row["high"] < 0:
+        return "harm", "shown to be worse"
+    elif row["p_holm"] <= ALPHA and row["low"] > 0:
+        verdict = "benefit", "shown to be better"
+    else:
+        return "undecided", "the data cannot tell"
+    if row["diverged_treatment"] > row["diverged_baseline"]:
+        return "undecided", "its treatment diverges more often than its baseline"
+    return verdict
+
+
+def _none(row: Row) -> str:
+    if row["dropped"]:
+        return "a run of every pair diverged, and the metric has no worst value"
+    return "no seed has a result on both sides"
+
+
+def _needs_grid(row: Row) -> str:
+    if not row["reference_group"]:
+        return "no reference"
+    if row["excess_p_holm"] <= ALPHA and row["excess_low"] > 0:
+        return "yes"
+    below = row["excess_p_holm"] <= ALPHA and row["excess_high"] < 0
+    return "no" if below or row["excess_p_tost_holm"] <= ALPHA else "undecided"

@@ -1,0 +1,123 @@
+"""What a suite answers: the question that was declared before its first run, and others beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from altgrad_core.analysis.numbers import listed, score
+from altgrad_core.errors import UserError
+from altgrad_core.interfaces.metric import declared
+from altgrad_core.interfaces.section import Question
+from altgrad_core.results.run_directory import FINISHED
+from altgrad_core.results.stored import Contrast, Declaration, StoredSuite
+
+UNDECLARED = "no question was declared before the first run"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, the runs that it is about, and why it is not the one that was declared.
+
+    ``seeds`` and ``conditions`` are those that were declared; None for all that the plan has.
+    """
+
+    question: Question | None
+    exploratory: tuple[str, ...] = ()
+    seeds: frozenset[int] | None = None
+    conditions: frozenset[str] | None = None
+
+    def runs(self, everything: pd.DataFrame) -> pd.DataFrame:
+        """All runs; ``planned`` are those of the question.
+
+        A declared run that the plan has dropped since, but that has a result, is one of them if its
+        settings are those of its condition's other runs.
+        """
+        if self.seeds is None or self.conditions is None:
+            return everything
+        mine = everything["seed"].isin(list(self.seeds)) & (everything["stage"] == "final")
+        mine &= everything["condition"].isin(list(self.conditions))
+        planned = everything["planned"] & mine
+        known = set(zip(everything["condition"][planned], everything["seed"][planned], strict=True))
+        settings = dict(
+            zip(everything["condition"][planned], everything["settings"][planned], strict=True)
+        )
+        rest = everything[mine & ~planned & everything["status"].isin(list(FINISHED))]
+        for index, condition, seed, given in zip(
+            rest.index, rest["condition"], rest["seed"], rest["settings"], strict=True
+        ):
+            if (condition, seed) not in known and settings.get(condition, given) == given:
+                planned[index] = True
+                known.add((condition, seed))
+        return everything.assign(planned=planned)
+
+
+def asked_of(suite: StoredSuite, everything: pd.DataFrame) -> list[Asked]:
+    """The question that counts first; a second one where the plan now asks another."""
+    plan = suite.plan
+    contrast = plan.contrast if plan is not None else None
+    margin = plan.margin if plan is not None else None
+    now = question_of(suite, contrast, margin)
+    before = plan.declared if plan is not None else None
+    if before is None:
+        return [Asked(now, (UNDECLARED,) if now is not None else ())]
+    planned = everything[everything["planned"]]
+    reasons = tuple(_changes(before, now, planned))
+    seeds, conditions = frozenset(before.seeds), frozenset(before.conditions)
+    first = question_of(suite, before.contrast, before.margin)
+    if not reasons:
+        return [Asked(first)]
+    if first is None or not conditions & set(planned["condition"]):
+        return [Asked(now, reasons)]
+    return [Asked(first, (), seeds, conditions), Asked(now, reasons)]
+
+
+def question_of(
+    suite: StoredSuite, contrast: Contrast | None, margin: float | None
+) -> Question | None:
+    """The question of a contrast, with what the task declares of its metric; None without one."""
+    if contrast is None:
+        return None
+    metric = declared(contrast.metric, suite.metrics)
+    if metric is None:
+        known = listed(one.name for one in suite.metrics)
+        raise UserError(f"The task declares no metric {contrast.metric}; it declares {known}.")
+    return Question(
+        contrast.axis, contrast.baseline, contrast.treatment, contrast.metric, metric, margin
+    )
+
+
+def _changes(before: Declaration, now: Question | None, planned: pd.DataFrame) -> Iterator[str]:
+    """What is asked now and was not declared, a clause each."""
+    old = before.contrast
+    if now is None:
+        if old is not None:
+            yield "the contrast that was declared is gone"
+        return
+    if old is None:
+        yield "no contrast was declared"
+        return
+    if (old.axis, old.baseline, old.treatment) != (now.axis, now.baseline, now.treatment):
+        yield f"declared was {old.axis}: {old.treatment} against {old.baseline}"
+    if old.metric != now.metric:
+        yield f"declared was the metric {old.metric}"
+    if before.margin != now.margin:
+        margin = "no margin" if before.margin is None else f"the margin ±{score(before.margin)}"
+        yield f"declared was {margin}"
+    seeds, conditions = set(planned["seed"]), list(dict.fromkeys(planned["condition"]))
+    if added := sorted(seeds - set(before.seeds)):
+        yield f"{_seeds(added)} added after the declaration"
+    if dropped := sorted(set(before.seeds) - seeds):
+        yield f"{_seeds(dropped)} dropped after the declaration"
+    new = [name for name in conditions if name not in before.conditions]
+    gone = [name for name in before.conditions if name not in conditions]
+    for word, names in (("added", new), ("dropped", gone)):
+        if names:
+            shown = listed(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            yield f"{shown} {word} after the declaration"
+
+
+def _seeds(numbers: list[int]) -> str:
+    return f"seed{'s' if len(numbers) > 1 else ''} {listed(map(str, numbers))}"
