@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from altgrad_core.interfaces.grid import Grid, compute_dtype
+from altgrad_core.interfaces.grid import Grid, compute_dtype, untransformed
 
 Rounding = Literal["nearest", "stochastic"]
 Overflow = Literal["saturate", "special"]
@@ -184,7 +184,8 @@ class Format(ABC):
 
     @cached_property
     def _grid(self) -> Grid:
-        return Grid(self.code_values(), self.bits, self.name)
+        with untransformed():
+            return Grid(self.code_values(), self.bits, self.name)
 
     def _position(self, work: Tensor) -> Tensor:
         """Position (int32) of the nearest value; ``work`` has a compute dtype. NaN is put last."""

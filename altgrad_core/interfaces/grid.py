@@ -9,6 +9,7 @@ rounding error can enter.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,19 +106,18 @@ class Grid:
         """The tables for rounding in ``dtype`` (float32 or float64) on ``device``."""
         key = (device, dtype)
         if key not in self._tables:
-            if device.type == "cpu":
-                values = torch.from_numpy(self._values).to(dtype)
-                switches = torch.from_numpy(
-                    switch_points(self._values, self._codes, self.zero, dtype)
-                )
-                wide = self._values.astype(np.float64)
-                gaps = torch.from_numpy(np.diff(wide)).to(dtype)
-                self._tables[key] = GridTables(values, switches, gaps)
-            else:
-                host = self.tables(torch.device("cpu"), dtype)
-                moved = (t.to(device) for t in (host.values, host.switches, host.gaps))
-                self._tables[key] = GridTables(*moved)
+            with untransformed():
+                self._tables[key] = self._build_tables(device, dtype)
         return self._tables[key]
+
+    def _build_tables(self, device: torch.device, dtype: torch.dtype) -> GridTables:
+        if device.type != "cpu":
+            host = self.tables(torch.device("cpu"), dtype)
+            return GridTables(*(t.to(device) for t in (host.values, host.switches, host.gaps)))
+        values = torch.from_numpy(self._values).to(dtype)
+        switches = torch.from_numpy(switch_points(self._values, self._codes, self.zero, dtype))
+        gaps = torch.from_numpy(np.diff(self._values.astype(np.float64))).to(dtype)
+        return GridTables(values, switches, gaps)
 
     def values(self, device: torch.device) -> Tensor:
         """The distinct finite values in ascending order: float32, shape ``(n,)``."""
@@ -141,8 +141,16 @@ class Grid:
     def _on(self, device: torch.device, what: str, host: Tensor) -> Tensor:
         key = (device, what)
         if key not in self._moved:
-            self._moved[key] = host.to(device)
+            with untransformed():
+                self._moved[key] = host.to(device)
         return self._moved[key]
+
+
+def untransformed() -> AbstractContextManager[object]:
+    """Within it, transforms of ``torch.func`` see nothing: what is made to be kept must not be theirs."""
+    if torch._C._are_functorch_transforms_active():
+        return torch._C._DisableFuncTorch()
+    return nullcontext()
 
 
 def _first(mask: np.ndarray) -> int | None:

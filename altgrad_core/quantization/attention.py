@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.fake_quant import straight_through
 from altgrad_core.quantization.linear import QuantizedModule, install, product_dtype
@@ -47,18 +48,32 @@ class QuantizedMultiheadAttention(QuantizedModule, nn.MultiheadAttention):
 def _rounded_weights(module: QuantizedModule) -> Iterator[None]:
     """Let attribute access on ``module`` find rounded weights in place of its parameters."""
     quantizers = {} if module.bypassed else module.weight_quantizers
+    shadowed = {}  # what pruning and the old weight norm have put there
     try:
         for name, quantizer in quantizers.items():
-            weight = quantizer.weight(module)
-            rounded = quantizer.rounded(module, product_dtype(weight))
+            _refuse_property(module, name)
+            weight = quantizer.value(module)
+            rounded = quantizer.rounded(module, product_dtype(weight), weight)
             values = rounded.values
             if rounded.epilogue is not None:
                 values = (values.float() * rounded.epilogue).to(values.dtype)
+            if name in module.__dict__:
+                shadowed[name] = module.__dict__[name]
             module.__dict__[name] = straight_through(weight, values)
         yield
     finally:
         for name in quantizers:
             module.__dict__.pop(name, None)
+        module.__dict__.update(shadowed)
+
+
+def _refuse_property(module: QuantizedModule, name: str) -> None:
+    if hasattr(type(module), name):
+        raise UserError(
+            f"{name!r} of a {type(module).__name__} has a parametrization, behind which attention "
+            f"would not see its rounded value. Remove it (remove_parametrizations), or quantise "
+            f"the model after it, which leaves the layer alone."
+        )
 
 
 def projections(attention: nn.MultiheadAttention) -> tuple[str, ...]:

@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from altgrad_core.interfaces.format import Format, Rounding
-from altgrad_core.quantization.scaling import expanded
+from altgrad_core.quantization.scaling import expanded, power_of_two_part
 from altgrad_core.quantization.settings import ScalingSettings
 
 _LOW_PRECISION = (torch.bfloat16, torch.float16)
@@ -31,9 +30,10 @@ class Rounded:
     """A tensor on its grid, ready for a product: it stands for ``values * epilogue``.
 
     ``epilogue`` is None where ``values`` already contain the scale. A scale that is not a power
-    of two would have to be rounded together with the grid values to fit bfloat16, so there it is
-    left for the epilogue, if it has one element for the tensor or for each row: the product is taken
-    of pure grid values and multiplied by it afterwards. ``scale`` is compact.
+    of two would have to be rounded together with the grid values to fit 16 bits, so there only its
+    power of two is part of the values (which float16 needs: products of pure grid values leave its
+    range). The rest, in [1, 2), is left for the epilogue, if it has one element for the tensor or
+    for each row: the product is multiplied by it afterwards. ``scale`` is compact, and whole.
     """
 
     values: Tensor
@@ -54,25 +54,38 @@ def round_to_grid(
     """``scale · fmt.round(x / scale)``: values in ``dtype``, and what the epilogue has to do.
 
     ``scale`` is compact. An exact scale per block has no place in an epilogue, and is rounded with
-    the values where ``dtype`` is a 16-bit one.
+    the values where ``dtype`` is a 16-bit one. What is inf stays so.
     """
     with torch.no_grad():
         # float16 and bfloat16 would round the quotient, and the grid would round it a second time.
         work = x.detach().float() if x.dtype in _LOW_PRECISION else x.detach()
         if not fmt.scaled:
-            return Rounded(fmt.round(work, rounding, generator).to(dtype), None, scale)
+            rounded = _with_inf_of(work, fmt.round(work, rounding, generator))
+            return Rounded(rounded.to(dtype), None, scale)
         wide = expanded(scale, work, scaling)
         grid = fmt.round(work / wide, rounding, generator)
         late = not scaling.power_of_two and scaling.granularity != "block"
         if late and dtype in _LOW_PRECISION:
-            return Rounded(grid.to(dtype), scale, scale)
+            power = power_of_two_part(scale)
+            return Rounded((grid * power).to(dtype), scale / power, scale)
         return Rounded((grid * wide).to(dtype), None, scale)
 
 
+def _with_inf_of(x: Tensor, rounded: Tensor) -> Tensor:
+    """``rounded``, with inf where ``x`` has it: saturation would hide a broken tensor."""
+    return torch.where(x.isinf(), x, rounded)
+
+
 class _StraightThrough(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, values: Tensor) -> Tensor:
+    def forward(x: Tensor, values: Tensor) -> Tensor:
         return values.view_as(values)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Nothing is kept."""
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
@@ -97,16 +110,18 @@ def fake_quantize(x: Tensor, fmt: Format, scale: Tensor | float = 1.0) -> Tensor
 
 
 class _EpilogueLinear(torch.autograd.Function):
-    """``y = (x̂ ŵᵀ) · s``: a product of grid values whose scales are applied afterwards.
+    """``y = (x̂ ŵᵀ) · s``: a product of 16-bit values whose scales are applied afterwards.
 
     Scales are 0-d, or per row: of the input ``(..., 1)``, of the weight ``(out, 1)``. In the
     backward pass, a scale per row lies along the dimension that is summed over, and is therefore
-    applied to the gradient before the product.
+    applied to the gradient before the product. ``x_values`` and ``w_values`` come from
+    :func:`straight_through`, so that second derivatives find their way to ``x`` and ``weight``.
     """
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        ctx: Any,
         x: Tensor,
         weight: Tensor,
         x_values: Tensor,
@@ -114,11 +129,13 @@ class _EpilogueLinear(torch.autograd.Function):
         x_scale: Tensor | None,
         w_scale: Tensor | None,
     ) -> Tensor:
-        ctx.save_for_backward(x_values, w_values, x_scale, w_scale)
         return _times(_times(F.linear(x_values, w_values).float(), x_scale), _flat(w_scale))
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[2:])
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x_values, w_values, x_scale, w_scale = ctx.saved_tensors
         dtype = w_values.dtype
@@ -153,15 +170,19 @@ def _split(scale: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
 class _RoundGradient(torch.autograd.Function):
     """The identity, whose gradient is rounded by ``rounder`` on its way back."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, y: Tensor, rounder: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.rounder = rounder
+    def forward(y: Tensor, rounder: Callable[[Tensor], Tensor]) -> Tensor:
         return y.view_as(y)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.rounder = inputs[1]
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return ctx.rounder(grads[0]), None
+        return straight_through(grads[0], ctx.rounder(grads[0])), None
 
 
 def round_gradient(y: Tensor, rounder: Callable[[Tensor], Tensor]) -> Tensor:
@@ -186,8 +207,13 @@ def quantized_linear(
     if x_epilogue is None and w_rounded.epilogue is None:
         inputs = x if x_rounded is None else straight_through(x, x_rounded.values)
         return F.linear(inputs, straight_through(weight, w_rounded.values), bias)
-    values = x.detach().to(dtype) if x_rounded is None else x_rounded.values
+    values = x.to(dtype) if x_rounded is None else straight_through(x, x_rounded.values)
     product: Tensor = _EpilogueLinear.apply(  # type: ignore[no-untyped-call]
-        x, weight, values, w_rounded.values, x_epilogue, w_rounded.epilogue
+        x,
+        weight,
+        values,
+        straight_through(weight, w_rounded.values),
+        x_epilogue,
+        w_rounded.epilogue,
     )
     return (product if bias is None else product + bias).to(dtype)

@@ -89,13 +89,16 @@ class ParameterGeometry:
 def weight_geometry(model: nn.Module) -> dict[str, ParameterGeometry]:
     """The geometry of every quantised weight of ``model``, by parameter name, in model order.
 
-    A weight that several modules share appears once, under its first name.
+    A weight that several modules share appears once, under its first name; one that is computed
+    (pruning, a parametrization) is no parameter and does not appear.
     """
     found: dict[int, tuple[QuantizedModule, str]] = {}
     shared: set[int] = set()
     for module in model.modules():
         if isinstance(module, QuantizedModule):
             for attribute, quantizer in module.weight_quantizers.items():
+                if module._parameters.get(attribute) is None:  # pruned or parametrized since
+                    continue
                 parameter = id(quantizer.weight(module))
                 if parameter in found:
                     shared.add(parameter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -43,10 +43,28 @@ class QuantizedModule(nn.Module):
                 yield quantizer
 
     def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> nn.Module:
+        """Scales, histories and packed errors move to another device, but keep their dtype."""
+        before = self._own_buffers()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in self._own_buffers().items():
+            if buffer.dtype != before[name].dtype:
+                self._buffers[name] = before[name].to(buffer.device)
         for quantizer in self.weight_quantizers.values():
             quantizer.forget()
         return self
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        """As of any module; what was saved in another dtype is taken up in the right one."""
+        before = self._own_buffers()
+        super()._load_from_state_dict(*args)
+        for name, buffer in self._own_buffers().items():
+            self._buffers[name] = buffer.to(before[name].dtype)
+
+    def _own_buffers(self) -> dict[str, Tensor]:
+        """What scaling and residency remember."""
+        names = (name for quantizer in self.quantizers() for name in quantizer.buffers())
+        found = {name: self._buffers.get(name) for name in names}
+        return {name: buffer for name, buffer in found.items() if buffer is not None}
 
     def describe(self) -> str:
         """Formats and scaling, for ``extra_repr``."""
@@ -86,12 +104,14 @@ class QuantizedLinear(QuantizedModule, nn.Linear):
         """Shapes as for ``nn.Linear``: ``(..., in_features)`` to ``(..., out_features)``."""
         if self.bypassed:
             return nn.functional.linear(input, self.weight, self.bias)
-        dtype = product_dtype(self.weight)
-        weight = self.weight_quantizers["weight"].rounded(self, dtype)
+        quantizer = self.weight_quantizers["weight"]
+        latent = quantizer.value(self)  # once: a parametrization computes it at every access
+        dtype = product_dtype(latent)
+        weight = quantizer.rounded(self, dtype, latent)
         rounded_input = None
         if self.input_quantizer is not None:
             rounded_input = self.input_quantizer.round(self, input, dtype)
-        output = quantized_linear(input, self.weight, self.bias, rounded_input, weight)
+        output = quantized_linear(input, latent, self.bias, rounded_input, weight)
         if self.gradient_quantizer is None:
             return output
         return round_gradient(output, partial(_rounded_gradient, self, self.gradient_quantizer))
@@ -148,7 +168,7 @@ def install(
     if inputs and roles.activation is not None:
         module.input_quantizer = TensorQuantizer(roles.activation, "input")
     if inputs and roles.gradient is not None:
-        module.gradient_quantizer = TensorQuantizer(roles.gradient, "gradient")
+        module.gradient_quantizer = TensorQuantizer(roles.gradient, "gradient", backward=True)
     for weight in weights.values():
         weight.attach(module)
     device = next(module.parameters()).device

@@ -9,17 +9,36 @@ from torch import Tensor, nn
 
 from altgrad_core.interfaces.format import Format, Rounding
 from altgrad_core.quantization.fake_quant import Rounded, round_to_grid
-from altgrad_core.quantization.resident import Resident
+from altgrad_core.quantization.repetition import (
+    Origin,
+    PassLog,
+    recomputing,
+    repeatable,
+    transformed,
+)
+from altgrad_core.quantization.resident import Resident, parameter_of
 from altgrad_core.quantization.roles import TensorRole, WeightRole
 from altgrad_core.quantization.scaling import Scaler, expanded
+
+
+@dataclass(frozen=True)
+class Held:
+    """A rounding, and for which tensor in which state it is valid."""
+
+    tensor: Tensor
+    state: tuple[object, ...]
+    origin: Origin
+    rounded: Rounded
 
 
 @dataclass
 class Hold:
     """What a quantizer keeps under ``hold_weights``. Keys say for what a rounding is valid."""
 
-    rounded: dict[tuple[object, ...], Rounded] = field(default_factory=dict)
+    rounded: dict[tuple[object, ...], Held] = field(default_factory=dict)
     recorded: bool = False
+    past: Tensor | None = None
+    """What delayed scales of this step go by, once there was a forward: the steps before it."""
 
 
 class TensorQuantizer:
@@ -28,9 +47,12 @@ class TensorQuantizer:
     A plain object, not a module: a quantised layer stays a leaf of its model, with the same
     state-dict keys (plus what scaling and residency must remember). It keeps no reference to the
     module, so that ``copy.deepcopy`` and moving to another device need no care.
+
+    backward:
+        whether the tensor is a gradient, which is met in backward passes and never recomputed.
     """
 
-    def __init__(self, role: TensorRole, tensor: str) -> None:
+    def __init__(self, role: TensorRole, tensor: str, *, backward: bool = False) -> None:
         self.format = role.format
         self.rounding: Rounding = role.rounding
         self.scaler = Scaler(role.format, role.scaling, tensor)
@@ -39,6 +61,14 @@ class TensorQuantizer:
         """What stochastic rounding draws from."""
         self.recording = True
         """False while a pass is repeated for measurement: scales then remember nothing of it."""
+        self._backward = backward
+        self._passes = PassLog()
+        self._past: Tensor | None = None
+        """What the last recorded forward went by: a repetition of it must see the same."""
+
+    def buffers(self) -> tuple[str, ...]:
+        """Names of the buffers that the module has for this tensor."""
+        return self.scaler.buffers()
 
     def scale_of(self, module: nn.Module, x: Tensor) -> Tensor:
         """The scale for ``x``, broadcasting against it; nothing is recorded.
@@ -46,26 +76,98 @@ class TensorQuantizer:
         In training mode, of an ``x`` that was rounded in this step: the scale that it was rounded
         with, though delayed scales have moved on since.
         """
-        compact = self.scaler.scale(module, x, repeat=module.training)
+        past = self._last_past(x) if module.training else None
+        compact = self.scaler.scale(module, x, past=past)
         return expanded(compact, x, self.scaler.settings)
 
     def round(self, module: nn.Module, x: Tensor, dtype: torch.dtype) -> Rounded:
         """``x`` on its grid, as values in ``dtype``. Records amax if the module is training.
 
-        Stochastic rounding is for training: in eval mode values go to the nearest.
+        Stochastic rounding is for training: in eval mode values go to the nearest. What is
+        recomputed for a backward pass is rounded as it was in its forward pass, and not recorded
+        again; under a transform of ``torch.func`` nothing is recorded.
         """
-        record = module.training and self.recording
+        repeated = self._repeated(module)
+        if repeated is not None:
+            return self._round_again(module, x, dtype, repeated)
+        return self._round_anew(module, x, dtype)[0]
+
+    def _repeated(self, module: nn.Module) -> Origin | None:
+        """What this forward must go by, if it is a recomputation; None if it is not."""
+        if not (module.training and self.recording) or self._backward or not recomputing():
+            return None
+        if self.scaler.delayed or self.rounding == "stochastic":
+            return self._passes.repeated() or Origin()
+        return None  # depends on nothing but the tensor
+
+    def _round_again(
+        self, module: nn.Module, x: Tensor, dtype: torch.dtype, origin: Origin
+    ) -> Rounded:
+        """Round ``x`` as in the forward of that origin."""
+        self._note(module, origin)
+        generator = self.generator
+        if origin.draws is not None and generator is not None:
+            generator = torch.Generator(generator.device)
+            generator.set_state(origin.draws)
+        return self._round(module, x, dtype, origin, generator)
+
+    def _round_anew(
+        self, module: nn.Module, x: Tensor, dtype: torch.dtype
+    ) -> tuple[Rounded, Origin]:
+        """Round ``x`` in a forward of its own, and say what that forward goes by."""
+        record = module.training and self.recording and not transformed()
+        origin = Origin()
+        if record:
+            origin = self._start(module)
+        elif module.training and not self.recording:
+            origin.past = self._last_past(x)
         same_step = self.hold is not None and self.hold.recorded
-        with torch.no_grad():
-            scale = self.scaler.scale(
-                module,
-                x,
-                record=record,
-                same_step=same_step,
-                repeat=module.training and not self.recording,
-            )
+        rounded = self._round(
+            module, x, dtype, origin, self.generator, record=record, same_step=same_step
+        )
         if record and self.hold is not None:
             self.hold.recorded = True
+        return rounded, origin
+
+    def _start(self, module: nn.Module) -> Origin:
+        """A training forward begins: what it goes by."""
+        hold = self.hold
+        past = hold.past if hold is not None and hold.recorded else self.scaler.past(module)
+        if hold is not None:
+            hold.past = past
+        self._past = past
+        origin = Origin(past)
+        if not self._backward and (hold is not None or repeatable()):
+            if self.rounding == "stochastic" and self.generator is not None:
+                origin.draws = self.generator.get_state()
+            self._note(module, origin)
+        return origin
+
+    def _note(self, module: nn.Module, origin: Origin) -> None:
+        """Remember what this forward goes by, if it depends on that and may be repeated."""
+        if (origin.past is not None or origin.draws is not None) and repeatable():
+            weights = (p for p in module._parameters.values() if p is not None)
+            self._passes.note(origin, tuple(_state_of(p) for p in weights))
+
+    def _last_past(self, x: Tensor) -> Tensor | None:
+        past = self._past
+        return past if past is not None and past.device == x.device else None
+
+    def _round(
+        self,
+        module: nn.Module,
+        x: Tensor,
+        dtype: torch.dtype,
+        origin: Origin,
+        generator: torch.Generator | None,
+        *,
+        record: bool = False,
+        same_step: bool = False,
+    ) -> Rounded:
+        with torch.no_grad():
+            scale = self.scaler.scale(
+                module, x, record=record, same_step=same_step, past=origin.past
+            )
         return round_to_grid(
             x,
             self.format,
@@ -73,7 +175,7 @@ class TensorQuantizer:
             dtype,
             scaling=self.scaler.settings,
             rounding=self.rounding if module.training else "nearest",
-            generator=self.generator,
+            generator=generator,
         )
 
 
@@ -104,35 +206,61 @@ class WeightQuantizer(TensorQuantizer):
         else:
             self.scaler.detach(module)
 
+    def buffers(self) -> tuple[str, ...]:
+        """See :class:`TensorQuantizer`."""
+        return super().buffers() if self.resident is None else self.resident.buffers()
+
     def weight(self, module: nn.Module) -> nn.Parameter:
-        """The parameter itself, also while attention shows a rounded tensor in its place."""
-        weight = module._parameters[self.parameter]
-        assert weight is not None
-        return weight
+        """The parameter itself, also while attention shows a rounded tensor in its place.
 
-    def round(self, module: nn.Module, x: Tensor, dtype: torch.dtype) -> Rounded:
-        """See :class:`TensorQuantizer`; the scale of a resident weight is its own."""
-        if self.resident is None:
-            return super().round(module, x, dtype)
-        scale = self.resident.scale(module)
-        return round_to_grid(x, self.format, scale, dtype, scaling=self.scaler.settings)
-
-    def rounded(self, module: nn.Module, dtype: torch.dtype) -> Rounded:
-        """The weight on its grid.
-
-        A held rounding is used again only for the dtype and mode it was made for, and only if no
-        in-place operation has changed the weight since; writes through ``.data`` cannot be seen.
+        Raises ``UserError`` if a computed tensor has taken its place since: see :meth:`value`.
         """
-        weight = self.weight(module)
-        if self.hold is None:
-            result = self.round(module, weight, dtype)
+        return parameter_of(module, self.parameter)
+
+    def value(self, module: nn.Module) -> Tensor:
+        """What a forward rounds: the parameter, or, of a master, the tensor computed in its place.
+
+        Pruning, weight norm and parametrizations compute one anew for every forward, or access.
+        """
+        weight: Tensor | None = module._parameters.get(self.parameter)
+        if weight is None and self.resident is None:
+            weight = getattr(module, self.parameter, None)
+        return self.weight(module) if weight is None else weight
+
+    def _round_anew(
+        self, module: nn.Module, x: Tensor, dtype: torch.dtype
+    ) -> tuple[Rounded, Origin]:
+        if self.resident is not None:
+            return self._grid(module, x, dtype), Origin()
+        return super()._round_anew(module, x, dtype)
+
+    def rounded(
+        self, module: nn.Module, dtype: torch.dtype, weight: Tensor | None = None
+    ) -> Rounded:
+        """The weight on its grid. ``weight`` is :meth:`value`, if the caller has it already.
+
+        A held rounding is used again only for the tensor, dtype and mode that it was made for, and
+        only if no in-place operation has changed the tensor since; writes through ``.data`` cannot
+        be seen.
+        """
+        weight = self.value(module) if weight is None else weight
+        if transformed():  # its tensors must not outlive the transform
+            return self.round(module, weight, dtype)
+        repeated = self._repeated(module)
+        held = self._held(module, dtype, weight)
+        if repeated is not None:
+            if held is not None and held.origin is repeated:
+                return held.rounded
+            return self._round_again(module, weight, dtype, repeated)
+        if held is not None:
+            self._note(module, held.origin)
+            result = held.rounded
         else:
-            inference = torch.is_inference_mode_enabled()
-            key = (dtype, module.training, inference, weight.device, weight._version)
-            if key not in self.hold.rounded:
-                self.hold.rounded[key] = self.round(module, weight, dtype)
-            result = self.hold.rounded[key]
-        if self.recording:
+            result, origin = self._round_anew(module, weight, dtype)
+            if self.hold is not None:
+                state = _state_of(weight)
+                self.hold.rounded[_key(module, dtype)] = Held(weight, state, origin, result)
+        if self.recording and isinstance(weight, nn.Parameter):
             self._last_scale = result.scale
         return result
 
@@ -152,6 +280,30 @@ class WeightQuantizer(TensorQuantizer):
                 compact = self.scaler.scale(module, weight)
         return expanded(compact, weight, self.scaler.settings)
 
+    def _grid(self, module: nn.Module, x: Tensor, dtype: torch.dtype) -> Rounded:
+        """A resident weight, which is its own grid value; what is not finite stays so."""
+        assert self.resident is not None
+        scale = self.resident.scale(module)
+        rounded = round_to_grid(x, self.format, scale, dtype, scaling=self.scaler.settings)
+        values = torch.where(x.detach().isinf(), x.detach().to(dtype), rounded.values)
+        return Rounded(values, rounded.epilogue, rounded.scale)
+
+    def _held(self, module: nn.Module, dtype: torch.dtype, weight: Tensor) -> Held | None:
+        """What is held for that very tensor, as it is now."""
+        held = None if self.hold is None else self.hold.rounded.get(_key(module, dtype))
+        if held is None or held.tensor is not weight or held.state != _state_of(weight):
+            return None
+        return held
+
     def forget(self) -> None:
         """Drop what belongs to the last forward: the module has changed its device or dtype."""
         self._last_scale = None
+
+
+def _key(module: nn.Module, dtype: torch.dtype) -> tuple[object, ...]:
+    return dtype, module.training, torch.is_inference_mode_enabled()
+
+
+def _state_of(weight: Tensor) -> tuple[object, ...]:
+    # What is computed in inference mode has no version, and is computed anew every time.
+    return weight.device, None if weight.is_inference() else weight._version

@@ -32,6 +32,7 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor, nn
 
+from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format, Rounding
 from altgrad_core.quantization.fitting import ScaleFit, ends_of
 from altgrad_core.quantization.packing import packed, unpacked
@@ -101,8 +102,12 @@ class Resident:
 
     def move_out(self, module: nn.Module) -> None:
         """Take the buffers away; the weight keeps its grid values."""
-        for name in (self._scale, self._changes, self._error, self._error_scale):
+        for name in self.buffers():
             module._buffers.pop(name, None)
+
+    def buffers(self) -> tuple[str, ...]:
+        """Names of the buffers that the module may have for this parameter."""
+        return self._scale, self._changes, self._error, self._error_scale
 
     @torch.no_grad()
     def scale(self, module: nn.Module) -> Tensor:
@@ -190,9 +195,7 @@ class Resident:
         return f"grid ({self.rounding}{kept})"
 
     def _weight(self, module: nn.Module) -> nn.Parameter:
-        weight = module._parameters[self.parameter]
-        assert weight is not None
-        return weight
+        return parameter_of(module, self.parameter)
 
     def _stored(self, module: nn.Module) -> Tensor:
         """The compact scale of the last settling."""
@@ -252,6 +255,18 @@ def mark_of(tensor: Tensor) -> Mark:
     """Changes with every in-place operation on the tensor, and with its storage."""
     version = None if tensor.is_inference() else tensor._version
     return tensor.untyped_storage()._cdata, version
+
+
+def parameter_of(module: nn.Module, name: str) -> nn.Parameter:
+    """The parameter called ``name``; raises ``UserError`` if a computed tensor has taken its place."""
+    parameter = module._parameters.get(name)
+    if parameter is None:
+        raise UserError(
+            f"{name!r} of a {type(module).__name__} is no longer a parameter (pruning, weight norm "
+            f"and parametrizations compute it), so it has no grid to live on. Undo that, or "
+            f"quantise the model with residency: master."
+        )
+    return parameter
 
 
 def _put(module: nn.Module, name: str, value: Tensor, unless: Tensor | None = None) -> None:

@@ -12,6 +12,7 @@ each of these, with the shape of the tensor but for its last dimension.
 
 from __future__ import annotations
 
+import math
 import struct
 
 import torch
@@ -22,6 +23,7 @@ from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.settings import ScalingSettings
 
 _SMALLEST_NORMAL = 2.0**-126
+_LARGEST = torch.finfo(torch.float32).max
 _MANTISSA_BITS = 23
 _BIAS = 127
 
@@ -59,19 +61,23 @@ def expanded(compact: Tensor, x: Tensor, settings: ScalingSettings) -> Tensor:
 def scale_for(amax: Tensor, fmt: Format, *, power_of_two: bool) -> Tensor:
     """The scale (float32, shape of ``amax``) that maps magnitudes up to ``amax`` onto the grid.
 
-    At least ``2^-126``, the smallest normal float32; a smaller amax counts as that. An amax of 0
-    gives 1; inf and NaN are handed on, so that a broken tensor shows as one.
+    At least ``2^-126``, the smallest normal float32; a smaller amax counts as that. At most what
+    keeps the largest grid value finite in float32; a larger amax saturates. An amax of 0 gives 1;
+    inf and NaN are handed on, so that a broken tensor shows as one.
     """
     if power_of_two:
         scale = power_of_two_at_least(amax, fmt.max_finite)
     else:
         # A tensor as divisor: CUDA replaces division by a Python number with a multiplication.
-        scale = (amax / torch.full_like(amax, fmt.max_finite)).clamp_min(_SMALLEST_NORMAL)
+        scale = amax / torch.full_like(amax, fmt.max_finite)
+        scale = scale.clamp(_SMALLEST_NORMAL, _largest_scale(fmt.max_finite))
     return torch.where((amax > 0) & (amax < torch.inf), scale, amax + 1)
 
 
 def power_of_two_at_least(amax: Tensor, largest: float) -> Tensor:
     """The smallest ``2^k`` with ``2^k · largest >= amax``, for ``k`` in ``[-126, 127]``.
+
+    Where ``2^k · largest`` would overflow float32, the largest ``2^k`` that does not.
 
     Bit patterns of positive floats are ``2^23 · exponent + mantissa``, so the ceiling of their
     difference over ``2^23`` is the difference of the exponents, plus one where amax has the larger
@@ -80,8 +86,23 @@ def power_of_two_at_least(amax: Tensor, largest: float) -> Tensor:
     (bits,) = struct.unpack("<i", struct.pack("<f", largest))
     difference = amax.clamp_min(_SMALLEST_NORMAL).view(torch.int32) - bits
     exponent = (difference + (1 << _MANTISSA_BITS) - 1) >> _MANTISSA_BITS
-    pattern: Tensor = (exponent.clamp_(-126, 127) + _BIAS) << _MANTISSA_BITS
+    highest = min(127, 128 - math.frexp(largest)[1])
+    pattern: Tensor = (exponent.clamp_(-126, highest) + _BIAS) << _MANTISSA_BITS
     return pattern.view(torch.float32)
+
+
+def power_of_two_part(scale: Tensor) -> Tensor:
+    """The largest power of two that is not above ``scale`` (positive, float32); inf for NaN and inf."""
+    exponent = scale.view(torch.int32) & (0xFF << _MANTISSA_BITS)
+    return exponent.view(torch.float32)
+
+
+def _largest_scale(largest: float) -> float:
+    """The largest float32 scale under which the grid value ``largest`` is finite in float32."""
+    (bits,) = struct.unpack("<i", struct.pack("<f", min(_LARGEST / largest, _LARGEST)))
+    (scale,) = struct.unpack("<f", struct.pack("<i", bits))
+    below: float = struct.unpack("<f", struct.pack("<i", bits - 1))[0]
+    return float(scale) if scale * largest <= _LARGEST else below
 
 
 class Scaler:
@@ -99,8 +120,6 @@ class Scaler:
         self.format = fmt
         self.settings = settings
         self.buffer = f"{tensor}_scale" if self.frozen else f"{tensor}_amax_history"
-        self._past: Tensor | None = None
-        """What the last recorded forward went by: a repetition of it must see the same."""
 
     @property
     def delayed(self) -> bool:
@@ -126,6 +145,18 @@ class Scaler:
         if self.delayed or self.frozen:
             delattr(module, self.buffer)
 
+    def buffers(self) -> tuple[str, ...]:
+        """Names of the buffers that :meth:`attach` gives a module."""
+        return (self.buffer,) if self.delayed or self.frozen else ()
+
+    def past(self, module: nn.Module) -> Tensor | None:
+        """The amax (compact, float32) that the history stands for now; None without a history."""
+        if not self.delayed:
+            return None
+        history = module.get_buffer(self.buffer)
+        # A copy, even if the history is read as it is: it goes on, and this must not.
+        return history[0].clone() if self.settings.reduction == "recent" else history.amax(0)
+
     def scale(
         self,
         module: nn.Module,
@@ -133,50 +164,54 @@ class Scaler:
         *,
         record: bool = False,
         same_step: bool = False,
-        repeat: bool = False,
+        past: Tensor | None = None,
     ) -> Tensor:
         """The compact scale for ``x``: float32, on its device; 1 for a format that is not scaled.
 
         With ``record``, the mode's buffer takes ``x`` in: as a new step, or into the newest with
-        ``same_step``. With ``repeat``, it goes by what the last recorded forward went by.
+        ``same_step``. ``past`` is what a delayed scale goes by; None takes :meth:`past` of now.
         """
         if not self.format.scaled:
             return torch.ones((), device=x.device)
         amax = compact_amax(x, self.settings)
         if self.delayed:
-            amax = self._delayed(module, amax, record=record, same_step=same_step, repeat=repeat)
+            amax = self._delayed(module, amax, past, record=record, same_step=same_step)
         fresh = self.fresh(amax)
         if not self.frozen:
             return fresh
         kept = module.get_buffer(self.buffer)
-        scale = torch.where(kept > 0, kept, fresh)
-        if record:  # a first tensor of zeros, or a broken one, decides nothing for good
-            decided = (kept > 0) | ((amax > 0) & amax.isfinite())
-            kept.copy_(torch.where(decided, scale, kept))
-        return scale
+        sound = amax.isfinite()  # what is broken shows as such, and decides nothing for good
+        if record:
+            kept.copy_(torch.where((kept > 0) | ~sound | (amax == 0), kept, fresh))
+        return torch.where((kept > 0) & sound, kept, fresh)
 
     def fresh(self, amax: Tensor) -> Tensor:
         """The scale for that ``amax``, headroom included."""
         if self.settings.headroom != 1.0:
-            amax = amax * self.settings.headroom
+            roomy = (amax * self.settings.headroom).clamp_max(_LARGEST)
+            amax = torch.where(amax.isfinite(), roomy, amax)
         return scale_for(amax, self.format, power_of_two=self.settings.power_of_two)
 
     def _delayed(
-        self, module: nn.Module, amax: Tensor, *, record: bool, same_step: bool, repeat: bool
+        self,
+        module: nn.Module,
+        amax: Tensor,
+        past: Tensor | None,
+        *,
+        record: bool,
+        same_step: bool,
     ) -> Tensor:
-        history = module.get_buffer(self.buffer)
-        recent = self.settings.reduction == "recent"
-        past = (history[0].clone() if recent else history.amax(0)).float()
+        if past is None:
+            past = self.past(module)
+        assert past is not None
         if record:
-            self._past = past
-        elif repeat and self._past is not None and self._past.device == past.device:
-            past = self._past
-        seen = torch.where(amax.isfinite(), amax, 0.0)  # a broken step must not break the next ones
-        if record and same_step:
-            history[0].copy_(torch.maximum(history[0], seen))
-        elif record:
-            history.copy_(history.roll(1, 0))
-            history[0].copy_(seen)
+            history = module.get_buffer(self.buffer)
+            seen = torch.where(amax.isfinite(), amax, 0.0)  # a broken step must not break the next
+            if same_step:
+                history[0].copy_(torch.maximum(history[0], seen))
+            else:
+                history.copy_(history.roll(1, 0))
+                history[0].copy_(seen)
         # and it must show as one, instead of saturating in silence
         return torch.where((past > 0) & amax.isfinite(), past, amax)
 

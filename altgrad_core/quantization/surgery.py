@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format, Rounding
@@ -19,7 +20,7 @@ from altgrad_core.quantization.candidates import Candidate, find_candidates
 from altgrad_core.quantization.fast_path import leave_fast_path, return_to_fast_path
 from altgrad_core.quantization.geometry import ParameterGeometry
 from altgrad_core.quantization.linear import QuantizedModule, convert_linear, uninstall
-from altgrad_core.quantization.notes import check_shared, notes_on
+from altgrad_core.quantization.notes import check_shared, notes_on, weights_of
 from altgrad_core.quantization.quantizer import WeightQuantizer
 from altgrad_core.quantization.report import QuantizationReport as QuantizationReport
 from altgrad_core.quantization.residency import release
@@ -31,6 +32,7 @@ from altgrad_core.quantization.settings import (
     Residency,
     ScalingSettings,
 )
+from altgrad_core.quantization.undo import undone_on_error
 
 
 def quantize_model(
@@ -75,8 +77,9 @@ def quantize_model(
 
     Raises:
         UserError: the settings contradict each other, the model is quantised already, a pattern
-            matches no layer, a layer is lazy, or layers that share a weight would put it on two
-            grids. The model is then unchanged.
+            matches no layer, a layer is lazy, layers that share a weight would put it on two
+            grids, or a weight would have to live on a grid that its dtype cannot hold. After any
+            error the model is unchanged.
     """
     scaling = scaling or ScalingSettings()
     shared = scaling.model_copy(update={"granularity": "tensor"})
@@ -173,12 +176,20 @@ def dequantize_model(model: nn.Module) -> None:
 
     The parameters keep their latent values; round them first if the rounded ones are wanted. A
     model without quantised layers is left as it is.
+
+    Raises ``UserError``, before anything changes, for a layer that was parametrized since.
     """
+    quantized = {n: m for n, m in model.named_modules() if isinstance(m, QuantizedModule)}
+    for name, module in quantized.items():
+        if parametrize.is_parametrized(module):  # by a class of its own, which would be lost
+            raise UserError(
+                f"The layer {name!r} has a parametrization that came after its quantisation. Call "
+                f"torch.nn.utils.parametrize.remove_parametrizations on it first."
+            )
     return_to_fast_path(model)
-    for module in list(model.modules()):
-        if isinstance(module, QuantizedModule):
-            release(module)
-            uninstall(module)
+    for module in quantized.values():
+        release(module)
+        uninstall(module)
 
 
 def change_format(geometry: ParameterGeometry, fmt: Format) -> None:
@@ -186,7 +197,10 @@ def change_format(geometry: ParameterGeometry, fmt: Format) -> None:
 
     A master keeps its value and is rounded to the new grid from the next forward on. A resident
     weight moves onto the new grid now, to nearest, at a scale of its own; what compensation holds goes
-    along. Amax histories start anew. Raises ``UserError`` for a weight that several layers round.
+    along. Amax histories start anew.
+
+    Raises ``UserError`` for a weight that several layers round, or whose dtype cannot hold the values
+    of ``fmt``. After any error the weight is as it was.
     """
     module, old = geometry.module, geometry.quantizer
     if geometry.shared:
@@ -194,15 +208,17 @@ def change_format(geometry: ParameterGeometry, fmt: Format) -> None:
             f"{geometry.name} is rounded by several layers, which cannot move to another format one "
             "by one."
         )
-    if old.resident is not None:
-        old.resident.restore(module)
-    old.detach(module)
-    new = WeightQuantizer(geometry.attribute, fmt, old.role)
-    new.generator, new.hold = old.generator, None
-    if new.resident is not None and old.resident is not None:
-        new.resident.keepers = old.resident.keepers
-    module.weight_quantizers[geometry.attribute] = new
-    new.attach(module)
+    _check_dtype(geometry.name, geometry.parameter, fmt, old.role)
+    with undone_on_error([module], [geometry.parameter] if geometry.resident else []):
+        if old.resident is not None:
+            old.resident.restore(module)
+        old.detach(module)
+        new = WeightQuantizer(geometry.attribute, fmt, old.role)
+        new.generator, new.hold = old.generator, None
+        if new.resident is not None and old.resident is not None:
+            new.resident.keepers = old.resident.keepers
+        module.weight_quantizers[geometry.attribute] = new
+        new.attach(module)
 
 
 def _refuse_quantized(model: nn.Module) -> None:
@@ -237,10 +253,15 @@ def _carry_out(
                 f"The layer {candidate.name!r} is a {type(candidate.module).__name__} whose weight "
                 f"has no shape yet. Run one batch through the model first, then quantise it."
             )
+        for weight in weights_of(candidate.module):
+            _check_dtype(candidate.name or "(root)", weight, chosen[candidate], roles.weight)
     formats = {candidate.module: fmt for candidate, fmt in chosen.items()}
-    check_shared(model, formats, resident=roles.weight.residency == "grid")
+    resident = roles.weight.residency == "grid"
+    check_shared(model, formats, resident=resident)
     notes = notes_on(model, formats, roles)
-    _convert(model, formats, roles)
+    moved = [weight for module in formats for weight in weights_of(module)] if resident else []
+    with undone_on_error([*formats, *_attentions(model)], moved):
+        _convert(model, formats, roles)
     leave_fast_path(model)
     return QuantizationReport(
         layers={candidate.name: fmt.name for candidate, fmt in chosen.items()},
@@ -251,8 +272,27 @@ def _carry_out(
     )
 
 
+def _check_dtype(name: str, weight: Tensor, fmt: Format, role: WeightRole) -> None:
+    """Refuse a weight that is to live on a grid which its dtype cannot hold."""
+    if role.residency == "master":
+        return  # it is rounded in float32, and only the result is cast
+    for each in filter(None, (fmt, role.compensation)):
+        try:
+            each.check_dtype(weight)
+        except TypeError:
+            raise UserError(
+                f"{name} has weights of {weight.dtype}, which cannot hold every value of "
+                f"{each.name}, so they cannot live on the grid. Convert the model first, with "
+                f"model.float(), or use residency: master."
+            ) from None
+
+
+def _attentions(model: nn.Module) -> list[nn.MultiheadAttention]:
+    return [m for m in model.modules() if isinstance(m, nn.MultiheadAttention)]
+
+
 def _convert(model: nn.Module, formats: dict[nn.Module, Format], roles: Roles) -> None:
-    attentions = [m for m in model.modules() if isinstance(m, nn.MultiheadAttention)]
+    attentions = _attentions(model)
     inside_attention = {attention.out_proj for attention in attentions}
     for module, fmt in formats.items():
         if isinstance(module, nn.Linear):

@@ -27,9 +27,12 @@ class BFloat16(ExMy):
         if rounding != "nearest" or compute_dtype(x) == torch.float64:
             return super().round(x, rounding, generator)
         self.check_dtype(x)
+        work = x.detach()
         if self.overflow == "saturate":
-            x = x.detach().clamp(-self.max_finite, self.max_finite)
-        return x.detach().to(torch.bfloat16, copy=True).to(x.dtype)
+            work = work.clamp(-self.max_finite, self.max_finite)
+        # Back by the bits: torch.compile takes a cast there and back for nothing, and removes it.
+        bits = work.to(torch.bfloat16).view(torch.int16).to(torch.int32)
+        return bits.bitwise_left_shift_(16).view(torch.float32).to(x.dtype)
 
     def to_rung(self, x: Tensor) -> Tensor:
         """See :class:`Format`. The rung is the bit pattern, read as sign and magnitude."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -147,3 +149,43 @@ def test_inputs_of_one_step_share_an_entry_of_the_history() -> None:
         for size in (1.0, 7.0, 3.0):
             model(torch.full((1, 4), size))
     assert model.input_amax_history.tolist() == [7, 0, 0, 0]
+
+
+def test_a_rounding_is_held_for_its_own_tensor_only() -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    quantize_model(layer, E5M2)
+    before = layer.weight_quantizers["weight"].scale(layer).clone()
+    with hold_weights(layer):
+        for size in (1.0, 3.0, 1.0):
+            weight = {"weight": torch.full((1, 2), size)}
+            found = torch.func.functional_call(layer, weight, (torch.ones(1, 2),))
+            assert found.item() == 2 * size
+    assert layer.weight_quantizers["weight"].scale(layer) == before  # that of its own weight
+
+
+@pytest.mark.parametrize("reduction", ["max", "recent"])
+@pytest.mark.parametrize("steps_before", [0, 1, 2])
+def test_the_order_of_micro_batches_does_not_matter(reduction: Any, steps_before: int) -> None:
+    sizes = (1.0, 900.0, 30.0)
+    results = []
+    for order in ((0, 1, 2), (1, 2, 0), (2, 1, 0)):
+        torch.manual_seed(0)
+        layer = nn.Linear(4, 4, bias=False)
+        scaling = ScalingSettings(mode="delayed", history=3, reduction=reduction)
+        formats = {"activation_format": E5M2, "gradient_format": E5M2}
+        quantize_model(layer, E5M2, scaling=scaling, **formats)
+        for _ in range(steps_before):
+            layer(7 * torch.ones(1, 4)).sum().backward()
+            layer.zero_grad()
+        found = {}
+        with hold_weights(layer):
+            for k in order:
+                x = torch.linspace(-1, 1, 4).mul(sizes[k]).requires_grad_()
+                y = layer(x)
+                y.square().sum().backward()
+                found[k] = (y.detach(), x.grad)
+        results.append((found, [buffer.clone() for buffer in layer.buffers()]))
+    for found, buffers in results[1:]:
+        for k in range(3):
+            assert all(torch.equal(a, b) for a, b in zip(found[k], results[0][0][k], strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(buffers, results[0][1], strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from altgrad_core.interfaces.format import Format
+from altgrad_core.quantization.fake_quant import round_to_grid
 from altgrad_core.quantization.scaling import Scaler, largest_magnitude, scale_for
 from altgrad_core.quantization.settings import ScalingSettings
+from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.registry.build import load_format
 
 LADDER = ["e0m7", "e1m6", "e2m5", "e3m4", "e4m3", "e5m2", "e6m1", "e7m0"]
@@ -117,3 +120,45 @@ def test_looking_leaves_the_history_alone_and_micro_batches_share_a_step() -> No
     assert set(module.state_dict()) == {"it_amax_history"}
     scaler.detach(module)
     assert not module.state_dict()
+
+
+@pytest.mark.parametrize("name", ["e0m7", "e3m4", "e4m3", "e6m1", "e7m0"])
+@pytest.mark.parametrize("power_of_two", [False, True])
+@pytest.mark.parametrize("headroom", [1.0, 4.0])
+@pytest.mark.parametrize("amax", [1e38, 2.0**127, 3e38, torch.finfo(torch.float32).max])
+def test_the_largest_tensors_saturate_at_what_float32_holds(
+    name: str, power_of_two: bool, headroom: float, amax: float
+) -> None:
+    fmt, x = FORMATS[name], torch.tensor([amax, -amax, amax / 3])
+    settings = ScalingSettings(power_of_two=power_of_two, headroom=headroom)
+    scale = Scaler(fmt, settings, "it").scale(nn.Module(), x)
+    assert math.isfinite(float(scale) * fmt.max_finite)
+    rounded = round_to_grid(x, fmt, scale, torch.float32, scaling=settings).values
+    assert bool(rounded.isfinite().all())
+    assert bool(((rounded - x).abs() <= 0.51 * x.abs()).all())
+    if power_of_two and float(scale) * fmt.max_finite < amax:  # then the next would overflow
+        assert not bool((2 * scale * fmt.max_finite).isfinite())
+
+
+@pytest.mark.parametrize("mode", ["current", "delayed", "frozen"])
+@pytest.mark.parametrize("name", ["e4m3", "e5m2", "bf16", "fp32"])
+@pytest.mark.parametrize("broken", [math.inf, -math.inf, math.nan])
+def test_what_is_not_finite_comes_out_not_finite(mode: Any, name: str, broken: float) -> None:
+    fmt = load_format(name)
+    layer = nn.Linear(2, 2, bias=False)
+    quantize_model(layer, fmt, activation_format=fmt, scaling=ScalingSettings(mode=mode))
+    for _ in range(2):
+        layer(torch.ones(1, 2))
+    assert not bool(layer(torch.tensor([[1.0, broken]])).isfinite().any())
+    assert bool(layer(torch.ones(1, 2)).isfinite().all())  # and does no harm to what follows
+    with torch.no_grad():
+        layer.weight[0, 0] = broken
+    assert not bool(layer(torch.ones(1, 2))[0, 0].isfinite())
+
+
+def test_a_broken_resident_weight_shows() -> None:
+    layer = nn.Linear(2, 2, bias=False)
+    quantize_model(layer, FORMATS["e4m3"], residency="grid")
+    with torch.no_grad():
+        layer.weight[0, 0] = math.inf
+    assert layer(torch.ones(1, 2))[0].isfinite().tolist() == [False, True]
