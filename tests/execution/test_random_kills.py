@@ -1,0 +1,168 @@
+"""A suite that is killed again and again ends as one that was left in peace.
+
+Launcher and workers are killed at random moments with every signal that ends a process. ``ALTGRAD_KILLS``
+sets how often (20; several hundred find more), ``ALTGRAD_KILLS_SEED`` the moments and victims.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from altgrad_core.results.run_directory import RunDirectory
+from altgrad_core.training.checkpoint import load_checkpoint
+
+KILLS = int(os.environ.get("ALTGRAD_KILLS", "20"))
+SEED = int(os.environ.get("ALTGRAD_KILLS_SEED", "0"))
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+WORKER = "altgrad_core.execution.worker"
+
+
+class Suite:
+    """A suite in a runs folder of its own, and the processes that work on it."""
+
+    def __init__(self, suite: Path, runs: Path) -> None:
+        self.runs = runs
+        self._command = [sys.executable, "-m", "altgrad_core.cli", "run", str(suite)]
+        self._command += ["--runs", str(runs), "--workers", "2", "--no-report"]
+
+    def start(self) -> subprocess.Popen[str]:
+        """The launcher, which obeys every signal even where the tests run in the background."""
+        return subprocess.Popen(
+            self._command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=obey,
+        )
+
+    def finish(self) -> float:
+        """Run to the end; the seconds that it took."""
+        begin, launcher = time.monotonic(), self.start()
+        said, _ = launcher.communicate()
+        assert launcher.returncode == 0, said
+        return time.monotonic() - begin
+
+    def workers(self) -> list[int]:
+        """The process ids of those that train, or prepare the data."""
+        pattern = f"{WORKER} {self.runs.resolve()}"
+        found = subprocess.run(
+            ["pgrep", "-f", pattern], capture_output=True, text=True, check=False
+        )
+        return [int(pid) for pid in found.stdout.split()]
+
+    def directories(self) -> dict[str, RunDirectory]:
+        return {p.parent.name: RunDirectory(p.parent) for p in self.runs.glob("*/*/spec.yaml")}
+
+    def training(self) -> bool:
+        """Whether a worker is beyond a checkpoint."""
+        checkpoints = [d.checkpoint.exists() for d in self.directories().values()]
+        return any(checkpoints) and bool(self.workers())
+
+    def check_files(self) -> None:
+        """Every file that is there under its own name is whole."""
+        for directory in self.directories().values():
+            directory.status()
+            list(directory.records())
+            for path in directory.path.glob("*.json"):
+                json.loads(path.read_text())
+            load_checkpoint(directory.checkpoint)
+
+    def results(self) -> dict[str, tuple[list[str], dict[str, bytes]]]:
+        """Of each run every record less what measures time, and the predictions; to the last bit."""
+        found = {}
+        for name, directory in self.directories().items():
+            assert directory.status().status == "ok", directory.log.read_text()
+            records = []
+            for record in directory.records():
+                kept = {n: v for n, v in record.metrics.items() if not n.startswith("throughput/")}
+                records.append(record.model_copy(update={"metrics": kept}).to_json())
+            with np.load(directory.predictions) as arrays:
+                found[name] = records, {key: arrays[key].tobytes() for key in arrays}
+        return found
+
+
+def obey() -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def soon(happened: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def test_a_suite_killed_at_random_moments_ends_as_one_left_in_peace(
+    write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path
+) -> None:
+    path = write_suite(
+        training={
+            "batch_size": 8,
+            "learning_rate": 1e-3,
+            "max_steps": 15,
+            "eval_interval": 10,
+            "log_interval": 3,
+            "checkpoint_interval": 3,
+        },
+        quantization={"residency": "grid", "rounding": "stochastic"},
+        matrix={"quantization.format": ["e5m2", "e3m4", "e0m7"]},
+        monitors="all",
+        trackers=["jsonl"],
+    )
+    peaceful, disturbed = Suite(path, tmp_path / "peace"), Suite(path, tmp_path / "war")
+    seconds = peaceful.finish()
+    expected = peaceful.results()
+    assert len(expected) == 3
+
+    draw = random.Random(SEED)
+    kills = while_training = 0
+    while kills < KILLS:
+        launcher = disturbed.start()
+        while kills < KILLS and launcher.poll() is None:
+            time.sleep(draw.uniform(0, seconds / 8))
+            if kills % 10 == 1:  # not only those that start
+                soon(disturbed.training, seconds)
+            number, whom, workers = draw.choice(SIGNALS), draw.random(), disturbed.workers()
+            if launcher.poll() is not None:
+                break
+            while_training += disturbed.training()
+            kills += 1
+            if whom < 0.3 or not workers:
+                launcher.send_signal(number)
+                break
+            kill(draw.choice(workers), number)
+        else:
+            launcher.terminate()
+        said, _ = launcher.communicate(timeout=60)
+        assert launcher.returncode != 2 or "preparing the data failed: killed" in said, said
+        assert soon(lambda: not disturbed.workers(), 30), "orphans"
+        disturbed.check_files()
+        if launcher.returncode == 0:  # it was quicker
+            assert disturbed.results() == expected
+            shutil.rmtree(disturbed.runs)
+    assert while_training
+
+    disturbed.finish()
+    assert disturbed.results() == expected
+    assert list(disturbed.runs.rglob(".state.pt.*")) == []
+
+
+def kill(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:  # it ended by itself just now
+        return
