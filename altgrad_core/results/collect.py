@@ -187,14 +187,17 @@ def _run_row(
 
 
 def _cell_row(suite: StoredSuite, cell: PlannedCell) -> dict[str, Any]:
-    """The row of a planned cell that has no run directory."""
+    """The row of a planned cell that has no run directory, or a damaged one."""
+    status, message = ("pending", "not run yet") if cell.skip is None else ("skipped", cell.skip)
+    if cell.id is not None and cell.id in suite.damaged:
+        status, message = "error", suite.damaged[cell.id]
     return {
         "id": cell.id or "",
         "suite": suite.name,
         "condition": cell.condition,
         "seed": cell.seed,
-        "status": "pending" if cell.skip is None else "skipped",
-        "message": cell.skip or "not run yet",
+        "status": status,
+        "message": message,
         "step": 0,
         "max_steps": 0,
         "seconds": 0.0,

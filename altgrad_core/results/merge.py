@@ -44,7 +44,10 @@ def merge_suites(suites: Sequence[StoredSuite]) -> StoredSuite:
     plan = _merged_plan(suites, runs, notes)
     tuning = _merged_tuning(suites, notes)
     found = tuple(runs.values())
-    return StoredSuite(suites[0].path, plan, found, tuning, tuple(dict.fromkeys(notes)))
+    faults = {name: fault for suite in suites for name, fault in suite.damaged.items()}
+    damaged = {name: fault for name, fault in faults.items() if name not in runs}
+    notes = list(dict.fromkeys(notes))
+    return StoredSuite(suites[0].path, plan, found, tuning, tuple(notes), damaged=damaged)
 
 
 def plan_of_runs(suite: StoredSuite) -> StoredPlan:

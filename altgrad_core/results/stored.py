@@ -6,8 +6,8 @@ Nothing here needs torch or pandas; the tables are made in :mod:`altgrad_core.re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -214,6 +214,8 @@ class StoredSuite:
         what a user wrote to read it, where that is not the path.
     copy:
         the folder that its files were unpacked to, where that is not the path.
+    damaged:
+        id -> what is wrong with its record, of runs that were left out for that.
     """
 
     path: Path
@@ -223,6 +225,7 @@ class StoredSuite:
     notes: tuple[str, ...] = ()
     source: str = ""
     copy: Path | None = None
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def files(self) -> Path:
@@ -276,7 +279,8 @@ class StoredSuite:
 def read_suites(path: Path) -> tuple[StoredSuite, ...]:
     """The suites at ``path``: a run directory, a suite's folder of them, or a folder of suites.
 
-    Raises ``UserError`` if there is none of these, or a file is damaged or of another version.
+    A run of a suite whose files are damaged, or of another version, is left out with a note. Raises
+    ``UserError`` if there is none of these, or nothing of it can be read.
     """
     path = Path(path)
     if not path.is_dir():
@@ -329,7 +333,40 @@ def _read_suite(path: Path) -> StoredSuite:
         if tuning_file.exists()
         else None
     )
-    return StoredSuite(path, plan, tuple(map(_read_run, _run_folders(path))), tuning)
+    runs, faults = _whole_runs(path)
+    notes = tuple(
+        f"The run {name} is left out, its record is damaged: {faults[name]}" for name in faults
+    )
+    return StoredSuite(path, plan, runs, tuning, notes, damaged=faults)
+
+
+def _whole_runs(path: Path) -> tuple[tuple[StoredRun, ...], dict[str, str]]:
+    """The runs in a suite's folder, and by id what is wrong with those that cannot be read.
+
+    Raises ``UserError`` if there are runs, and none can be read.
+    """
+    runs: list[StoredRun] = []
+    faults: dict[str, str] = {}
+    for folder in _run_folders(path):
+        try:
+            runs.append(_whole_run(folder))
+        except UserError as error:
+            faults[folder.name] = str(error)
+    if faults and not runs:
+        raise UserError(next(iter(faults.values())))
+    return tuple(runs), faults
+
+
+def _whole_run(path: Path) -> StoredRun:
+    """The run in ``path``, of which everything is there. ``UserError`` says what is not."""
+    run = _read_run(path)
+    for read in (run.record.environment, run.record.facts):  # raises where it is damaged
+        read()
+    if run.status.record is None:  # nothing but reading them vouches for its metrics
+        len(run.history.events)
+    elif fault := RunDirectory(path).damage():
+        raise UserError(f"{fault}. Run the suite again, which repeats this run.")
+    return run
 
 
 def _read_run(path: Path) -> StoredRun:

@@ -12,6 +12,8 @@ import pytest
 
 from altgrad_core.errors import UserError
 from altgrad_core.results.collect import load_curves, load_results, write_table
+from altgrad_core.results.run_directory import RunDirectory
+from altgrad_core.results.stored import read_suite
 
 
 @pytest.fixture
@@ -265,3 +267,41 @@ def test_a_plan_alone_is_a_suite(fabricated: ModuleType, tmp_path: Path) -> None
     table = load_results(tmp_path)
     assert table["status"].tolist() == ["pending"]
     assert json.loads((tmp_path / "plan.json").read_text())["suite"] == table.loc[0, "suite"]
+
+
+DAMAGES = {
+    "spec.yaml": b"{half",
+    "status.json": b"",
+    "environment.json": b"{",
+    "facts.json": b"[]",
+    "metrics.jsonl": b"{}\n" + bytes(50) + b"\n",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_run_is_left_out_by_name_and_the_others_are_read(suite: Path, name: str) -> None:
+    before = load_results(suite)
+    run = Path(before.loc[0, "directory"])
+    (run / name).write_bytes(DAMAGES[name])
+    table = load_results(suite)
+    assert len(table) == len(before)
+    row = table[table["id"] == run.name].iloc[0]
+    assert row["status"] == "error"
+    assert str(run / name) in row["message"]
+    whole = table["id"] != run.name
+    assert table.loc[whole, "status"].tolist() == before.loc[whole, "status"].tolist()
+    (note,) = read_suite(suite).notes
+    assert note.startswith(f"The run {run.name} is left out, its record is damaged: {run / name}")
+
+
+def test_metrics_that_are_not_as_the_run_left_them_are_no_result(suite: Path) -> None:
+    run = RunDirectory(Path(load_results(suite).loc[0, "directory"]))
+    status = run.status().model_copy(update={"status": "ok", "record": run.record_digest()})
+    run.write_status(status)
+    assert load_results(suite).loc[0, "status"] == "ok"
+    lines = run.metrics.read_bytes().splitlines(keepends=True)
+    run.metrics.write_bytes(b"".join(lines[:-1]))
+    row = load_results(suite).loc[0]
+    assert row["status"] == "error"
+    assert "it was cut or changed" in row["message"]
+    assert read_suite(suite).damaged.keys() == {run.path.name}
