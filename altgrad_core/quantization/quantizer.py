@@ -119,7 +119,7 @@ class TensorQuantizer:
         origin = Origin()
         if record:
             origin = self._start(module)
-        elif module.training and not self.recording:
+        elif not self.recording:
             origin.past = self._last_past(x)
         same_step = self.hold is not None and self.hold.recorded
         rounded = self._round(

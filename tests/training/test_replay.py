@@ -91,6 +91,23 @@ def test_the_step_again_gives_its_own_gradients(rounding: Any, reduction: Any) -
         assert torch.equal(gradient, parameter.grad), name
 
 
+@pytest.mark.parametrize("reduction", ["max", "recent"])
+def test_in_eval_mode_too_it_goes_by_the_history_of_the_step(
+    reduction: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without dropout, the loss of the step's own batch is the step's own."""
+    generator = torch.Generator()
+    model = build(
+        generator, scaling=ScalingSettings(mode="delayed", history=3, reduction=reduction)
+    )
+    monkeypatch.setattr(nn.functional, "dropout", lambda x, p, training: x)
+    for size in (1.0, 0.01):
+        model(size * torch.ones(1, 6))
+    view = view_of(model, generator)
+    with view.replay(view.batch) as loss:
+        assert torch.equal(loss.detach(), view.loss)
+
+
 def everything(model: nn.Module, generator: torch.Generator) -> list[Tensor]:
     return [
         *(value.clone() for value in model.state_dict().values()),
