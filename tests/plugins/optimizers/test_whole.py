@@ -25,6 +25,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "manifold": ("manifold_adamw", {}),
     "permuted": ("manifold_adamw", {"stiffness": "permuted"}),
     "constant": ("manifold_adamw", {"stiffness": "constant", "site": "post"}),
+    "borrowed": ("manifold_adamw", {"stiffness": "borrowed", "borrowed_format": "e5m2"}),
     "textbook": ("manifold_adamw", {"stiffness": "textbook", "normalize": "none"}),
     "grid_optim": ("grid_optim", {}),
     "sgd": ("sgd", {"momentum": 0.9}),
