@@ -298,6 +298,8 @@ class WeightQuantizer(TensorQuantizer):
     def forget(self) -> None:
         """Drop what belongs to the last forward: the module has changed its device or dtype."""
         self._last_scale = None
+        if self.resident is not None:
+            self.resident.forget()
 
 
 def _key(module: nn.Module, dtype: torch.dtype) -> tuple[object, ...]:

@@ -137,6 +137,10 @@ class Resident:
                 weight = self._weight(module)
                 weight.add_(self._error_of(module, weight))
 
+    def forget(self) -> None:
+        """The module has changed its device or dtype: a new storage is no sign of a write now."""
+        self._left = None
+
     @torch.no_grad()
     def begin(self, module: nn.Module) -> None:
         """Before an update: compensation of a weight that something else has written is dropped.

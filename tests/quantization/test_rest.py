@@ -226,6 +226,18 @@ def test_compensation_of_overwritten_weights_is_dropped_and_that_of_a_checkpoint
     assert same(saved, snapshot(layer) | {"weight_scale_changes": saved["weight_scale_changes"]})
 
 
+def test_a_change_of_dtype_keeps_compensation() -> None:
+    layer = layer_of("e4m3", random_weights(0), kahan="e4m3")
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    keep_on_grid(layer, optimizer)
+    kept = layer.get_buffer("weight_compensation").clone()
+    assert bool(kept.unique().numel() > 1)
+    layer.double()
+    layer.weight.grad = torch.zeros_like(layer.weight)
+    optimizer.step()
+    assert torch.equal(layer.get_buffer("weight_compensation"), kept)
+
+
 def test_a_checkpoint_keeps_weights_that_were_written_from_outside() -> None:
     layer = layer_of("e4m3", random_weights(0))
     write(layer, "data", 300 * random_weights(1))
