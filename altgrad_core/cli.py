@@ -51,9 +51,21 @@ def main() -> None:
             raise
         _fail(str(error))
     except OSError as error:
-        if show_traceback or error.errno != errno.ENOSPC:
+        if show_traceback:
             raise
-        _fail(f"no disk space left while writing {error.filename or ''}: free some and run again.")
+        _fail(_refused(error))
+
+
+def _refused(error: OSError) -> str:
+    """What the system refused, in a sentence: with ``--traceback`` it is shown where."""
+    name = str(error.filename or "")
+    name = name if len(name) <= 200 else f"{name[:100]}…{name[-60:]}"
+    if error.errno == errno.ENOSPC:
+        return f"no disk space left while writing {name}: free some and run again."
+    said = error.strerror or str(error)
+    if not name:
+        return f"the system says: {said}. Is the current folder still there?"
+    return f"{name}: {said}. Name another place, or see to it that it can be read and written."
 
 
 def _fail(message: str) -> None:
@@ -88,8 +100,10 @@ def run(
     from altgrad_core.execution.runner import run_suite
     from altgrad_core.planning.plan import plan_suite
     from altgrad_core.planning.suite import load_suite
+    from altgrad_core.registry.catalog import catalog
 
     console = output()
+    catalog().load("executor", executor)  # before data are looked at
     plan_ = plan_suite(load_suite(suite, set_ or ()))
     for note in plan_.notes:
         say(console, f"note: {note}")

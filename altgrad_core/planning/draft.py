@@ -201,12 +201,22 @@ def _absolute(value: Any, folder: Path) -> Any:
         return {key: _absolute(item, folder) for key, item in value.items()}
     if not isinstance(value, str) or "://" in value or not value:
         return value
-    return str((folder / Path(value).expanduser()).resolve())
+    try:
+        path = (folder / Path(value).expanduser()).resolve()
+        path.exists()  # the system refuses here what no path can be
+        return str(path)
+    except (OSError, RuntimeError, ValueError) as error:  # too long, ~nobody, a NUL
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        shown = value if len(value) <= 200 else f"{value[:100]}…{value[-60:]}"
+        raise UserError(f"{shown!r} is no path that can be used: {said}") from error
 
 
 def _local(value: Any, folder: Path) -> Any:
     """A folder as an absolute path; a name on the hub as it is."""
     if not isinstance(value, str) or not value:
         return value
-    is_path = value.startswith((".", "/", "~")) or (folder / value).is_dir()
+    try:
+        is_path = value.startswith((".", "/", "~")) or (folder / value).is_dir()
+    except OSError:  # too long for a file: it may be a name all the same
+        return value
     return _absolute(value, folder) if is_path else value

@@ -36,7 +36,11 @@ def _parsed(text: str) -> Override:
     source = f"--set {text}"
     if not equals or not key.strip():
         raise UserError(f"{source}: expected section.key=value, e.g. --set training.max_steps=50")
-    document = parse(value, source, Path.cwd())
+    try:
+        folder = Path.cwd()
+    except OSError as error:
+        raise UserError("the current folder does not exist any more: go to another one") from error
+    document = parse(value, source, folder)
     return Override(key.strip(), replace(document, lines={}))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 
 from altgrad_core.errors import UserError
@@ -18,6 +19,7 @@ __all__ = ["Contrast", "Suite", "load_suite", "parse_suite", "shipped_suites"]
 
 _SHIPPED = "altgrad_suites"
 _USUAL_AXIS = "optimizer.type"
+_MOST_CELLS = 10_000
 
 
 def load_suite(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Suite:
@@ -26,12 +28,18 @@ def load_suite(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Suite
     Relative paths in the file are relative to its folder, those in overrides to the current one.
     Raises ``UserError``, with file and line, for malformed YAML, an unknown key or a wrong shape.
     """
-    path, source = _find(str(path_or_name))
+    given = str(path_or_name)
     try:
+        path, source = _find(given)
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the suite file {source} cannot be read: {error}") from error
-    return parse_suite(text, source, path.resolve().parent, overrides)
+        folder = path.resolve().parent
+    except (OSError, ValueError, RuntimeError) as error:  # also NUL, ~nobody
+        if isinstance(error, UserError):
+            raise
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        shown = given if len(given) <= 200 else f"{given[:100]}…{given[-60:]}"
+        raise UserError(f"the suite file {shown!r} cannot be read: {said}") from error
+    return parse_suite(text, source, folder, overrides)
 
 
 def parse_suite(text: str, source: str, folder: Path, overrides: Sequence[str] = ()) -> Suite:
@@ -42,6 +50,7 @@ def parse_suite(text: str, source: str, folder: Path, overrides: Sequence[str] =
     for override in given:
         if not override.structural:
             suite = overridden(suite, override)
+    _refuse_too_many(suite)
     return _with_contrast(suite, parts.get("contrast"), changed=bool(given))
 
 
@@ -51,6 +60,16 @@ def shipped_suites() -> dict[str, Path]:
     folders = list(spec.submodule_search_locations or ()) if spec else []
     files = [file for folder in folders for file in sorted(Path(folder).glob("*.yaml"))]
     return {file.stem: file for file in files}
+
+
+def _refuse_too_many(suite: Suite) -> None:
+    """Count the cells, exclusions not looked at, before any is made."""
+    cells = (prod(len(axis.rows) for axis in suite.axes) + len(suite.include)) * len(suite.seeds)
+    if cells > _MOST_CELLS:
+        raise UserError(
+            f"{suite.source}: matrix and seeds make {cells:,} cells, and a suite may have at most "
+            f"{_MOST_CELLS:,}: take axes or values away, or split it."
+        )
 
 
 def _with_contrast(suite: Suite, declared: Document | None, *, changed: bool) -> Suite:

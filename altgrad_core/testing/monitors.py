@@ -53,10 +53,13 @@ def check_monitor(monitor: Monitor) -> None:
 
     It is called in the steps where it is due, so give it a short interval. Copies of it are run.
     """
-    assert isinstance(monitor, Monitor), f"{monitor!r} is not a Monitor"
+    if not isinstance(monitor, Monitor):
+        raise AssertionError(f"{monitor!r} is not a Monitor")
     interval: object = monitor.interval
-    assert isinstance(interval, int), f"interval must be a whole number of steps, not {interval!r}"
-    assert interval >= 1, f"interval must be at least 1, not {interval}"
+    if not isinstance(interval, int):
+        raise AssertionError(f"interval must be a whole number of steps, not {interval!r}")
+    if interval < 1:
+        raise AssertionError(f"interval must be at least 1, not {interval}")
     _check_changes_nothing(monitor)
     _check_state(monitor)
     _check_changes_nothing(monitor, residency="grid")
@@ -69,7 +72,8 @@ def _check_changes_nothing(monitor: Monitor, residency: Residency = "master") ->
     watched = _train(copy.deepcopy(monitor), residency=residency)
     for what, value in alone.items():
         same = torch.equal(value, watched[what])
-        assert same, f"the run differs from the same run without this monitor: {what}"
+        if not same:
+            raise AssertionError(f"the run differs from the same run without this monitor: {what}")
 
 
 def _check_state(monitor: Monitor) -> None:
@@ -89,7 +93,8 @@ def _check_state(monitor: Monitor) -> None:
         second.start(_run(_Model(), StepClock(_DEVICE)))
     second.load_state_dict(loaded)
     again = second.state_dict()
-    assert _equal(state, again), f"the state does not survive load_state_dict: {state} -> {again}"
+    if not _equal(state, again):
+        raise AssertionError(f"the state does not survive load_state_dict: {state} -> {again}")
 
 
 def _train(
@@ -133,7 +138,8 @@ def _step(run: Run, clock: StepClock, panel: MonitorPanel) -> None:
 
 def _check_outcome(outcome: Outcome) -> None:
     for event in outcome.events:
-        assert event.kind != "monitor_failed", event.message
+        if event.kind == "monitor_failed":
+            raise AssertionError(event.message)
 
 
 class _Model(nn.Module):

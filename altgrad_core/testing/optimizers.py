@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,8 @@ def check_optimizer(
     - stands still where ``group["lr"]`` is 0 or a parameter has no gradient, and leaves gradients as
       they are, since monitors look at them after the update.
     """
-    assert isinstance(plugin, OptimizerPlugin), f"{plugin!r} is not an OptimizerPlugin"
+    if not isinstance(plugin, OptimizerPlugin):
+        raise AssertionError(f"{plugin!r} is not an OptimizerPlugin")
     place = torch.device(device)
     for grid in (fmt or UniformFormat(), None):
         _check_groups(_Fit(plugin, grid, learning_rate, place), learning_rate)
@@ -146,26 +148,26 @@ class _Fit:
 
 def _check_groups(fit: _Fit, learning_rate: float) -> None:
     optimizer: object = fit.optimizer
-    assert isinstance(optimizer, torch.optim.Optimizer), (
-        f"build must return a torch.optim.Optimizer, not {optimizer!r}"
-    )
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise AssertionError(f"build must return a torch.optim.Optimizer, not {optimizer!r}")
     taken = [id(p) for group in optimizer.param_groups for p in group["params"]]
-    assert sorted(taken) == sorted(map(id, fit.model.parameters())), (
-        "the optimizer must hold every parameter it was given, each once"
-    )
+    if sorted(taken) != sorted(map(id, fit.model.parameters())):
+        raise AssertionError("the optimizer must hold every parameter it was given, each once")
     for group in optimizer.param_groups:
-        assert group["lr"] == learning_rate, (
-            f"group['lr'] must start as the learning rate {learning_rate}, not {group['lr']}"
-        )
+        if group["lr"] != learning_rate:
+            raise AssertionError(
+                f"group['lr'] must start as the learning rate {learning_rate}, not {group['lr']}"
+            )
 
 
 def _check_progress(fit: _Fit, steps: int) -> None:
     losses = [fit.step(number) for number in range(1, steps + 1)]
     last = sum(losses[-5:]) / len(losses[-5:])
-    assert last < losses[0] / 2, (
-        f"{fit.where}, {steps} steps must at least halve the loss of a linear fit, but it went from "
-        f"{losses[0]:.4g} to {last:.4g}"
-    )
+    if math.isnan(last) or last >= losses[0] / 2:
+        raise AssertionError(
+            f"{fit.where}, {steps} steps must at least halve the loss of a linear fit, but it went "
+            f"from {losses[0]:.4g} to {last:.4g}"
+        )
 
 
 def _check_repeats(first: _Fit, second: _Fit) -> None:
@@ -176,14 +178,16 @@ def _check_repeats(first: _Fit, second: _Fit) -> None:
         torch.manual_seed(1000 + number)
         inside = torch.get_rng_state()
         second.step(number)
-        assert torch.equal(inside, torch.get_rng_state()), (
-            f"{type(second.optimizer).__name__} draws from torch's global generator; use the one "
-            f"given to build"
-        )
+        if not torch.equal(inside, torch.get_rng_state()):
+            raise AssertionError(
+                f"{type(second.optimizer).__name__} draws from torch's global generator; use the one "
+                f"given to build"
+            )
     torch.set_rng_state(before)
-    assert torch.equal(first.weights(), second.weights()), (
-        f"{first.where}, the same steps with the same generator must give the same weights"
-    )
+    if not torch.equal(first.weights(), second.weights()):
+        raise AssertionError(
+            f"{first.where}, the same steps with the same generator must give the same weights"
+        )
 
 
 def _check_checkpoint(first: _Fit, second: _Fit) -> None:
@@ -199,10 +203,11 @@ def _check_checkpoint(first: _Fit, second: _Fit) -> None:
     for number in range(5, 9):
         first.step(number)
         second.step(number)
-        assert torch.equal(first.weights(), second.weights()), (
-            f"{first.where}, going on from a saved state must give the same weights bit for bit, "
-            f"but {number - 4} step(s) later they differ"
-        )
+        if not torch.equal(first.weights(), second.weights()):
+            raise AssertionError(
+                f"{first.where}, going on from a saved state must give the same weights bit for bit, "
+                f"but {number - 4} step(s) later they differ"
+            )
 
 
 def _check_scaled_loss(plain: _Fit, scaled: _Fit) -> None:
@@ -236,7 +241,10 @@ def _compare_states(first: torch.optim.Optimizer, second: torch.optim.Optimizer)
                 same = value.dtype == loaded.dtype and torch.equal(value, loaded.to(value.device))
             else:
                 same = value == loaded
-            assert same, f"state {key!r} is not what it was after a round trip of the state dict"
+            if not same:
+                raise AssertionError(
+                    f"state {key!r} is not what it was after a round trip of the state dict"
+                )
 
 
 def _check_standing_still(fit: _Fit) -> None:
@@ -245,7 +253,8 @@ def _check_standing_still(fit: _Fit) -> None:
         group["lr"] = 0.0
     before = fit.weights()
     fit.step(2)
-    assert torch.equal(before, fit.weights()), "with group['lr'] = 0 the weights must stay"
+    if not torch.equal(before, fit.weights()):
+        raise AssertionError("with group['lr'] = 0 the weights must stay")
     for group in fit.optimizer.param_groups:
         group["lr"] = 0.01
     frozen = fit.model.get_parameter("0.weight")
@@ -255,8 +264,10 @@ def _check_standing_still(fit: _Fit) -> None:
     grads = [torch.clone(p.grad) for p in fit.model.parameters() if p.grad is not None]
     kept = frozen.detach().clone()
     fit.optimizer.step()
-    assert torch.equal(kept, frozen), "a parameter without a gradient must stay where it is"
+    if not torch.equal(kept, frozen):
+        raise AssertionError("a parameter without a gradient must stay where it is")
     after = [p.grad for p in fit.model.parameters() if p.grad is not None]
-    assert all(torch.equal(a, b) for a, b in zip(grads, after, strict=True)), (
-        "the step must leave gradients as they are: monitors look at them afterwards"
-    )
+    if not all(torch.equal(a, b) for a, b in zip(grads, after, strict=True)):
+        raise AssertionError(
+            "the step must leave gradients as they are: monitors look at them afterwards"
+        )

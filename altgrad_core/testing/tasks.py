@@ -44,7 +44,8 @@ def check_task(
     other metrics than the declared ones, or values beyond their worst.
     """
     wrong = fault(tuple(metrics))
-    assert not wrong, f"the declaration of the task: {wrong}"
+    if wrong:
+        raise AssertionError(f"the declaration of the task: {wrong}")
     task = _prepared(make_task, folder / "first")
     _facts(task, _prepared(make_task, folder / "second"), _prepared(make_task, folder / "first"))
     _batches(task, _prepared(make_task, folder / "second"), batch_size)
@@ -55,7 +56,8 @@ def check_task(
 
 def _prepared(make_task: Callable[[], Task], cache: Path) -> Task:
     task = make_task()
-    assert isinstance(task, Task), f"{task!r} is not a Task"
+    if not isinstance(task, Task):
+        raise AssertionError(f"{task!r} is not a Task")
     cache.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(len(cache.name))  # another one in each folder: no seed may enter
     task.prepare(cache, _no_log)
@@ -63,13 +65,16 @@ def _prepared(make_task: Callable[[], Task], cache: Path) -> Task:
 
 
 def _no_log(message: str) -> None:
-    assert isinstance(message, str), f"prepare() must log strings, not {message!r}"
+    if not isinstance(message, str):
+        raise AssertionError(f"prepare() must log strings, not {message!r}")
 
 
 def _facts(task: Task, fresh: Task, cached: Task) -> None:
     written = [_json(one.facts()) for one in (task, fresh, cached)]
-    assert written[0] == written[1], "facts() differ between two cache folders"
-    assert written[0] == written[2], "facts() differ between making and reading the cache"
+    if written[0] != written[1]:
+        raise AssertionError("facts() differ between two cache folders")
+    if written[0] != written[2]:
+        raise AssertionError("facts() differ between making and reading the cache")
 
 
 def _json(facts: dict[str, Any]) -> str:
@@ -81,26 +86,35 @@ def _json(facts: dict[str, Any]) -> str:
 
 def _batches(task: Task, other: Task, size: int) -> None:
     first = task.batch(1, size, seed=0)
-    assert first.samples == size, f"a batch of {size} says that it has {first.samples} samples"
+    if first.samples != size:
+        raise AssertionError(f"a batch of {size} says that it has {first.samples} samples")
     tokens: object = first.tokens
-    assert isinstance(tokens, int), f"tokens must be an int, not {tokens!r}"
-    assert tokens > 0, "a batch must count its tokens"
+    if not isinstance(tokens, int):
+        raise AssertionError(f"tokens must be an int, not {tokens!r}")
+    if tokens <= 0:
+        raise AssertionError("a batch must count its tokens")
     for name, tensor in first.tensors.items():
-        assert tensor.device == _CPU, f"tensor {name!r} of a batch must be on the CPU"
+        if tensor.device != _CPU:
+            raise AssertionError(f"tensor {name!r} of a batch must be on the CPU")
     fifth = task.batch(5, size, seed=0)
     torch.rand(3)
     np.random.rand(3)
     _same(first, task.batch(1, size, seed=0), "the same batch asked for twice")
     _same(fifth, other.batch(5, size, seed=0), "a batch with and without its predecessors")
-    assert _differ(task, size, [(1, 0), (2, 0), (3, 0)]), "every step gets the same batch"
-    assert _differ(task, size, [(1, 0), (1, 1), (1, 2)]), "every seed gets the same batch"
+    if not _differ(task, size, [(1, 0), (2, 0), (3, 0)]):
+        raise AssertionError("every step gets the same batch")
+    if not _differ(task, size, [(1, 0), (1, 1), (1, 2)]):
+        raise AssertionError("every seed gets the same batch")
 
 
 def _same(one: Batch, two: Batch, what: str) -> None:
-    assert one.tensors.keys() == two.tensors.keys(), f"{what}: the tensors' names differ"
+    if one.tensors.keys() != two.tensors.keys():
+        raise AssertionError(f"{what}: the tensors' names differ")
     for name, tensor in one.tensors.items():
-        assert torch.equal(tensor, two.tensors[name]), f"{what}: tensor {name!r} differs"
-    assert (one.samples, one.tokens) == (two.samples, two.tokens), f"{what}: the counts differ"
+        if not torch.equal(tensor, two.tensors[name]):
+            raise AssertionError(f"{what}: tensor {name!r} differs")
+    if (one.samples, one.tokens) != (two.samples, two.tokens):
+        raise AssertionError(f"{what}: the counts differ")
 
 
 def _differ(task: Task, size: int, choices: list[tuple[int, int]]) -> bool:
@@ -120,27 +134,38 @@ def _seeded_model(task: Task, seed: int = _SEED) -> nn.Module:
 def _model(task: Task) -> None:
     model, twin = _seeded_model(task), _seeded_model(task)
     for (name, one), two in zip(model.named_parameters(), twin.parameters(), strict=True):
-        assert one.device == _CPU, f"parameter {name!r} must be on the CPU"
-        assert one.dtype == torch.float32, f"parameter {name!r} must be float32, not {one.dtype}"
-        assert torch.equal(one, two), f"parameter {name!r} differs though torch was seeded alike"
+        if one.device != _CPU:
+            raise AssertionError(f"parameter {name!r} must be on the CPU")
+        if one.dtype != torch.float32:
+            raise AssertionError(f"parameter {name!r} must be float32, not {one.dtype}")
+        if not torch.equal(one, two):
+            raise AssertionError(f"parameter {name!r} differs though torch was seeded alike")
     names = [name for name, _ in model.named_modules()]
     for pattern in task.head:
         found = any(fnmatch(name, pattern) for name in names)
-        assert found, f"no module matches the head pattern {pattern!r}; there are {names}"
+        if not found:
+            raise AssertionError(
+                f"no module matches the head pattern {pattern!r}; there are {names}"
+            )
 
 
 def _loss(task: Task, size: int) -> None:
     model = _seeded_model(task).train()
     loss = task.loss(model, task.batch(1, size, seed=0))
-    assert loss.shape == (), f"the loss must be 0-d, not {tuple(loss.shape)}"
-    assert torch.isfinite(loss), f"the loss of a fresh model is {loss.item()}"
+    if loss.shape != ():
+        raise AssertionError(f"the loss must be 0-d, not {tuple(loss.shape)}")
+    if not torch.isfinite(loss):
+        raise AssertionError(f"the loss of a fresh model is {loss.item()}")
     loss.backward()  # type: ignore[no-untyped-call]
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            assert parameter.grad is not None, f"the loss does not reach parameter {name!r}"
-            assert torch.isfinite(parameter.grad).all(), f"the gradient of {name!r} is not finite"
+            if parameter.grad is None:
+                raise AssertionError(f"the loss does not reach parameter {name!r}")
+            if not torch.isfinite(parameter.grad).all():
+                raise AssertionError(f"the gradient of {name!r} is not finite")
     reached = any(_moves(parameter.grad) for parameter in model.parameters())
-    assert reached, "the gradient of every parameter is zero"
+    if not reached:
+        raise AssertionError("the gradient of every parameter is zero")
 
 
 def _moves(gradient: Tensor | None) -> bool:
@@ -157,7 +182,8 @@ def _evaluation(task: Task, metrics: Sequence[Metric]) -> None:
         _predictions(one, split)
     tuned = _evaluate(task, model, "validation", 8).calibration
     applied = _evaluate(task, model, "test", 8, tuned)
-    assert applied.calibration == tuned, "an evaluation must use the calibration that it is given"
+    if applied.calibration != tuned:
+        raise AssertionError("an evaluation must use the calibration that it is given")
 
 
 @torch.no_grad()
@@ -172,48 +198,59 @@ def _evaluate(
 
 
 def _agree(one: Evaluation, two: Evaluation, tolerance: float, what: str) -> None:
-    assert one.metrics.keys() == two.metrics.keys(), f"{what}: the metrics' names differ"
+    if one.metrics.keys() != two.metrics.keys():
+        raise AssertionError(f"{what}: the metrics' names differ")
     for name, value in {**one.metrics, **one.calibration}.items():
         kind: object = value
-        assert isinstance(kind, float), f"metric {name!r} must be a float, not {kind!r}"
-        assert "/" not in name, f"metric {name!r}: the caller puts the family before the name"
+        if not isinstance(kind, float):
+            raise AssertionError(f"metric {name!r} must be a float, not {kind!r}")
+        if "/" in name:
+            raise AssertionError(f"metric {name!r}: the caller puts the family before the name")
     for name, value in one.metrics.items():
         other = two.metrics[name]
         same = math.isclose(value, other, rel_tol=tolerance, abs_tol=tolerance) or (
             math.isnan(value) and math.isnan(other)
         )
-        assert same, f"{what}: the metric {name!r} is {value} and {other}"
-    assert one.predictions.keys() == two.predictions.keys(), f"{what}: the predictions differ"
+        if not same:
+            raise AssertionError(f"{what}: the metric {name!r} is {value} and {other}")
+    if one.predictions.keys() != two.predictions.keys():
+        raise AssertionError(f"{what}: the predictions differ")
     for name, array in one.predictions.items():
         exact = tolerance == 0.0 or not np.issubdtype(array.dtype, np.floating)
         slack = 0.0 if exact else 1e-3
         if array.dtype.kind in "US":
-            assert np.array_equal(array, two.predictions[name]), f"{what}: {name!r} differs"
+            if not np.array_equal(array, two.predictions[name]):
+                raise AssertionError(f"{what}: {name!r} differs")
         else:
             near = np.allclose(array, two.predictions[name], rtol=slack, atol=slack, equal_nan=True)
-            assert near, f"{what}: predictions {name!r} differ"
+            if not near:
+                raise AssertionError(f"{what}: predictions {name!r} differ")
 
 
 def _declared(evaluation: Evaluation, metrics: Sequence[Metric], split: str) -> None:
     names = [metric.name for metric in metrics]
     for name in evaluation.metrics:
-        assert name in names, f"{split}: the metric {name!r} is not declared; there are {names}"
+        if name not in names:
+            raise AssertionError(f"{split}: the metric {name!r} is not declared; there are {names}")
     for metric in metrics:
-        assert metric.name in evaluation.metrics, (
-            f"{split}: evaluate() does not return the declared metric {metric.name!r}"
-        )
+        if metric.name not in evaluation.metrics:
+            raise AssertionError(
+                f"{split}: evaluate() does not return the declared metric {metric.name!r}"
+            )
         value = evaluation.metrics[metric.name]
-        assert math.isfinite(value), (
-            f"{split}: the metric {metric.name!r} of a fresh model is {value}"
-        )
-        assert metric.possible(value), (
-            f"{split}: the metric {metric.name!r} is {value}, beyond the worst value that is "
-            f"declared, {metric.worst}"
-        )
+        if not math.isfinite(value):
+            raise AssertionError(f"{split}: the metric {metric.name!r} of a fresh model is {value}")
+        if not metric.possible(value):
+            raise AssertionError(
+                f"{split}: the metric {metric.name!r} is {value}, beyond the worst value that is "
+                f"declared, {metric.worst}"
+            )
     for name in evaluation.calibration:
-        assert name not in names, f"{split}: {name!r} is both a metric and a calibration"
+        if name in names:
+            raise AssertionError(f"{split}: {name!r} is both a metric and a calibration")
 
 
 def _predictions(evaluation: Evaluation, split: str) -> None:
     rows = {name: len(array) for name, array in evaluation.predictions.items()}
-    assert len(set(rows.values())) <= 1, f"{split}: predictions need one row per example: {rows}"
+    if len(set(rows.values())) > 1:
+        raise AssertionError(f"{split}: predictions need one row per example: {rows}")

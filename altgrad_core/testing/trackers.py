@@ -19,7 +19,8 @@ def check_tracker(tracker: Tracker, *, timeout: float = 60.0) -> None:
     then through the same run again, as after an interruption, in a temporary run directory. It must
     raise nothing and be done within ``timeout`` seconds each time. Copies of it are run.
     """
-    assert isinstance(tracker, Tracker), f"{tracker!r} is not a Tracker"
+    if not isinstance(tracker, Tracker):
+        raise AssertionError(f"{tracker!r} is not a Tracker")
     with tempfile.TemporaryDirectory() as folder:
         info = RunInfo(
             id="0123456789ab",
@@ -43,5 +44,7 @@ def _live(tracker: Tracker, info: RunInfo, timeout: float) -> None:
     panel.event(3, Event("rank_collapse", "layer.0.weight", "a message", alert=True))
     panel.event(3, Event("monitor_failed", "all", "a message"))
     left_behind = panel.finish("ok", {"final/test/f1_micro": 0.5, "final/test/loss": -math.inf})
-    assert not left_behind, f"the tracker was still busy {timeout:g} s after the end of the run"
-    assert not notices, " ".join(notices)
+    if left_behind:
+        raise AssertionError(f"the tracker was still busy {timeout:g} s after the end of the run")
+    if notices:
+        raise AssertionError(" ".join(notices))

@@ -84,7 +84,7 @@ def test_what_is_wrong_is_said_with_its_line(suite_of: SuiteOf, text: str, messa
         ("[1, 2]", "s.yaml, line 1: the suite is not a mapping"),
         ("name: a/b", "s.yaml, line 1: name: 'a/b' cannot be a folder's name"),
         ("name: .hidden", "cannot be a folder's name"),
-        ("name: 3", "cannot be a folder's name"),
+        ("name: 3", "this is a text, and YAML reads 3: put it in quotes"),
     ],
 )
 def test_a_file_that_is_no_suite(suite_of: SuiteOf, text: str, message: str) -> None:
