@@ -109,7 +109,8 @@ def groups_of(runs: pd.DataFrame, question: Question) -> Iterator[Group]:
     if left.empty or right.empty:
         return
     laid, planned = design_of(runs, question), runs[runs["planned"]]
-    formats = dict(zip(keys(planned, laid.shared), planned["format"].astype(str), strict=True))
+    names = zip(keys(planned, laid.shared), planned["format"].astype(str), strict=True)
+    formats = dict.fromkeys(keys(planned, laid.shared), "") | {k: name for k, name in names if name}
     if question.axis == FORMAT_AXIS:
         formats = dict.fromkeys(formats, "")
     for key, panel in _panels(planned, laid.shared).items():

@@ -20,6 +20,7 @@ def altgrad_tasks() -> list[Offer]:
             settings=EurlexSettings,
             fingerprint=f"{_PACKAGE}.eurlex:fingerprint",
             metrics=METRICS,
+            resample=f"{_PACKAGE}.resample:weighted_scores",
             details={
                 "files": "{train,validation,test}.{jsonl,jsonl.gz,parquet}",
                 "fields": "celex_id, title, text, eurovoc_concepts",
@@ -33,6 +34,7 @@ def altgrad_tasks() -> list[Offer]:
             needs=(Need("module", "licensedcode", "pip install 'altgrad-bench[demo]'"),),
             fingerprint=f"{_PACKAGE}.license_rules:fingerprint",
             metrics=METRICS,
+            resample=f"{_PACKAGE}.resample:weighted_scores",
             details={"licence": "CC-BY-4.0, nexB Inc. and others", "documents": "about 13,400"},
         ),
     ]

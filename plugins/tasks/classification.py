@@ -102,8 +102,8 @@ class TextClassification(Task):
         """Scores of a whole split.
 
         Predictions: ``probabilities`` (examples, labels) as float16, rounded after the scores were
-        computed, ``targets`` (examples, labels) as uint8, and ``ids``; rows in the order of the
-        data.
+        computed, ``targets`` (examples, labels) as uint8, ``threshold``, the same for every
+        example, and ``ids``; rows in the order of the data.
         """
         examples = self._corpus.splits[split]
         logits = self._logits(model, examples, batch_size, device)
@@ -123,6 +123,7 @@ class TextClassification(Task):
             {
                 "probabilities": probabilities.astype(np.float16),
                 "targets": truth,
+                "threshold": np.full(len(truth), calibration["threshold"], dtype=np.float32),
                 "ids": examples.ids,
             },
         )
