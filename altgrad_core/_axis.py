@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 FORMAT_AXIS = "quantization.format"
@@ -35,6 +36,21 @@ def axis_text(value: Any) -> str:
         case list() | tuple():
             return "+".join(map(axis_text, value))
     return str(value)
+
+
+def meant(text: str, known: Sequence[str]) -> str:
+    """The known value that a user's text stands for; the text itself where there is none.
+
+    ``1e-3`` stands for ``0.001``, and a name alone (``exmy``) for the one value with settings that has
+    that name.
+    """
+    if text in known:
+        return text
+    with suppress(ValueError):
+        if (number := _number(float(text))) in known:
+            return number
+    same = [one for one in known if one.startswith(f"{text} (")]
+    return same[0] if len(same) == 1 else text
 
 
 def _number(value: float) -> str:

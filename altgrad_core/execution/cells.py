@@ -7,6 +7,7 @@ cells again runs only what is missing.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +31,7 @@ from altgrad_core.planning.plan import Cell, metrics_of
 from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import dump_spec, load_spec
 from altgrad_core.registry.catalog import catalog
+from altgrad_core.results.records import read_object
 from altgrad_core.results.run_directory import (
     FINISHED,
     RunDirectory,
@@ -122,6 +124,7 @@ def write_plan(folder: Path, suite: Suite, cells: Sequence[Cell], command: str) 
         "metrics": [asdict(metric) for metric in metrics_of(cells)],
         "contrast": contrast,
         "margin": suite.contrast.margin if suite.contrast is not None else None,
+        "declared": _declaration(folder, suite, cells),
         "cells": [
             {
                 "id": cell.spec.id if cell.spec else None,
@@ -136,6 +139,32 @@ def write_plan(folder: Path, suite: Suite, cells: Sequence[Cell], command: str) 
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "plan.json", body)
+
+
+def _declaration(folder: Path, suite: Suite, cells: Sequence[Cell]) -> dict[str, Any] | None:
+    """What the suite is to answer: fixed when its first run starts, and never changed after.
+
+    None for a folder with results that were made before anything was declared.
+    """
+    before = read_object(folder / "plan.json")
+    if "declared" in before:
+        kept: dict[str, Any] | None = before["declared"]
+        return kept
+    there = (RunDirectory(one).status() for one in (folder.iterdir() if folder.is_dir() else ()))
+    if any(status.status in FINISHED for status in there):
+        return None
+    final = [cell for cell in cells if cell.stage == "final"]
+    specs = [spec for cell in final if (spec := cell.spec or cell.template) is not None]
+    asked = suite.contrast
+    return {
+        "at": time.time(),
+        "versions": {name: v for spec in specs for name, v in spec.distributions.items()},
+        "contrast": asked.model_dump(mode="json", exclude={"margin"}) if asked else None,
+        "metric": asked.metric if asked is not None else None,
+        "margin": asked.margin if asked is not None else None,
+        "seeds": list(dict.fromkeys(cell.seed for cell in final)),
+        "conditions": list(dict.fromkeys(cell.label for cell in final)),
+    }
 
 
 def _threads(

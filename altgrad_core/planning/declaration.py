@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field, PositiveFloat, field_validator
 
+from altgrad_core._axis import axis_text
 from altgrad_core.interfaces.plugin import Settings
 from altgrad_core.planning.document import Document
 from altgrad_core.planning.draft import Assignment, Draft, lookup, same
@@ -117,10 +118,3 @@ class Suite:
         path = tuple(key.split("."))
         found = (lookup(draft.values, path) for draft in self.drafts())
         return list(dict.fromkeys(axis_text(value) for there, value in found if there))
-
-
-def axis_text(value: Any) -> str:
-    """The value of an axis in one word: a mapping's name, or its text."""
-    if isinstance(value, dict):
-        return str(value.get("name", value.get("type", value)))
-    return value if isinstance(value, str) else str(value)

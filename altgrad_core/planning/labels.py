@@ -12,27 +12,34 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
+from altgrad_core._axis import axis_text
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=+-]+")
 _WORD = re.compile(r"(?!true$|false$)[A-Za-z][A-Za-z_-]*")
 _FIRST = ("quantization.format", "optimizer.type")
 """The axes that a reader thinks of first."""
 
 
-def design_axes(keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def design_axes(
+    keys: Sequence[str], rows: Sequence[Mapping[str, Any]], asked: str = ""
+) -> list[str]:
     """The keys along which the conditions differ independently, format and optimizer first.
 
-    A key that follows from those before it (a learning rate zipped to the optimizer) is left out:
-    conditions that differ in nothing but one axis have equal values in all others.
+    A key that follows from others (a learning rate zipped to the optimizer) is left out: conditions
+    that differ in nothing but one axis have equal values in all others. Of several that follow from
+    one another, ``asked``, the axis of the contrast, is the one that is kept, then format, optimizer,
+    and the first.
     """
     kept: list[str] = []
-    for key in sorted(keys, key=lambda key: (key not in _FIRST, key != _FIRST[0])):
+    order = sorted(keys, key=lambda key: (key not in _FIRST, key != _FIRST[0]))
+    for key in sorted(order, key=lambda key: key != asked):
         texts: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
         for row in rows:
-            texts[tuple(axis_label(row.get(one)) for one in kept)].add(axis_label(row.get(key)))
+            texts[tuple(axis_text(row.get(one)) for one in kept)].add(axis_text(row.get(key)))
         constant = len(set().union(*texts.values())) == 1
         if constant or any(len(values) > 1 for values in texts.values()):
             kept.append(key)
-    return kept
+    return [key for key in order if key in kept]
 
 
 def labels(
@@ -42,7 +49,7 @@ def labels(
     found = [safe(head).lstrip(".-") for head in heads]
     for key in keys:
         name = _short_key(key, keys)
-        texts = [_cut(axis_label(row.get(key))) for row in rows]
+        texts = [_cut(axis_text(row.get(key))) for row in rows]
         values: defaultdict[str, set[str]] = defaultdict(set)
         for label, text in zip(found, texts, strict=True):
             values[label].add(text)
@@ -61,7 +68,7 @@ def _suffix(name: str, text: str) -> str:
 
 def safe(text: str) -> str:
     """The text with everything that a file name should not have replaced by ``-``."""
-    return _UNSAFE.sub("-", text)
+    return _UNSAFE.sub("-", text).rstrip("-")
 
 
 def _cut(text: str, limit: int = 48) -> str:
@@ -90,21 +97,3 @@ def _numbered(found: list[str]) -> list[str]:
         taken.add(candidate.casefold())
         unique.append(candidate)
     return unique
-
-
-def axis_label(value: Any) -> str:
-    """The value of an axis in a few characters."""
-    match value:
-        case None:
-            return "none"
-        case bool():
-            return str(value).lower()
-        case float():
-            short = f"{value:g}"
-            return short if float(short) == value else repr(value)
-        case Mapping():
-            rest = [f"{key}={axis_label(item)}" for key, item in value.items() if key != "name"]
-            return "-".join([str(value["name"]), *rest] if "name" in value else rest)
-        case list() | tuple():
-            return "+".join(map(axis_label, value))
-    return str(value)

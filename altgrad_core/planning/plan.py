@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from altgrad_core._axis import axis_text
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.metric import Metric, Split, shared
 from altgrad_core.planning.declaration import Suite
-from altgrad_core.planning.draft import lookup
+from altgrad_core.planning.draft import Draft, lookup
 from altgrad_core.planning.identity import canonical, identity, run_id
 from altgrad_core.planning.known import refuse_unknown_key
-from altgrad_core.planning.labels import axis_label, design_axes, labels
+from altgrad_core.planning.labels import design_axes, labels
 from altgrad_core.planning.metrics import named
 from altgrad_core.planning.resolve import Resolved, resolve
 from altgrad_core.planning.sections import as_sections, short_format
@@ -125,6 +126,8 @@ class _Planner:
     matched: set[int] = field(default_factory=set)
     """Which exclusions matched a cell."""
     fingerprints: dict[str, dict[str, str]] = field(default_factory=dict)
+    sides: dict[str, str] = field(default_factory=dict)
+    """Value of the contrast's axis as it was written -> as the plan has it, with settings resolved."""
 
     def plan(self) -> Plan:
         conditions = self.kept()
@@ -150,7 +153,14 @@ class _Planner:
         contrast, tune = self.suite.contrast, self.suite.tune
         if contrast is not None:
             name = self.metric("contrast", contrast.metric, metrics, "test")
-            contrast = contrast.model_copy(update={"metric": name})
+            sides = {
+                side: self.sides.get(value, value)
+                for side, value in (
+                    ("baseline", contrast.baseline),
+                    ("treatment", contrast.treatment),
+                )
+            }
+            contrast = contrast.model_copy(update={"metric": name, **sides})
         if tune.metric is not None or any(condition.tuned for condition in conditions):
             name = self.metric("tune", tune.metric, metrics, "validation")
             tune = tune.model_copy(update={"metric": name})
@@ -201,7 +211,18 @@ class _Planner:
                 sections["training"]["learning_rate"] = AUTO
             seeds = [s for s in seeds if not self.excluded({**sections, "seed": s})]
             if seeds:
-                yield _Condition(resolved, sections, seeds)
+                condition = _Condition(resolved, sections, seeds)
+                self.note_side(draft, condition)
+                yield condition
+
+    def note_side(self, draft: Draft, condition: _Condition) -> None:
+        """Remember what the value of the contrast's axis is called once it is resolved."""
+        if self.suite.contrast is not None:
+            axis = self.suite.contrast.axis
+            there, given = lookup(draft.values, tuple(axis.split(".")))
+            found = self.axis_values([axis], condition)
+            if there and axis in found:
+                self.sides[axis_text(given)] = axis_text(found[axis])
 
     def excluded(self, values: dict[str, Any]) -> bool:
         found = {index for index, one in enumerate(self.suite.exclude) if one.matches(values)}
@@ -224,7 +245,8 @@ class _Planner:
         """The conditions with their labels and the axes along which they differ."""
         keys = self.suite.axis_keys()
         rows = [self.axis_values(keys, condition) for condition in conditions]
-        axes = design_axes(keys, rows) if conditions else []
+        asked = self.suite.contrast.axis if self.suite.contrast is not None else ""
+        axes = design_axes(keys, rows, asked) if conditions else []
         found = labels([condition.resolved.head for condition in conditions], axes, rows)
         return [
             (condition, label, {key: row[key] for key in axes if key in row})
@@ -308,7 +330,7 @@ def metrics_of(cells: Iterable[Cell]) -> tuple[Metric, ...]:
 
 def tuning_label(label: str, rate: float) -> str:
     """What a tuning run of the condition ``label`` is called."""
-    return f"{label}_lr={axis_label(rate)}"
+    return f"{label}_lr={axis_text(rate)}"
 
 
 def _with_training(resolved: Resolved, changes: dict[str, Any]) -> Resolved:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from altgrad_core.planning.labels import axis_label
+from altgrad_core._axis import axis_text
 from altgrad_core.planning.plan import Cell, Plan
 
 
@@ -39,7 +39,7 @@ def plan_table(plan: Plan) -> Table:
     if skips:
         table.add_column("skipped because", overflow="fold")
     for cell in plan.cells:
-        values = [axis_label(cell.axes.get(key)) for key in axes]
+        values = [axis_text(cell.axes.get(key)) for key in axes]
         run = [cell.spec.id, str(cell.spec.training.max_steps)] if cell.spec else ["–", "–"]
         if cell.template is not None:
             run = ["after tuning", str(cell.template.training.max_steps)]
@@ -76,5 +76,5 @@ def _varying(cells: Iterable[Cell]) -> list[str]:
     values: dict[str, set[str]] = {}
     for cell in cells:
         for key, value in cell.axes.items():
-            values.setdefault(key, set()).add(axis_label(value))
+            values.setdefault(key, set()).add(axis_text(value))
     return [key for key, found in values.items() if len(found) > 1]

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
+from altgrad_core._axis import OPTIMIZER_AXIS, meant
 from altgrad_core.errors import UserError
 from altgrad_core.planning.declaration import Contrast, Suite
 from altgrad_core.planning.document import Document, parse
@@ -18,7 +19,6 @@ from altgrad_core.registry.problems import nearest, unknown
 __all__ = ["Contrast", "Suite", "load_suite", "parse_suite", "shipped_suites"]
 
 _SHIPPED = "altgrad_suites"
-_USUAL_AXIS = "optimizer.type"
 _MOST_CELLS = 10_000
 
 
@@ -75,15 +75,18 @@ def _refuse_too_many(suite: Suite) -> None:
 def _with_contrast(suite: Suite, declared: Document | None, *, changed: bool) -> Suite:
     """The suite with the declared contrast, or the usual one where its axis has two values."""
     if declared is None or declared.data is None:
-        values = suite.values(_USUAL_AXIS) if _USUAL_AXIS in suite.axis_keys() else []
+        values = suite.values(OPTIMIZER_AXIS) if OPTIMIZER_AXIS in suite.axis_keys() else []
         if len(values) != 2:
             return suite
-        contrast = Contrast(axis=_USUAL_AXIS, baseline=values[0], treatment=values[1])
+        contrast = Contrast(axis=OPTIMIZER_AXIS, baseline=values[0], treatment=values[1])
         return replace(suite, contrast=contrast)
     contrast = read_contrast(declared)
+    values = suite.values(contrast.axis)
+    sides = {side: meant(getattr(contrast, side), values) for side in ("baseline", "treatment")}
+    contrast = contrast.model_copy(update=sides)
     for side in ("axis", "baseline", "treatment"):
         value = getattr(contrast, side)
-        known = suite.axis_keys() if side == "axis" else suite.values(contrast.axis)
+        known = suite.axis_keys() if side == "axis" else values
         if value in known:
             continue
         fault = f"contrast.{side}: {unknown('axis' if side == 'axis' else 'value', value, known)}"

@@ -9,6 +9,7 @@ from typing import TypeVar
 from altgrad_core.results.differences import in_words, outcome_differences, setting_differences
 from altgrad_core.results.run_directory import FINISHED
 from altgrad_core.results.stored import (
+    Declaration,
     PlannedCell,
     StoredPlan,
     StoredRun,
@@ -124,6 +125,7 @@ def _merged_plan(
             "description": next((plan.description for plan in plans if plan.description), ""),
             "contrast": _first("contrasts", (plan.contrast for plan in plans), notes),
             "margin": _first("margins", (plan.margin for plan in plans), notes),
+            "declared": _declared(suites, notes),
         }
     )
 
@@ -142,6 +144,38 @@ def _better(old: _Choice, new: _Choice, cases: list[str]) -> _Choice:
     cell = first.cell
     cases.append(f"{cell.condition} seed {cell.seed}, {cell.id} and not {second.cell.id}{why}")
     return first
+
+
+def _declared(suites: Sequence[StoredSuite], notes: list[str]) -> Declaration | None:
+    """One declaration out of those of several machines, which each declared their part of the work.
+
+    None where a source has none, or where they declared different questions. What one declared after
+    another had results does not count: it may have been chosen by them.
+    """
+    found = [suite.plan.declared for suite in suites if suite.plan is not None]
+    known = [one for one in found if one is not None]
+    if len(known) < len(suites):
+        return None
+    first = min(known, key=lambda one: one.at)
+    questions = {(one.contrast, one.margin) for one in known}
+    if len(questions) > 1:
+        notes.append("The sources declare different questions, so that none counts as declared.")
+        return None
+    ended = min((at for suite in suites if (at := _first_result(suite)) is not None), default=None)
+    mine = (set(first.seeds), set(first.conditions))
+    for one in known:
+        more = not (set(one.seeds) <= mine[0] and set(one.conditions) <= mine[1])
+        if more and ended is not None and one.at > ended:
+            return first
+    seeds = dict.fromkeys(seed for one in known for seed in one.seeds)
+    conditions = dict.fromkeys(name for one in known for name in one.conditions)
+    return first.model_copy(update={"seeds": tuple(seeds), "conditions": tuple(conditions)})
+
+
+def _first_result(suite: StoredSuite) -> float | None:
+    """When the first of the suite's runs had a result; None where that is not known."""
+    done = (run.status for run in suite.runs if run.status.status in FINISHED)
+    return min((one.updated for one in done if one.updated is not None), default=None)
 
 
 def _merged_tuning(suites: Sequence[StoredSuite], notes: list[str]) -> StoredTuning | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from altgrad_core._axis import OPTIMIZER_AXIS, axis_text, meant
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.metric import primary_column
-from altgrad_core.results.collect import OPTIMIZER_AXIS, axis_text
 from altgrad_core.results.merge import plan_of_runs
 from altgrad_core.results.stored import Contrast, StoredSuite
 
@@ -34,18 +34,17 @@ def with_contrast(suite: StoredSuite, stated: str) -> StoredSuite:
     an axis or value that the results do not have.
     """
     axis, given, rest = (part.strip() for part in stated.partition("="))
-    sides = [side.strip() for side in rest.split(",")]
-    if not given or len(sides) != 2 or not all((axis, *sides)) or sides[0] == sides[1]:
-        raise UserError(
-            f"A contrast is AXIS=BASELINE,TREATMENT, such as {OPTIMIZER_AXIS}=adamw,lion; "
-            f"{stated!r} is not."
-        )
+    if not given or "," not in rest:
+        raise _malformed(stated)
     known = dict.fromkeys(axis for axes in _all_axes(suite) for axis in axes)
     if axis not in known:
         raise UserError(
             f"The results have no axis {axis!r}; they have {', '.join(known) or 'none'}."
         )
     values = _values(suite, axis)
+    sides = _sides(rest, values)
+    if not all(sides) or sides[0] == sides[1]:
+        raise _malformed(stated)
     for side in sides:
         if side not in values:
             raise UserError(f"No result has {axis}={side}; there are {', '.join(values)}.")
@@ -55,6 +54,21 @@ def with_contrast(suite: StoredSuite, stated: str) -> StoredSuite:
     metric = old.get("metric") or primary_column(suite.metrics)
     contrast = Contrast(**{**old, **sides_and_axis, "metric": metric})
     return replace(suite, plan=plan.model_copy(update={"contrast": contrast}))
+
+
+def _sides(text: str, values: list[str]) -> tuple[str, str]:
+    """The two values in ``A,B``; a value may have commas of its own: ``exmy (bits=6, bias=3)``."""
+    commas = [place for place, letter in enumerate(text) if letter == ","]
+    pairs = [(text[:place].strip(), text[place + 1 :].strip()) for place in commas]
+    found = [(meant(a, values), meant(b, values)) for a, b in pairs]
+    return next((pair for pair in found if set(pair) <= set(values)), found[0])
+
+
+def _malformed(stated: str) -> UserError:
+    return UserError(
+        f"A contrast is AXIS=BASELINE,TREATMENT, such as {OPTIMIZER_AXIS}=adamw,lion; "
+        f"{stated!r} is not."
+    )
 
 
 def _all_axes(suite: StoredSuite) -> list[dict[str, object]]:

@@ -6,7 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from altgrad_core.planning.labels import axis_label, design_axes, labels
+from altgrad_core._axis import axis_text
+from altgrad_core.planning.labels import design_axes, labels
 
 KEYS = [
     "training.learning_rate",
@@ -69,6 +70,6 @@ def test_keys_that_share_their_last_word_are_written_in_full() -> None:
 
 def test_values_in_a_few_characters() -> None:
     values = [None, True, 2e-5, 0.1 + 0.2, 3, [1, 2], {"name": "exmy", "e": 3}, {"mode": "x"}]
-    assert [axis_label(value) for value in values] == [
-        *("none", "true", "2e-05", "0.30000000000000004", "3", "1+2", "exmy-e=3", "mode=x"),
+    assert [axis_text(value) for value in values] == [
+        *("none", "true", "2e-05", "0.30000000000000004", "3", "1+2", "exmy (e=3)", "mode=x"),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from altgrad_core.errors import UserError
-from altgrad_core.execution.runner import write_plan
+from altgrad_core.execution.cells import write_plan
 from altgrad_core.interfaces.metric import Metric, declared, shared
 from altgrad_core.interfaces.plugin import NoSettings, Offer, hookimpl
 from altgrad_core.planning.metrics import named

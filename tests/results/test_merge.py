@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,9 +15,18 @@ import pytest
 from altgrad_core.errors import UserError
 from altgrad_core.results.collect import load_curves, load_results
 from altgrad_core.results.merge import merge_suites
+from altgrad_core.results.run_directory import Status
 from altgrad_core.results.sources import read_one, read_sources
 from altgrad_core.results.stated import with_contrast
-from altgrad_core.results.stored import Contrast, read_suite
+from altgrad_core.results.stored import (
+    Contrast,
+    Declaration,
+    StoredPlan,
+    StoredRun,
+    StoredSpec,
+    StoredSuite,
+    read_suite,
+)
 
 OPTIMIZERS = ("adamw", "manifold_adamw")
 SCORE = "final/test/f1_micro_tuned"
@@ -254,3 +264,61 @@ def test_a_contrast_that_cannot_be(
     suite = read_suite(machine(fabricated, tmp_path, {}))
     with pytest.raises(UserError, match=message):
         with_contrast(suite, stated)
+
+
+class TestDeclarations:
+    """Machines that share a suite's work each declare their part of it."""
+
+    @staticmethod
+    def suite(seeds: tuple[int, ...], at: float, ended: float, **question: Any) -> StoredSuite:
+        asked = {"axis": "optimizer.type", "baseline": "a", "treatment": "b", "metric": "m"}
+        declared = Declaration(
+            at=at, contrast=Contrast(**{**asked, **question}), seeds=seeds, conditions=("x",)
+        )
+        status = Status(status="ok", updated=ended)
+        spec = StoredSpec.model_validate(
+            {
+                "id": f"{seeds[0]:012x}",
+                "suite": "toy",
+                "condition": "x",
+                "seed": seeds[0],
+                "task": {"name": "t"},
+                "quantization": {"format": {"name": "f"}},
+                "optimizer": {"name": "o"},
+                "training": {"learning_rate": 0.1, "max_steps": 1},
+            }
+        )
+        run = StoredRun(Kept(status), spec)
+        return StoredSuite(Path(str(at)), StoredPlan(suite="toy", declared=declared), (run,))
+
+    def test_parts_that_were_declared_before_any_result_are_one(self) -> None:
+        merged = merge_suites([self.suite((0, 1), 10, 20), self.suite((2,), 15, 30)])
+        assert merged.plan is not None
+        assert merged.plan.declared is not None
+        assert merged.plan.declared.seeds == (0, 1, 2)
+
+    def test_what_was_declared_after_a_result_does_not_count(self) -> None:
+        merged = merge_suites([self.suite((2,), 25, 30), self.suite((0, 1), 10, 20)])
+        assert merged.plan is not None
+        assert merged.plan.declared is not None
+        assert merged.plan.declared.seeds == (0, 1)
+
+    def test_different_questions_are_none(self) -> None:
+        merged = merge_suites([self.suite((0,), 10, 20), self.suite((1,), 11, 20, metric="other")])
+        assert merged.plan is not None
+        assert merged.plan.declared is None
+        assert any("different questions" in note for note in merged.notes)
+
+
+@dataclass
+class Kept:
+    """A record of which nothing but the status is asked."""
+
+    stands: Status
+    location: str = "/nowhere"
+
+    def status(self) -> Status:
+        return self.stands
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was asked for")
