@@ -1,0 +1,252 @@
+"""The primary contrast: what the treatment gains in each group, and whether it is the grid's doing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from altgrad_core.interfaces.blocks import Block, Bullets, Cell, Paragraph, Table, cells
+from altgrad_core.interfaces.section import Findings
+from altgrad_core.report import charts
+from altgrad_core.report.words import (
+    LEVEL,
+    NONE,
+    counted,
+    group_names,
+    group_noun,
+    interval_text,
+    metric_label,
+    score,
+    sides,
+    significant,
+    verdict_word,
+)
+from altgrad_plugins.sections.shared import BuiltIn, Row, effects, finite, head
+
+_ROLES = ("tested", "identical", "reference")
+
+
+class Benefit(BuiltIn):
+    """Forest plot and table of the gains, what they need the grid for, and the other scores."""
+
+    title = "Benefit: what does the treatment gain in each format?"
+
+    def build(self, found: Findings) -> Sequence[Block]:
+        """See the class."""
+        asked, rows = found.question, effects(found, *_ROLES)
+        if asked is None:
+            return [Paragraph("The suite declares no contrast, so there is nothing to compare.")]
+        if not rows:
+            return [Paragraph(f"No group of the suite has both values of {asked.axis}.")]
+        blocks: list[Block] = [
+            Paragraph(_answer(found, rows)),
+            *forest(found, rows),
+            _table(found, rows),
+        ]
+        if any(finite(row["excess"]) for row in rows):
+            blocks.append(_excess(found, rows))
+        blocks += [*_heat(found, rows), *_companions(found, rows)]
+        said = _remarks(rows)
+        return [*blocks, Bullets(said)] if said else blocks
+
+
+def forest(found: Findings, rows: Sequence[Row], name: str = "benefit") -> list[Block]:
+    """The gains of the rows with their intervals and seeds; nothing where none is known."""
+    known = [row for row in rows if finite(row["gain"])]
+    if not known or found.question is None:
+        return []
+    frame = pd.DataFrame(
+        {
+            "group": [row["group"] for row in known],
+            "centre": [row["gain"] for row in known],
+            "low": [row["low"] for row in known],
+            "high": [row["high"] for row in known],
+            "note": [f"{score(row['gain'], signed=True)}  {verdict_word(row)}" for row in known],
+            "control": [row["role"] != "tested" for row in known],
+        }
+    )
+    pairs = found.pairs[found.pairs["group"].isin(frame["group"]) & (found.pairs["dropped"] == "")]
+    seeds = pairs.rename(columns={"gain": "value"})[["group", "seed", "value"]]
+    label = f"gain in {metric_label(found, found.question.metric)}"
+    caption = (
+        f"{label[0].upper()}{label[1:]}, {sides(found)}: mean over seeds with its {LEVEL} t interval "
+        "(not adjusted), and each seed as a dot; positive is better. Grey: controls."
+    )
+    if found.question.margin is not None:
+        caption += f" Dashed: the margin of ±{score(found.question.margin)}."
+    chart = charts.forest(
+        name, caption, frame, seeds, title=label, margin=found.question.margin, floor=_floor(found)
+    )
+    return [chart]
+
+
+def _floor(found: Findings) -> float | None:
+    """The largest difference between runs that ought to be equal."""
+    known = found.twins[found.twins["status"] != "undecided"]["difference"].abs()
+    largest = float(known.max()) if len(known) else 0.0
+    return largest or None
+
+
+def _answer(found: Findings, rows: Sequence[Row]) -> str:
+    """How many groups have which verdict, in one sentence."""
+    tested = [row for row in rows if row["role"] == "tested"]
+    counts: dict[str, list[Row]] = {}
+    for row in tested:
+        counts.setdefault(verdict_word(row), []).append(row)
+    parts = [f"{word}: {len(some)} ({group_names(some, rows)})" for word, some in counts.items()]
+    text = f"Of {counted(len(tested), group_noun(found))}, by verdict: {'; '.join(parts)}."
+    others = [row for row in rows if row["role"] != "tested"]
+    if not others:
+        return text
+    return f"{text} Outside the family: {group_names(others, rows)} ({_roles(others)})."
+
+
+def _roles(rows: Sequence[Row]) -> str:
+    words = {"identical": "equal by construction", "reference": "the reference"}
+    return ", ".join(dict.fromkeys(words[row["role"]] for row in rows))
+
+
+def _table(found: Findings, rows: Sequence[Row]) -> Table:
+    asked = found.question
+    assert asked is not None
+    label = metric_label(found, asked.metric)
+    numbers = (
+        *(asked.baseline, asked.treatment, "Gain", f"{LEVEL} interval", "Std", "Sampling error"),
+        *("Pairs", "Improved", "p (t)", "p (Holm)", "p (sign flips)", "p (TOST)", "Seeds needed"),
+    )
+    columns = (*head((group_noun(found).capitalize(),), numbers), *head(("Verdict",), ()))
+    shown = tuple((*_numbers(row), _verdict(row)) for row in rows)
+    tested = sum(row["role"] == "tested" for row in rows)
+    caption = (
+        f"Gain: {sides(found)} in {label}, seed by seed; positive is better. Std: over seeds. Sampling "
+        "error: standard deviation of the mean gain over resampled test examples. p (t): paired t "
+        f"test; p (Holm): adjusted over the {tested} tested, which decides; p (sign flips): exact, not "
+        "adjusted; p (TOST): that the effect lies within the margin, adjusted. Seeds needed: to show "
+        "the gain seen with 80 % power at the first hurdle of Holm."
+    )
+    return Table(columns, shown, caption)
+
+
+def _numbers(row: Row) -> tuple[Cell, ...]:
+    n, whole = int(row["n"]), int(row["planned"])
+    needed = row["seeds_needed"]
+    return cells(
+        str(row["group"]),
+        score(row["baseline"]),
+        score(row["treatment"]),
+        score(row["gain"], signed=True),
+        interval_text(row["low"], row["high"]),
+        score(row["gain_std"]),
+        score(row["sampling_std"]),
+        str(n) if n == whole else f"{n} of {whole}",
+        f"{int(row['improved'])} of {n}" if n else NONE,
+        *(significant(row[name]) for name in ("p", "p_holm", "p_sign_flip", "p_tost_holm")),
+        str(int(needed)) if finite(needed) else NONE,
+    )
+
+
+def _verdict(row: Row) -> Cell:
+    bad = row["verdict"] in ("harm", "censored", "refused")
+    return Cell(verdict_word(row), tone="bad" if bad else "plain")
+
+
+def _excess(found: Findings, rows: Sequence[Row]) -> Table:
+    """Whether a gain is the grid's: what it has over that of the reference."""
+    shown = tuple(
+        cells(
+            str(row["group"]),
+            str(row["reference_group"]),
+            score(row["gain"], signed=True),
+            score(row["excess"], signed=True),
+            interval_text(row["excess_low"], row["excess_high"]),
+            significant(row["excess_p"]),
+            significant(row["excess_p_holm"]),
+            str(row["needs_grid"]),
+        )
+        for row in rows
+        if finite(row["excess"])
+    )
+    numbers = ("Gain", "Over the reference", f"{LEVEL} interval", "p (t)", "p (Holm)")
+    first = group_noun(found).capitalize()
+    columns = (*head((first, "Reference"), numbers), *head(("Needs the grid",), ()))
+    caption = (
+        "What a format gains over what the reference gains from the same treatment, seed by seed: "
+        "a gain that the reference has as well does not need the grid."
+    )
+    return Table(columns, shown, caption)
+
+
+def _heat(found: Findings, rows: Sequence[Row]) -> list[Block]:
+    """Gains by format and setting; nothing where only one of the two varies."""
+    known = [row for row in rows if row["role"] != "placebo"]
+    if len({row["format"] for row in known}) < 2 or len({row["setting"] for row in known}) < 2:
+        return []
+    frame = pd.DataFrame(
+        {
+            "row": [row["setting"] or NONE for row in known],
+            "column": [row["format"] for row in known],
+            "value": [row["gain"] for row in known],
+            "text": [
+                "censored" if row["censored"] else score(row["gain"], signed=True) for row in known
+            ],
+        }
+    )
+    assert found.question is not None
+    caption = f"Gain in {metric_label(found, found.question.metric)} by setting and format."
+    return [charts.heat("benefit_by_setting", caption, frame)]
+
+
+def _companions(found: Findings, rows: Sequence[Row]) -> list[Block]:
+    table = found.companions
+    if table.empty:
+        return []
+    metrics = list(dict.fromkeys(table["metric"]))
+    gains = {(r["group"], r["metric"]): r["gain"] for r in table.to_dict("records")}
+    shown = tuple(
+        cells(
+            str(row["group"]),
+            *(score(gains.get((row["group"], m), float("nan")), signed=True) for m in metrics),
+        )
+        for row in rows
+    )
+    labels = tuple(f"{metric_label(found, m)}{_split(m, metrics)}" for m in metrics)
+    caption = "Gains under the other scores; positive is better. Described, not tested."
+    return [Table(head((group_noun(found).capitalize(),), labels), shown, caption)]
+
+
+def _split(metric: str, metrics: Sequence[str]) -> str:
+    """The split, where a metric is there for more than one."""
+    name = metric.rpartition("/")[2]
+    alone = sum(one.rpartition("/")[2] == name for one in metrics) == 1
+    return "" if alone else f" ({metric.split('/')[1]})"
+
+
+def _remarks(rows: Sequence[Row]) -> tuple[str, ...]:
+    """What a reader of the numbers must know, group by group, each sentence once."""
+    said: dict[str, list[Row]] = {}
+    for row in rows:
+        for sentence in _of_group(row):
+            said.setdefault(sentence, []).append(row)
+    return tuple(f"{group_names(some, rows)}: {sentence}" for sentence, some in said.items())
+
+
+def _of_group(row: Row) -> list[str]:
+    found = [str(row[name]) for name in ("censored", "refused", "confounds") if row[name]]
+    if row["missing"]:
+        found.append(f"{counted(int(row['missing']), 'planned pair')} without a result.")
+    if row["dropped"]:
+        found.append(
+            f"{counted(int(row['dropped']), 'pair')} dropped: a diverged run has no score that a "
+            "difference could be taken of."
+        )
+    if row["diverged_baseline"] or row["diverged_treatment"]:
+        found.append(
+            f"diverged: {int(row['diverged_baseline'])} of the baseline, "
+            f"{int(row['diverged_treatment'])} of the treatment."
+        )
+    if row["verdict"] == "too few seeds":
+        found.append(
+            f"{counted(int(row['n']), 'pair')} cannot show a benefit, however large it looks."
+        )
+    return found

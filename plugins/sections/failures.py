@@ -1,0 +1,168 @@
+"""Failure modes: where each format fails (forward, backward, optimizer), when, and in which layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Table, cells, columns
+from altgrad_core.interfaces.section import Findings
+from altgrad_core.report.words import NONE, counted, named, percent, spread
+from altgrad_plugins.sections.shared import BuiltIn, column, head, measured, planned, to_run
+
+STAGES = ("forward", "backward", "optimizer", "weights", "intervention", "other")
+_FAILURES = STAGES[:4]
+_OF_KIND = {
+    "gradient_misaligned": "backward",
+    "dead_layer": "forward",
+    "stall": "optimizer",
+    "rank_collapse": "weights",
+    "code_collapse": "weights",
+    "format_shift": "intervention",
+    "format_chain_end": "intervention",
+    "update_skipped": "intervention",
+    "gradient_clipped": "intervention",
+}
+"""Kinds of event whose name does not end in a stage."""
+_RATES = {
+    "overflow/all/weight_overflow_rate": ("forward", "weights too large"),
+    "overflow/all/weight_underflow_rate": ("forward", "weights rounded to 0"),
+    "overflow/all/input_overflow_rate": ("forward", "inputs too large"),
+    "overflow/all/input_underflow_rate": ("forward", "inputs rounded to 0"),
+    "overflow/all/gradient_underflow_rate": ("backward", "gradients rounded to 0, if held so"),
+    "overflow/all/output_gradient_overflow_rate": ("backward", "output gradients too large"),
+    "overflow/all/output_gradient_underflow_rate": ("backward", "output gradients rounded to 0"),
+    "overflow/all/update_lost_rate": ("optimizer", "updates below half a gap"),
+}
+"""Rates of the whole model -> their stage, and what they count."""
+_NAMED_LAYERS = 3
+
+
+class Failures(BuiltIn):
+    """Runs that did not end well, and events by format and stage."""
+
+    title = "Failure modes: where does each format fail?"
+
+    def build(self, found: Findings) -> Sequence[Block]:
+        """See the class."""
+        runs = planned(found)
+        seen = found.events[found.events["id"].isin(runs["id"])]
+        seen = seen.assign(
+            stage=[stage_of(k, x) for k, x in zip(seen["kind"], seen["layer"], strict=True)]
+        )
+        blocks: list[Block] = [Paragraph(_answer(runs, seen)), *_wrong(runs)]
+        return [*blocks, *_events(runs, seen), *_rates(found)]
+
+
+def stage_of(kind: str, layer: str = "") -> str:
+    """The stage of a training step that an event belongs to.
+
+    A run that diverged says what was first not finite: a parameter (the update made it so), a
+    gradient, or the forward pass.
+    """
+    if kind == "diverged":
+        if layer.startswith("gradient of"):
+            return "backward"
+        return "optimizer" if layer.startswith("parameter") else "forward"
+    ending = kind.rpartition("_")[2]
+    return ending if ending in STAGES[:3] else _OF_KIND.get(kind, "other")
+
+
+def _answer(runs: pd.DataFrame, seen: pd.DataFrame) -> str:
+    status = runs["status"]
+    done, diverged = int(status.isin(["ok", "diverged"]).sum()), runs[status == "diverged"]
+    failed = int((~status.isin(["ok", "diverged", "pending", "skipped", "running"])).sum())
+    text = f"{done} of {counted(len(runs), 'planned run')} went to their end"
+    text += f", {failed} failed." if failed else "."
+    if len(diverged):
+        by_format = diverged["format"].value_counts(sort=False)
+        parts = named(f"{fmt}: {n}" for fmt, n in by_format.items())
+        text += f" {counted(len(diverged), 'run')} diverged ({parts})."
+    elif done:
+        text += " None of these diverged."
+    real = seen[seen["stage"].isin(_FAILURES)]
+    if real.empty:
+        return f"{text} No monitor reported a failure in the forward pass, backward pass or update."
+    told = "; ".join(
+        f"{stage}: {named(dict.fromkeys(map(str, real.loc[real['stage'] == stage, 'format'])))}"
+        for stage in _FAILURES
+        if (real["stage"] == stage).any()
+    )
+    first = real.loc[real["step"].idxmin()]
+    return (
+        f"{text} Events by stage – {told}. The first is {first['kind']} in {first['format']} at step "
+        f"{first['step']} ({first['layer']})."
+    )
+
+
+def _wrong(runs: pd.DataFrame) -> list[Block]:
+    wrong = runs[(runs["status"] != "ok") | (runs["message"] != "")]
+    if wrong.empty:
+        return []
+    rows = tuple(
+        (
+            to_run(str(row["condition"]), str(row["directory"])),
+            Cell(str(row["seed"])),
+            Cell(str(row["status"]), tone="plain" if row["status"] == "ok" else "bad"),
+            Cell(f"{row['step']} of {row['max_steps']}" if row["max_steps"] else NONE),
+            Cell(str(row["message"]) or NONE),
+        )
+        for row in wrong.to_dict("records")
+    )
+    titles = ("Condition", "Seed", "Status", "Step", "What happened")
+    return [
+        Table(
+            columns(*titles, numbers=("Seed", "Step")), rows, "Runs that did not simply end well."
+        )
+    ]
+
+
+def _events(runs: pd.DataFrame, seen: pd.DataFrame) -> list[Block]:
+    """Events by format, stage and kind: in how many runs, in which layers, when first."""
+    if seen.empty:
+        return []
+    formats = list(dict.fromkeys(map(str, runs["format"])))
+    done = runs[runs["status"].isin(["ok", "diverged"])]["format"].value_counts()
+    rows = []
+    for (fmt, stage, kind), some in seen.groupby(["format", "stage", "kind"], sort=False):
+        first = some.loc[some["step"].idxmin()]
+        layers = named(dict.fromkeys(map(str, some["layer"])), _NAMED_LAYERS)
+        share = f"{some['id'].nunique()} of {int(done.get(fmt, 0))}"
+        row = cells(
+            str(fmt),
+            str(stage),
+            str(kind),
+            share,
+            layers,
+            str(first["step"]),
+            str(first["message"]),
+        )
+        rows.append(((formats.index(str(fmt)), STAGES.index(str(stage))), row))
+    rows.sort(key=lambda ranked: ranked[0])
+    titles = ("Format", "Stage", "Event", "Runs", "Layers", "First at step", "Message of the first")
+    caption = (
+        "What monitors reported, each once for a layer; each run's own are in its metrics.jsonl."
+    )
+    head_ = columns(*titles, numbers=("Runs", "First at step"))
+    return [Table(head_, tuple(row for _, row in rows), caption)]
+
+
+def _rates(found: Findings) -> list[Block]:
+    """What each format loses on average, event or not; nothing where no run measured it."""
+    known = [name for name in _RATES if measured(found, f"{name}@mean")]
+    if not known:
+        return []
+    runs = planned(found)
+    formats = tuple(dict.fromkeys(map(str, runs["format"])))
+
+    def mean(name: str, fmt: str) -> float:
+        values = column(runs, f"{name}@mean")[runs["format"] == fmt]
+        return spread(v for v in values if math.isfinite(v)).mean
+
+    rows = tuple(
+        cells(*_RATES[name], *(percent(mean(name, fmt)) for fmt in formats)) for name in known
+    )
+    caption = "Mean over steps, layers and runs, in % of the elements, for every run of the format."
+    return [Table(head(("Stage", "Rate (%)"), formats), rows, caption)]

@@ -1,0 +1,106 @@
+"""The learning-rate protocol: what was tried, what was chosen, and where each condition breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Table, cells
+from altgrad_core.interfaces.section import Findings
+from altgrad_core.report import charts
+from altgrad_core.report.words import NONE, counted, listed, named, spread, with_spread
+from altgrad_plugins.sections.shared import BuiltIn, finite, head, planned
+
+
+class Rates(BuiltIn):
+    """The protocol and its curves; without it, what the runs used instead."""
+
+    title = "Learning rates"
+
+    def build(self, found: Findings) -> Sequence[Block]:
+        """See the class."""
+        if found.tuning.empty:
+            return [Paragraph(_untuned(found))]
+        return [Paragraph(_answer(found)), _table(found.tuning), _curves(found)]
+
+
+def _untuned(found: Findings) -> str:
+    known = sorted(set(planned(found)["learning_rate"].dropna()))
+    if not known:
+        return "No run is there yet to tell its learning rate."
+    same = f"All conditions were trained at the same learning rate, {known[0]:g}."
+    several = f"The suite sets the learning rates by hand: {listed(f'{rate:g}' for rate in known)}."
+    return (
+        f"{same if len(known) == 1 else several} They were not tuned for each condition, so a "
+        "difference may come from the step size. With training.learning_rate: auto they are, at "
+        "equal budgets."
+    )
+
+
+def _answer(found: Findings) -> str:
+    tuning = found.tuning
+    rates = sorted(tuning["rate"].unique())
+    seeds = list(dict.fromkeys(tuning["seed"]))
+    text = (
+        f"Every condition was trained at the same {counted(len(rates), 'rate')} "
+        f"({', '.join(f'{rate:g}' for rate in rates)}) with {counted(len(seeds), 'seed')} of their own "
+        f"({', '.join(map(str, seeds))}), and judged on validation data."
+    )
+    left = [c for c in map(str, found.conditions["condition"]) if c not in set(tuning["condition"])]
+    if left:
+        text += f" {named(left)}: not tuned."
+    censored = list(dict.fromkeys(tuning.loc[tuning["censored"], "condition"]))
+    if not censored:
+        return f"{text} No best rate lies on an edge of the grid."
+    return (
+        f"{text} The best rate of {named(censored)} lies on an edge of the grid: what these conditions "
+        "reach at their own best rate is not known, and their differences are censored."
+    )
+
+
+def _table(tuning: pd.DataFrame) -> Table:
+    rows = []
+    for condition, tried in tuning.groupby("condition", sort=False):
+        chosen = tried[tried["chosen"]]
+        censored = bool(tried["censored"].any())
+        rate = f"{chosen['rate'].iloc[0]:g}" if len(chosen) else NONE
+        stable, largest = tried["largest_stable"].iloc[0], tried["rate"].max()
+        limit = f"{'≥ ' if stable == largest else ''}{stable:g}" if finite(stable) else NONE
+        rows.append(
+            (
+                Cell(str(condition)),
+                Cell(
+                    f"{rate}, censored" if censored else rate, tone="bad" if censored else "plain"
+                ),
+                *cells(
+                    with_spread(spread(chosen["score"].tolist())),
+                    limit,
+                    str(int(tried["diverged"].sum())),
+                    str(tried["rate"].nunique()),
+                ),
+            )
+        )
+    numbers = ("Chosen", "Score there", "Largest stable rate", "Diverged runs", "Rates tried")
+    caption = (
+        "Score: of validation, mean ± standard deviation over the tuning seeds. Largest stable rate: "
+        "the largest at which no run diverged and the score is at least half as good as the best; ≥ "
+        "where it is the largest that was tried."
+    )
+    return Table(head(("Condition",), numbers), tuple(rows), caption)
+
+
+def _curves(found: Findings) -> Block:
+    """Score over learning rate, a panel per setting and format, a line per side."""
+    laid = found.conditions.set_index("condition")[["panel", "side"]]
+    data = found.tuning.join(laid, on="condition", how="inner")
+    data = data.rename(columns={"rate": "step", "score": "value"})
+    caption = "Validation score by learning rate: each tuning seed thin, their mean thick."
+    return charts.curves(
+        "tuning",
+        caption,
+        data[["panel", "side", "seed", "step", "value"]],
+        title="validation score",
+        xlabel="learning rate",
+        log_x=True,
+    )

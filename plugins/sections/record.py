@@ -1,0 +1,139 @@
+"""What the runs were trained on, where each comes from, and how to repeat them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from altgrad_core.interfaces.blocks import Block, Cell, Code, Paragraph, Table, cells, columns
+from altgrad_core.interfaces.section import Findings
+from altgrad_core.report.words import NONE, percent, significant
+from altgrad_plugins.sections.shared import BuiltIn, planned, to_run
+
+SPLITS = ("train", "validation", "test")
+_LONGEST = 200
+_OFTEN = 0.2
+"""A share of texts at the length limit above which the reader is told."""
+
+
+class Data(BuiltIn):
+    """Facts about the data, as the tasks recorded them."""
+
+    title = "Data"
+
+    def build(self, found: Findings) -> Sequence[Block]:
+        """See the class."""
+        if not found.facts:
+            return [Paragraph("No run has recorded facts about its data yet.")]
+        blocks: list[Block] = [Paragraph(text) for text in _warnings(found.facts)]
+        return [*blocks, *_tables(found.facts)]
+
+
+class Provenance(BuiltIn):
+    """One row per run."""
+
+    title = "Provenance"
+
+    def build(self, found: Findings) -> Sequence[Block]:
+        """See the class."""
+        runs = planned(found)
+        runs = runs[runs["directory"] != ""]
+        if runs.empty:
+            return [Paragraph("There are no run directories yet.")]
+        rows = tuple(
+            (
+                to_run(str(row["id"]), str(row["directory"])),
+                *cells(
+                    str(row["condition"]),
+                    str(row["seed"]),
+                    significant(row["seconds"]) if row["seconds"] else NONE,
+                    *(
+                        str(row.get(name) or NONE)
+                        for name in ("device", "threads", "versions", "fingerprint")
+                    ),
+                ),
+            )
+            for row in runs.to_dict("records")
+        )
+        titles = ("Run", "Condition", "Seed", "Time (s)", "Device", "Threads", "Versions", "Data")
+        total = f"{significant(float(runs['seconds'].sum()))} seconds in all."
+        return [Table(columns(*titles, numbers=("Seed", "Time (s)", "Threads")), rows, total)]
+
+
+class Repeat(BuiltIn):
+    """The commands."""
+
+    title = "How to repeat"
+
+    def build(self, found: Findings) -> Sequence[Block]:
+        """See the class."""
+        if not found.commands:
+            return [Paragraph("No plan.json with the command was kept.")]
+        text = (
+            "The same command resumes an unfinished suite: it runs only what is missing. Each run's "
+            "directory has its whole settings in spec.yaml."
+        )
+        return [*(Code(command) for command in found.commands), Paragraph(text)]
+
+
+def _warnings(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader must know of the data, before the numbers: texts that the model did not see whole.
+
+    Read from two facts that a task of texts may give by split: ``examples`` and, of these,
+    ``examples_at_max_length``.
+    """
+    for one in facts.values():
+        at_limit, examples = (one.get(key, {}) for key in ("examples_at_max_length", "examples"))
+        shares = {
+            split: at_limit[split] / examples[split] for split in at_limit if examples.get(split)
+        }
+        if shares.get("train", 0.0) > _OFTEN:
+            parts = ", ".join(f"{percent(share)} % of {split}" for split, share in shares.items())
+            yield (
+                f"Many texts reach the length limit ({parts}) and were cut at "
+                f"{one.get('max_length', 'it')} tokens: what is said about this task is said about the "
+                "beginnings of texts. More are read with a larger model.max_length."
+            )
+
+
+def _tables(facts: Mapping[str, Any]) -> list[Table]:
+    """Facts about each split side by side, then the others."""
+    by_split: dict[str, dict[str, str]] = {}
+    whole: list[tuple[Cell, ...]] = []
+    for path, value in _flat(facts):
+        split = next((part for part in path if part in SPLITS), "")
+        name = ": ".join(part for part in path if part != split).replace("_", " ")
+        if split:
+            by_split.setdefault(name, {})[split] = _text(value)
+        else:
+            whole.append(cells(name, _text(value)))
+    rows = tuple(
+        cells(name, *(values.get(split, NONE) for split in SPLITS))
+        for name, values in by_split.items()
+    )
+    tables = (
+        Table(columns("By split", *SPLITS, numbers=SPLITS), rows),
+        Table(columns("Fact", "Value"), tuple(whole)),
+    )
+    return [table for table in tables if table.rows]
+
+
+def _flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, (*path, str(key)))
+    else:
+        yield path, value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: NONE}[value]
+    if isinstance(value, float):
+        return significant(value, 4)
+    if isinstance(value, list | tuple):
+        text = ", ".join(map(_text, value)) or "none"
+    else:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

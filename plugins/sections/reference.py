@@ -1,0 +1,143 @@
+"""Against the reference: what each condition loses or gains over bf16 with the plain optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+from scipy import stats
+
+from altgrad_core.interfaces.blocks import Block, Paragraph, Table, cells
+from altgrad_core.interfaces.section import Findings
+from altgrad_core.report import charts
+from altgrad_core.report.words import (
+    LEVEL,
+    NONE,
+    counted,
+    interval_text,
+    metric_label,
+    named,
+    score,
+)
+from altgrad_plugins.sections.results import primary
+from altgrad_plugins.sections.shared import BuiltIn, Row, column, head, planned
+
+_REFERENCES = ("bf16", "fp32")
+
+
+class Reference(BuiltIn):
+    """Each condition − the reference, paired by seed, and the curves of training and validation."""
+
+    title = "Reference: how far from the baseline precision?"
+
+    def build(self, found: Findings) -> Sequence[Block]:
+        """See the class."""
+        drawn = _curves(found)
+        reference = reference_condition(found)
+        if reference is None:
+            return [Paragraph("The suite has no bf16 or fp32 condition to compare with."), *drawn]
+        rows = differences(found, reference)
+        known = [row for row in rows if row["n"]]
+        if not known:
+            return [Paragraph(f"No condition has a result on a seed of {reference}."), *drawn]
+        return [Paragraph(_answer(known, reference)), _table(found, rows, reference), *drawn]
+
+
+def reference_condition(found: Findings) -> str | None:
+    """bf16, else fp32, with the baseline, on master weights where the suite has them; else the first."""
+    runs = planned(found)
+    if found.question is not None:
+        side = dict(zip(found.conditions["condition"], found.conditions["side"], strict=True))
+        runs = runs[runs["condition"].map(side) == found.question.baseline]
+    for fmt in _REFERENCES:
+        chosen = runs[runs["format"] == fmt]
+        if len(chosen):
+            masters = chosen[chosen["residency"] == "master"]
+            return str((masters if len(masters) else chosen)["condition"].iloc[0])
+    return None
+
+
+def differences(found: Findings, reference: str) -> list[Row]:
+    """Every other condition − the reference, under the score that decides; positive is better."""
+    name, metric = primary(found)
+    sign = -1 if metric is not None and metric.direction == "lower" else 1
+    runs = planned(found)
+    values = column(runs, name)
+    if metric is not None and metric.worst is not None:
+        values = values.mask(runs["status"] == "diverged", metric.worst)
+    scores = runs.assign(score=values).dropna(subset=["score"])
+    by_seed = scores.pivot_table(index="seed", columns="condition", values="score", sort=False)
+    rows: list[Row] = []
+    for condition in map(str, found.conditions["condition"]):
+        if condition == reference:
+            continue
+        pairs = by_seed.reindex(columns=[condition, reference]).dropna()
+        gains = sign * (pairs[condition] - pairs[reference])
+        low = high = math.nan
+        if len(gains) > 1 and gains.nunique() > 1:
+            low, high = stats.ttest_1samp(gains, 0.0).confidence_interval(0.95)
+        row: Row = {"condition": condition, "n": len(gains), "mean": float(gains.mean())}
+        rows.append({**row, "low": low, "high": high, "better": int((gains > 0).sum())})
+    return rows
+
+
+def _answer(rows: Sequence[Row], reference: str) -> str:
+    tested = [row for row in rows if math.isfinite(row["low"])]
+    text = f"The reference is {reference}. "
+    if not tested:
+        low, high = (end(rows, key=lambda row: row["mean"]) for end in (min, max))
+        return (
+            f"{text}The differences run from {score(low['mean'], signed=True)} ({low['condition']}) to "
+            f"{score(high['mean'], signed=True)} ({high['condition']}); without a spread over seeds "
+            "they cannot be told from chance."
+        )
+    worse = [row["condition"] for row in tested if row["high"] < 0]
+    better = [row["condition"] for row in tested if row["low"] > 0]
+    return (
+        f"{text}Of {counted(len(tested), 'other condition')} with a spread, the {LEVEL} interval lies "
+        f"below it for {_which(worse)}, above it for {_which(better)}. The intervals are not adjusted: "
+        "of 20, one misses its mean on average."
+    )
+
+
+def _which(names: Sequence[str]) -> str:
+    return f"{len(names)} ({named(names, 4)})" if names else "none"
+
+
+def _table(found: Findings, rows: Sequence[Row], reference: str) -> Table:
+    name, _ = primary(found)
+    numbers = ("Difference", f"{LEVEL} interval", "Pairs", "Better than the reference")
+    shown = tuple(
+        cells(
+            row["condition"],
+            score(row["mean"], signed=True),
+            interval_text(row["low"], row["high"]),
+            str(row["n"]),
+            f"{row['better']} of {row['n']}" if row["n"] else NONE,
+        )
+        for row in rows
+    )
+    caption = (
+        f"Difference in {metric_label(found, name)} from {reference}, seed by seed; positive is better. "
+        "Intervals are not adjusted."
+    )
+    return Table(head(("Condition",), numbers), shown, caption)
+
+
+def _curves(found: Findings) -> list[Block]:
+    """Training loss and the declared curves of validation, a panel per group."""
+    rank = found.curves["metric"].str.startswith("rank/")
+    status = dict(zip(found.runs["id"], found.runs["status"], strict=True))
+    blocks: list[Block] = []
+    for name, data in found.curves[~rank].groupby("metric", sort=False):
+        if data["step"].nunique() < 2:
+            continue
+        label = metric_label(found, str(name))
+        frame: pd.DataFrame = data.assign(
+            diverged=[status.get(i) == "diverged" for i in data["id"]]
+        )
+        split = str(name).partition("/")[0]
+        caption = f"{label} by step ({split}); seeds thin, their mean thick, a cross where a run diverged."
+        blocks.append(charts.curves(f"curve_{len(blocks)}", caption, frame, title=label))
+    return blocks or [Paragraph("No run has logged a loss or an evaluation yet.")]

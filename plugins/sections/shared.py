@@ -1,0 +1,75 @@
+"""What the sections share: columns of the table of runs, means over conditions, and links to runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from altgrad_core.interfaces.blocks import Cell, Column, columns
+from altgrad_core.interfaces.plugin import NoSettings
+from altgrad_core.interfaces.section import Findings, Section
+from altgrad_core.report.words import Spread, spread
+
+Row = dict[str, Any]
+
+SPEED = "throughput/all/cumulative_samples_per_second@last"
+STALLS = "flips/all/stall_ratio@mean"
+FLIPS = "flips/all/flip_ratio@mean"
+
+
+class BuiltIn(Section):
+    """Base of the sections here, which have nothing to set."""
+
+    def __init__(self, settings: NoSettings) -> None:
+        self.settings = settings
+
+
+def effects(found: Findings, *roles: str) -> list[Row]:
+    """The rows of the table of effects, of these roles only if any are given."""
+    rows: list[Row] = found.effects.to_dict("records")
+    return [row for row in rows if not roles or row["role"] in roles]
+
+
+def planned(found: Findings) -> pd.DataFrame:
+    """The runs that the suite asks for."""
+    return found.runs[found.runs["planned"]]
+
+
+def column(runs: pd.DataFrame, name: str) -> pd.Series[float]:
+    """A numeric column of the table of runs; all NaN if no run recorded it."""
+    if name in runs:
+        return runs[name].astype("float64")
+    return pd.Series(math.nan, index=runs.index, dtype="float64")
+
+
+def by_condition(found: Findings, name: str) -> dict[str, Spread]:
+    """Condition -> the spread of a column over its runs that have a result."""
+    runs = planned(found)
+    values = column(runs, name)
+    return {
+        condition: spread(values[runs["condition"] == condition].tolist())
+        for condition in map(str, found.conditions["condition"])
+    }
+
+
+def measured(found: Findings, name: str) -> bool:
+    """Whether any planned run has a number there."""
+    return bool(column(planned(found), name).notna().any())
+
+
+def head(words: Sequence[str], numbers: Sequence[str]) -> tuple[Column, ...]:
+    """The head of a table: columns of words, then columns of numbers."""
+    return columns(*words, *numbers, numbers=numbers)
+
+
+def to_run(text: str, directory: str) -> Cell:
+    """A cell that leads to a run; plain where it is not known where that is."""
+    return Cell(text, href=directory or None)
+
+
+def finite(value: Any) -> bool:
+    """Whether a value of a table is a number that is known."""
+    return isinstance(value, int | float) and math.isfinite(value)

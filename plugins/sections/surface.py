@@ -1,0 +1,107 @@
+"""The benefit over exponent and mantissa bits at once, where formats of several widths were run.
+
+Among formats of one width, exponent and mantissa bits are one number; over several widths a plane
+can tell them apart. It is fitted twice: to the formats' mean gains (how far do they lie off it?) and
+to each seed's (would new seeds on these very formats give the same slope?).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+from scipy import stats
+
+from altgrad_core.interfaces.blocks import Block, Paragraph, Table, cells
+from altgrad_core.interfaces.section import Findings
+from altgrad_core.report import charts
+from altgrad_core.report.words import LEVEL, counted, interval_text, score, significant
+from altgrad_plugins.sections.shared import effects, head
+
+_TERMS = {"const": "intercept", "exponent_bits": "exponent bits", "mantissa_bits": "mantissa bits"}
+
+
+def surface_blocks(found: Findings, gains: pd.DataFrame) -> list[Block]:
+    """A plane over both kinds of bits; nothing where all formats have one width.
+
+    gains:
+        by format (rows) and setting (columns), as the properties section has them.
+    """
+    needed = ["bits", "exponent_bits", "mantissa_bits"]
+    if not set(needed) <= set(found.formats):
+        return []
+    bits = found.formats.reindex(gains.index)[needed].dropna().astype(float)
+    if bits["bits"].nunique() < 2:
+        return []
+    design = sm.add_constant(bits[["exponent_bits", "mantissa_bits"]])
+    if len(bits) <= len(_TERMS) or np.linalg.matrix_rank(design) < len(_TERMS):
+        return [
+            Paragraph(f"No plane is fitted: {counted(len(bits), 'format')} do not determine one.")
+        ]
+    means = gains.loc[bits.index].mean(axis=1)
+    return [_table(found, design, means, gains), _heat(bits, means)]
+
+
+def _table(
+    found: Findings, design: pd.DataFrame, means: pd.Series[float], gains: pd.DataFrame
+) -> Table:
+    fit = sm.OLS(means, design).fit()
+    slopes = _over_seeds(found, design, gains)
+    rows = []
+    for name, title in _TERMS.items():
+        low, high, p = slopes.get(name, (np.nan,) * 3)
+        rows.append(
+            cells(
+                title,
+                score(fit.params[name], signed=True),
+                score(fit.bse[name]),
+                significant(fit.pvalues[name]),
+                interval_text(low, high),
+                significant(p),
+            )
+        )
+    numbers = ("Value", "Error", "p", f"{LEVEL} interval over seeds", "p over seeds")
+    caption = (
+        f"Benefit = intercept + slopes · bits, least squares over {counted(len(means), 'format')} "
+        f"(R² {significant(fit.rsquared)}). Error and p: how far the formats lie off the plane. Over "
+        "seeds: whether new seeds on these very formats would give the same slope."
+    )
+    return Table(head(("Term",), numbers), tuple(rows), caption)
+
+
+def _over_seeds(
+    found: Findings, design: pd.DataFrame, gains: pd.DataFrame
+) -> dict[str, tuple[float, float, float]]:
+    """Term -> t interval and p of its coefficient over the seeds that have every format and setting."""
+    place = {
+        row["group"]: (row["format"], row["setting"])
+        for row in effects(found, "tested")
+        if row["format"] in design.index and row["setting"] in gains.columns
+    }
+    pairs = found.pairs[found.pairs["group"].isin(list(place)) & (found.pairs["dropped"] == "")]
+    pairs = pairs.assign(format=[place[group][0] for group in pairs["group"]])
+    whole = pairs.groupby("seed")["group"].nunique() == len(place)
+    by_seed = pairs.pivot_table(index="seed", columns="format", values="gain")
+    by_seed = by_seed.loc[whole[whole].index, list(design.index)]
+    if len(by_seed) < 2:
+        return {}
+    fits = np.linalg.lstsq(design.to_numpy(), by_seed.to_numpy().T, rcond=None)[0]
+    found_here = {}
+    for name, values in zip(design, fits, strict=True):
+        test = stats.ttest_1samp(values, 0.0)
+        low, high = test.confidence_interval(0.95)
+        found_here[str(name)] = (float(low), float(high), float(test.pvalue))
+    return found_here
+
+
+def _heat(bits: pd.DataFrame, means: pd.Series[float]) -> Block:
+    ordered = bits.sort_values(["exponent_bits", "mantissa_bits"])
+    frame = pd.DataFrame(
+        {
+            "row": [f"E = {int(e)}" for e in ordered["exponent_bits"]],
+            "column": [f"M = {int(m)}" for m in ordered["mantissa_bits"]],
+            "value": [means[fmt] for fmt in ordered.index],
+            "text": [score(means[fmt], signed=True) for fmt in ordered.index],
+        }
+    )
+    return charts.heat("surface", "The benefit by exponent and mantissa bits.", frame)

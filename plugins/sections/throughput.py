@@ -1,0 +1,70 @@
+"""Which formats are fastest. What is measured is the simulation, and that is said first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from altgrad_core.interfaces.blocks import Block, Paragraph
+from altgrad_core.interfaces.section import Findings
+from altgrad_core.report import charts
+from altgrad_core.report.words import Spread, counted, significant
+from altgrad_plugins.sections.shared import SPEED, BuiltIn, by_condition, measured
+
+_MOST_BARS = 40
+SIMULATED = (
+    "Every format here is simulated: tensors are rounded to the format's values and multiplied in "
+    "float32 or bfloat16. Samples/s measure that simulation, not an 8-bit kernel, and do not tell "
+    "which format hardware would run fastest."
+)
+
+
+class Throughput(BuiltIn):
+    """Samples per second of every condition; the numbers are in the main table."""
+
+    title = "Throughput: which formats are fastest?"
+
+    def build(self, found: Findings) -> Sequence[Block]:
+        """See the class."""
+        if not measured(found, SPEED):
+            return [
+                Paragraph("No run has measured its throughput; the monitor is called throughput.")
+            ]
+        speeds = {c: s for c, s in by_condition(found, SPEED).items() if s.n}
+        return [Paragraph(f"{SIMULATED} {_answer(speeds)}"), _bars(found, speeds)]
+
+
+def _answer(speeds: dict[str, Spread]) -> str:
+    order = sorted(speeds.items(), key=lambda row: -row[1].mean)
+    (best, fast), (worst, slow) = order[0], order[-1]
+    if len(order) == 1:
+        return f"{best} trains at {significant(fast.mean)} samples/s."
+    text = (
+        f"The fastest simulation is {best} with {significant(fast.mean)} samples/s, the slowest "
+        f"{worst} with {significant(slow.mean)} ({significant(slow.mean / fast.mean)}×)."
+    )
+    if fast.n < 2:
+        return f"{text} There is one run of each, so how much runs scatter is not known."
+    near = sum(s.mean + (s.std if s.n > 1 else 0) >= fast.mean - fast.std for _, s in order) - 1
+    return f"{text} {counted(near, 'other')} within one standard deviation of the fastest."
+
+
+def _bars(found: Findings, speeds: dict[str, Spread]) -> Block:
+    side = dict(zip(found.conditions["condition"], found.conditions["side"], strict=True))
+    shown = list(speeds.items())[:_MOST_BARS]
+    frame = pd.DataFrame(
+        {
+            "label": [condition for condition, _ in shown],
+            "value": [values.mean for _, values in shown],
+            "note": [significant(values.mean) for _, values in shown],
+            "side": [side[condition] for condition, _ in shown],
+        }
+    )
+    more = (
+        f"; {len(speeds) - _MOST_BARS} more are in the main table"
+        if len(speeds) > _MOST_BARS
+        else ""
+    )
+    caption = f"Samples per second of training, mean over seeds{more}."
+    return charts.bars("throughput", caption, frame, title="samples/s")
