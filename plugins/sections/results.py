@@ -32,7 +32,7 @@ from altgrad_plugins.sections.shared import (
     to_run,
 )
 
-_MOST_SCORES = 6
+_MOST_SCORES = 5
 
 
 class Results(BuiltIn):
