@@ -34,6 +34,7 @@ class Provenance(BuiltIn):
     """One row per run."""
 
     title = "Provenance"
+    always = True
 
     def build(self, found: Findings) -> Sequence[Block]:
         """See the class."""
@@ -65,6 +66,7 @@ class Repeat(BuiltIn):
     """The commands."""
 
     title = "How to repeat"
+    always = True
 
     def build(self, found: Findings) -> Sequence[Block]:
         """See the class."""
