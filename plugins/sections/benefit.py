@@ -117,11 +117,11 @@ def _table(found: Findings, rows: Sequence[Row]) -> Table:
     )
     columns = (*head((group_noun(found).capitalize(),), numbers), *head(("Verdict",), ()))
     shown = tuple((*_numbers(row), _verdict(row)) for row in rows)
-    tested = sum(row["role"] == "tested" for row in rows)
+    family = max((int(row["family"]) for row in rows if finite(row["family"])), default=0)
     caption = (
         f"Gain: {sides(found)} in {label}, seed by seed; positive is better. Std: over seeds. Sampling "
         "error: standard deviation of the mean gain over resampled test examples. p (t): paired t "
-        f"test; p (Holm): adjusted over the {tested} tested, which decides; p (sign flips): exact, not "
+        f"test; p (Holm): adjusted over {counted(family, 'distinct group')}, which decides; p (sign flips): exact, not "
         "adjusted; p (TOST): that the effect lies within the margin, adjusted. Seeds needed: to show "
         "the gain seen with 80 % power at the first hurdle of Holm."
     )

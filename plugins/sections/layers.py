@@ -96,7 +96,7 @@ def layer_means(found: Findings, criterion: Criterion) -> pd.DataFrame:
     head_, tail = criterion.metric.split("{}")
     table = found.layers[found.layers["metric"] == f"{head_}{tail}".replace("//", "/")]
     if found.question is not None:
-        table = table[table["side"] == found.question.baseline]
+        table = table[table["side"] == "baseline"]
     table = table[table["mean"].map(math.isfinite)]
     if table.empty:
         return pd.DataFrame()
@@ -121,7 +121,7 @@ def candidates(found: Findings) -> tuple[list[str], str]:
     references = {row["format"] for row in effects(found, "reference")}
     table = found.conditions
     if asked is not None:
-        table = table[table["side"] == asked.baseline]
+        table = table[table["side"] == "baseline"]
     table = table[~table["format"].isin(references)]
     formats = list(dict.fromkeys(map(str, table["format"])))
     if asked is None or metric is None or asked.margin is None or not formats:

@@ -8,7 +8,7 @@ from altgrad_core.interfaces.blocks import Block, Paragraph, Table, cells
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.report import charts
 from altgrad_core.report.words import NONE, counted, from_to, named, percent
-from altgrad_plugins.sections.shared import BuiltIn, by_condition, head, measured
+from altgrad_plugins.sections.shared import BuiltIn, by_condition, head, measured, side_names
 
 _EFFECTIVE, _STABLE = "rank/all/effective_rank", "rank/all/stable_rank"
 _COLLAPSES = ("rank_collapse", "code_collapse")
@@ -38,6 +38,8 @@ def _answer(found: Findings) -> str:
     if not kept:
         return told
     low, high = min(kept, key=kept.__getitem__), max(kept, key=kept.__getitem__)
+    if kept[low] == kept[high]:
+        return f"{told} The effective rank ends at {percent(kept[low])} % of its first value."
     return (
         f"{told} The effective rank ends at {percent(kept[low])} % ({low}) to {percent(kept[high])} % "
         f"({high}) of its first value. That is a description: a rank falls in every healthy training, "
@@ -80,6 +82,7 @@ def _table(found: Findings) -> Table:
 def _figure(found: Findings) -> list[Block]:
     for name, title in ((_EFFECTIVE, "effective rank"), (_STABLE, "stable rank")):
         data = found.curves[found.curves["metric"] == name]
+        data = data.assign(side=data["condition"].map(side_names(found)))
         if data["step"].nunique() > 1:
             caption = f"{title.capitalize()} by step, mean over the watched layers."
             return [charts.curves("ranks", caption, data, title=title)]

@@ -10,7 +10,7 @@ from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Table, cells
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.report import charts
 from altgrad_core.report.words import NONE, counted, listed, named, spread, with_spread
-from altgrad_plugins.sections.shared import BuiltIn, finite, head, planned
+from altgrad_plugins.sections.shared import BuiltIn, finite, head, planned, side_names
 
 
 class Rates(BuiltIn):
@@ -92,8 +92,9 @@ def _table(tuning: pd.DataFrame) -> Table:
 
 def _curves(found: Findings) -> Block:
     """Score over learning rate, a panel per setting and format, a line per side."""
-    laid = found.conditions.set_index("condition")[["panel", "side"]]
+    laid = found.conditions.set_index("condition")[["panel"]]
     data = found.tuning.join(laid, on="condition", how="inner")
+    data = data.assign(side=data["condition"].map(side_names(found)))
     data = data.rename(columns={"rate": "step", "score": "value"})
     caption = "Validation score by learning rate: each tuning seed thin, their mean thick."
     return charts.curves(

@@ -6,12 +6,27 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from altgrad_core.interfaces.blocks import Block, Cell, Code, Paragraph, Table, cells, columns
+import pandas as pd
+
+from altgrad_core.interfaces.blocks import (
+    Block,
+    Bullets,
+    Cell,
+    Code,
+    Paragraph,
+    Table,
+    cells,
+    columns,
+)
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.report.words import NONE, percent, significant
 from altgrad_plugins.sections.shared import BuiltIn, planned, to_run
 
 SPLITS = ("train", "validation", "test")
+_ORIGIN = {"device": "Device", "threads": "Threads", "versions": "Versions", "fingerprint": "Data"}
+"""Columns of the table of runs that say where a run comes from -> what they are called."""
+_DIGITS = 24
+"""Characters of a version or digest that are shown."""
 _LONGEST = 200
 _OFTEN = 0.2
 """A share of texts at the length limit above which the reader is told."""
@@ -42,6 +57,7 @@ class Provenance(BuiltIn):
         runs = runs[runs["directory"] != ""]
         if runs.empty:
             return [Paragraph("There are no run directories yet.")]
+        shared, told = _shared(runs)
         rows = tuple(
             (
                 to_run(str(row["id"]), str(row["directory"])),
@@ -49,17 +65,34 @@ class Provenance(BuiltIn):
                     str(row["condition"]),
                     str(row["seed"]),
                     significant(row["seconds"]) if row["seconds"] else NONE,
-                    *(
-                        str(row.get(name) or NONE)
-                        for name in ("device", "threads", "versions", "fingerprint")
-                    ),
+                    *(_fact(row[name]) for name in _ORIGIN if name not in shared),
                 ),
             )
             for row in runs.to_dict("records")
         )
-        titles = ("Run", "Condition", "Seed", "Time (s)", "Device", "Threads", "Versions", "Data")
+        own = [title for name, title in _ORIGIN.items() if name not in shared]
+        titles = ("Run", "Condition", "Seed", "Time (s)", *own)
         total = f"{significant(float(runs['seconds'].sum()))} seconds in all."
-        return [Table(columns(*titles, numbers=("Seed", "Time (s)", "Threads")), rows, total)]
+        table = Table(columns(*titles, numbers=("Seed", "Time (s)", "Threads")), rows, total)
+        return [Bullets(told), table] if told else [table]
+
+
+def _shared(runs: pd.DataFrame) -> tuple[set[str], tuple[str, ...]]:
+    """The facts of where runs come from that are the same for all, and a sentence for each."""
+    shared = {name for name in _ORIGIN if runs[name].nunique(dropna=False) == 1}
+    values = {name: _fact(runs[name].iloc[0]) for name in _ORIGIN if name in shared}
+    told = (f"{_ORIGIN[n]} of all runs: {v}" for n, v in values.items() if v != NONE)
+    return shared, tuple(told)
+
+
+def _fact(value: Any) -> str:
+    """A recorded fact in words: JSON objects as ``name value``, long digests cut."""
+    if value is None or value == "" or value != value:
+        return NONE
+    if isinstance(value, str) and value.startswith("{"):
+        known = json.loads(value)
+        return ", ".join(f"{name} {str(item)[:_DIGITS]}" for name, item in known.items()) or NONE
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class Repeat(BuiltIn):

@@ -21,7 +21,7 @@ from altgrad_core.report.words import (
     score,
 )
 from altgrad_plugins.sections.results import primary
-from altgrad_plugins.sections.shared import BuiltIn, Row, column, head, planned
+from altgrad_plugins.sections.shared import BuiltIn, Row, column, head, planned, side_names
 
 _REFERENCES = ("bf16", "fp32")
 
@@ -49,7 +49,7 @@ def reference_condition(found: Findings) -> str | None:
     runs = planned(found)
     if found.question is not None:
         side = dict(zip(found.conditions["condition"], found.conditions["side"], strict=True))
-        runs = runs[runs["condition"].map(side) == found.question.baseline]
+        runs = runs[runs["condition"].map(side) == "baseline"]
     for fmt in _REFERENCES:
         chosen = runs[runs["format"] == fmt]
         if len(chosen):
@@ -129,13 +129,15 @@ def _curves(found: Findings) -> list[Block]:
     """Training loss and the declared curves of validation, a panel per group."""
     rank = found.curves["metric"].str.startswith("rank/")
     status = dict(zip(found.runs["id"], found.runs["status"], strict=True))
+    names = side_names(found)
     blocks: list[Block] = []
     for name, data in found.curves[~rank].groupby("metric", sort=False):
         if data["step"].nunique() < 2:
             continue
         label = metric_label(found, str(name))
         frame: pd.DataFrame = data.assign(
-            diverged=[status.get(i) == "diverged" for i in data["id"]]
+            diverged=[status.get(i) == "diverged" for i in data["id"]],
+            side=data["condition"].map(names),
         )
         split = str(name).partition("/")[0]
         caption = f"{label} by step ({split}); seeds thin, their mean thick, a cross where a run diverged."

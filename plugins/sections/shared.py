@@ -60,6 +60,14 @@ def measured(found: Findings, name: str) -> bool:
     return bool(column(planned(found), name).notna().any())
 
 
+def side_names(found: Findings) -> dict[str, str]:
+    """Condition -> which side it is, as the suite calls it; its optimizer where it is on neither."""
+    asked = found.question
+    known = {"baseline": asked.baseline, "treatment": asked.treatment} if asked else {}
+    rows = found.conditions[["condition", "side", "optimizer"]].itertuples(index=False)
+    return {str(c): known.get(side, str(optimizer)) for c, side, optimizer in rows}
+
+
 def head(words: Sequence[str], numbers: Sequence[str]) -> tuple[Column, ...]:
     """The head of a table: columns of words, then columns of numbers."""
     return columns(*words, *numbers, numbers=numbers)

@@ -10,7 +10,7 @@ from altgrad_core.interfaces.blocks import Block, Paragraph
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.report import charts
 from altgrad_core.report.words import Spread, counted, significant
-from altgrad_plugins.sections.shared import SPEED, BuiltIn, by_condition, measured
+from altgrad_plugins.sections.shared import SPEED, BuiltIn, by_condition, measured, side_names
 
 _MOST_BARS = 40
 SIMULATED = (
@@ -47,11 +47,11 @@ def _answer(speeds: dict[str, Spread]) -> str:
     if fast.n < 2:
         return f"{text} There is one run of each, so how much runs scatter is not known."
     near = sum(s.mean + (s.std if s.n > 1 else 0) >= fast.mean - fast.std for _, s in order) - 1
-    return f"{text} {counted(near, 'other')} within one standard deviation of the fastest."
+    return f"{text} Within one standard deviation of the fastest: {counted(near, 'other')}."
 
 
 def _bars(found: Findings, speeds: dict[str, Spread]) -> Block:
-    side = dict(zip(found.conditions["condition"], found.conditions["side"], strict=True))
+    side = side_names(found)
     shown = list(speeds.items())[:_MOST_BARS]
     frame = pd.DataFrame(
         {
