@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+import altgrad_core.report.charts as charts
 from altgrad_core.interfaces.blocks import Block, Bullets, Cell, Paragraph, Table, cells
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report import charts
 from altgrad_core.report.words import (
     LEVEL,
     NONE,
@@ -22,7 +22,7 @@ from altgrad_core.report.words import (
     significant,
     verdict_word,
 )
-from altgrad_plugins.sections.shared import BuiltIn, Row, effects, finite, head
+from altgrad_plugins.sections.shared import BuiltIn, Row, effects, finite, head, records
 
 _ROLES = ("tested", "identical", "reference")
 
@@ -202,7 +202,7 @@ def _companions(found: Findings, rows: Sequence[Row]) -> list[Block]:
     if table.empty:
         return []
     metrics = list(dict.fromkeys(table["metric"]))
-    gains = {(r["group"], r["metric"]): r["gain"] for r in table.to_dict("records")}
+    gains = {(r["group"], r["metric"]): r["gain"] for r in records(table)}
     shown = tuple(
         cells(
             str(row["group"]),

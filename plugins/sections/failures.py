@@ -10,7 +10,15 @@ import pandas as pd
 from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Table, cells, columns
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.report.words import NONE, counted, named, percent, spread
-from altgrad_plugins.sections.shared import BuiltIn, column, head, measured, planned, to_run
+from altgrad_plugins.sections.shared import (
+    BuiltIn,
+    column,
+    head,
+    measured,
+    planned,
+    records,
+    to_run,
+)
 
 STAGES = ("forward", "backward", "optimizer", "weights", "intervention", "other")
 _FAILURES = STAGES[:4]
@@ -90,7 +98,7 @@ def _answer(runs: pd.DataFrame, seen: pd.DataFrame) -> str:
         for stage in _FAILURES
         if (real["stage"] == stage).any()
     )
-    first = real.loc[real["step"].idxmin()]
+    first = real.sort_values("step", kind="stable").iloc[0]
     return (
         f"{text} Events by stage – {told}. The first is {first['kind']} in {first['format']} at step "
         f"{first['step']} ({first['layer']})."
@@ -109,7 +117,7 @@ def _wrong(runs: pd.DataFrame) -> list[Block]:
             Cell(f"{row['step']} of {row['max_steps']}" if row["max_steps"] else NONE),
             Cell(str(row["message"]) or NONE),
         )
-        for row in wrong.to_dict("records")
+        for row in records(wrong)
     )
     titles = ("Condition", "Seed", "Status", "Step", "What happened")
     return [
@@ -127,7 +135,7 @@ def _events(runs: pd.DataFrame, seen: pd.DataFrame) -> list[Block]:
     done = runs[runs["status"].isin(["ok", "diverged"])]["format"].value_counts()
     rows = []
     for (fmt, stage, kind), some in seen.groupby(["format", "stage", "kind"], sort=False):
-        first = some.loc[some["step"].idxmin()]
+        first = some.sort_values("step", kind="stable").iloc[0]
         layers = named(dict.fromkeys(map(str, some["layer"])), _NAMED_LAYERS)
         share = f"{some['id'].nunique()} of {int(done.get(fmt, 0))}"
         row = cells(

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+import altgrad_core.report.charts as charts
 from altgrad_core.interfaces.blocks import Block, Paragraph, Table, cells
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report import charts
 from altgrad_core.report.words import NONE, counted, listed, metric_label, score, significant
 from altgrad_plugins.sections.results import primary
 from altgrad_plugins.sections.shared import BuiltIn, by_condition, effects, head
@@ -102,12 +102,9 @@ def layer_means(found: Findings, criterion: Criterion) -> pd.DataFrame:
         return pd.DataFrame()
     setting = dict(zip(found.conditions["condition"], found.conditions["setting"], strict=True))
     seed = dict(zip(found.runs["id"], found.runs["seed"], strict=True))
-    table = table.assign(
-        kind=table["layer"].map(layer_type),
-        place=[
-            (setting.get(c), seed[i]) for c, i in zip(table["condition"], table["id"], strict=True)
-        ],
-    )
+    rows = zip(table["layer"], table["condition"], table["id"], strict=True)
+    laid = [(layer_type(layer), f"{setting.get(c)}, seed {seed[i]}") for layer, c, i in rows]
+    table = table.assign(kind=[kind for kind, _ in laid], place=[place for _, place in laid])
     places = [set(some["place"]) for _, some in table.groupby("format", sort=False)]
     table = table[table["place"].isin(set.intersection(*places))]
     order = [name for name, _ in TYPES] + [OTHER]
@@ -145,8 +142,9 @@ def ranked(
     criterion: Criterion, means: pd.DataFrame, formats: Sequence[str], kind: str
 ) -> list[str]:
     """The formats from best to worst in one type of layer."""
-    known = means.loc[kind].reindex(list(formats)).dropna()
-    return list(map(str, known.sort_values(ascending=criterion.better < 0, kind="stable").index))
+    known = {fmt: means[fmt][kind] for fmt in formats if fmt in means}
+    known = {fmt: value for fmt, value in known.items() if math.isfinite(value)}
+    return sorted(known, key=lambda fmt: -criterion.better * known[fmt])
 
 
 def _answer(first: Criterion, means: pd.DataFrame, formats: Sequence[str], note: str) -> str:

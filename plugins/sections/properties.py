@@ -16,9 +16,9 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+import altgrad_core.report.charts as charts
 from altgrad_core.interfaces.blocks import Block, Paragraph, Table, cells
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report import charts
 from altgrad_core.report.words import NONE, counted, metric_label, score, significant
 from altgrad_plugins.sections.shared import BuiltIn, column, effects, finite, head, planned
 from altgrad_plugins.sections.surface import surface_blocks
@@ -59,7 +59,7 @@ class Properties(BuiltIn):
             return [
                 Paragraph("The numbers of the formats are not at hand: nothing can be correlated.")
             ]
-        tested = {name: correlate(gains.mean(axis=1), table[name]) for name in table}
+        tested = {str(name): correlate(gains.mean(axis=1), table[name]) for name in table}
         adjusted = _holm([one.p for one in tested.values()])
         blocks: list[Block] = [
             Paragraph(_answer(tested, adjusted)),
@@ -173,7 +173,7 @@ def _values(gains: pd.Series[float], table: pd.DataFrame) -> Table:
         cells(
             str(fmt),
             score(gains[fmt], signed=True),
-            *(_number(table.loc[fmt, name]) for name in table),
+            *(_number(float(table[name][fmt])) for name in table),
         )
         for fmt in gains.index
     )
@@ -193,10 +193,10 @@ def _number(value: float) -> str:
 def _figure(found: Findings, gains: pd.Series[float], table: pd.DataFrame) -> Block:
     frame = pd.DataFrame(
         [
-            (name, fmt, table.loc[fmt, name], gains[fmt])
+            (name, fmt, float(table[name][fmt]), gains[fmt])
             for name in table
             for fmt in gains.index
-            if math.isfinite(table.loc[fmt, name])
+            if math.isfinite(float(table[name][fmt]))
         ],
         columns=["panel", "label", "x", "y"],
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import altgrad_core.report.charts as charts
 from altgrad_core.interfaces.blocks import Block, Paragraph, Table, cells
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report import charts
 from altgrad_core.report.words import NONE, counted, from_to, named, percent
 from altgrad_plugins.sections.shared import BuiltIn, by_condition, head, measured, side_names
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+import altgrad_core.report.charts as charts
 from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Table, cells
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report import charts
 from altgrad_core.report.words import NONE, counted, listed, named, spread, with_spread
 from altgrad_plugins.sections.shared import BuiltIn, finite, head, planned, side_names
 

@@ -20,7 +20,7 @@ from altgrad_core.interfaces.blocks import (
 )
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.report.words import NONE, percent, significant
-from altgrad_plugins.sections.shared import BuiltIn, planned, to_run
+from altgrad_plugins.sections.shared import BuiltIn, planned, records, to_run
 
 SPLITS = ("train", "validation", "test")
 _ORIGIN = {"device": "Device", "threads": "Threads", "versions": "Versions", "fingerprint": "Data"}
@@ -68,7 +68,7 @@ class Provenance(BuiltIn):
                     *(_fact(row[name]) for name in _ORIGIN if name not in shared),
                 ),
             )
-            for row in runs.to_dict("records")
+            for row in records(runs)
         )
         own = [title for name, title in _ORIGIN.items() if name not in shared]
         titles = ("Run", "Condition", "Seed", "Time (s)", *own)

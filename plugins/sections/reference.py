@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pandas as pd
 from scipy import stats
 
+import altgrad_core.report.charts as charts
 from altgrad_core.interfaces.blocks import Block, Paragraph, Table, cells
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report import charts
 from altgrad_core.report.words import (
     LEVEL,
     NONE,

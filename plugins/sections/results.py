@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+import altgrad_core.report.charts as charts
 from altgrad_core.interfaces.blocks import Block, Bullets, Cell, Paragraph, Table, cells
 from altgrad_core.interfaces.metric import Metric
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report import charts
 from altgrad_core.report.words import (
     NONE,
     Spread,
@@ -29,6 +29,7 @@ from altgrad_plugins.sections.shared import (
     by_condition,
     head,
     planned,
+    records,
     to_run,
 )
 
@@ -92,7 +93,7 @@ def _table(found: Findings) -> Table:
     spreads = {name: by_condition(found, name) for name in (*scores, SPEED, STALLS, FLIPS)}
     runs = planned(found)
     rows = []
-    for one in found.conditions.to_dict("records"):
+    for one in records(found.conditions):
         condition = str(one["condition"])
         places = [d for d in runs.loc[runs["condition"] == condition, "directory"] if d]
         rows.append(

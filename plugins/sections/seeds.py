@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Table
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.report.words import NONE, metric_label, score
-from altgrad_plugins.sections.shared import BuiltIn, head, to_run
+from altgrad_plugins.sections.shared import BuiltIn, head, records, to_run
 
 
 class Seeds(BuiltIn):
@@ -31,7 +31,7 @@ class Seeds(BuiltIn):
                 Cell(str(row["diverged"]) or NONE, tone="bad" if row["diverged"] else "plain"),
                 Cell(str(row["dropped"]) or NONE),
             )
-            for row in found.pairs.to_dict("records")
+            for row in records(found.pairs)
         )
         columns = (
             *head(("Group",), ("Seed", asked.baseline, asked.treatment, "Gain")),

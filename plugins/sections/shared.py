@@ -29,8 +29,13 @@ class BuiltIn(Section):
 
 def effects(found: Findings, *roles: str) -> list[Row]:
     """The rows of the table of effects, of these roles only if any are given."""
-    rows: list[Row] = found.effects.to_dict("records")
+    rows = records(found.effects)
     return [row for row in rows if not roles or row["role"] in roles]
+
+
+def records(table: pd.DataFrame) -> list[Row]:
+    """The rows of a table, by the names of its columns."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def planned(found: Findings) -> pd.DataFrame:

@@ -12,9 +12,9 @@ import pandas as pd
 import statsmodels.api as sm
 from scipy import stats
 
+import altgrad_core.report.charts as charts
 from altgrad_core.interfaces.blocks import Block, Paragraph, Table, cells
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report import charts
 from altgrad_core.report.words import LEVEL, counted, interval_text, score, significant
 from altgrad_plugins.sections.shared import effects, head
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+import altgrad_core.report.charts as charts
 from altgrad_core.interfaces.blocks import Block, Paragraph
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report import charts
 from altgrad_core.report.words import Spread, counted, significant
 from altgrad_plugins.sections.shared import SPEED, BuiltIn, by_condition, measured, side_names
 
