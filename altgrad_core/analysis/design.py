@@ -93,11 +93,28 @@ def axes_of(runs: pd.DataFrame, first: str = FORMAT_AXIS) -> list[str]:
 
 
 def design_of(runs: pd.DataFrame, question: Question) -> Design:
-    """Which axes both sides of the question have, and which belong to one of them alone."""
-    axes = [axis for axis in axes_of(runs, question.axis) if axis != question.axis]
+    """Which axes both sides of the question have, and which belong to one of them alone.
+
+    An axis that follows from the others on these two sides (a batch size that a third optimizer alone
+    has twice) parts nothing: it is a difference of the sides, which the audit names.
+    """
     sides = [side_of(runs, question, v) for v in (question.baseline, question.treatment)]
+    axes = _independent(pd.concat(sides), [question.axis, *axes_of(runs)])
+    axes.remove(question.axis)
     shared = [a for a in axes if all((texts(side, a) != "").any() for side in sides)]
     return Design(tuple(shared), tuple(axis for axis in axes if axis not in shared))
+
+
+def _independent(runs: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+    """The axes but for those whose value follows from the ones before; the first is always kept."""
+    kept: list[str] = []
+    for axis in dict.fromkeys(axes):
+        values: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        for key, value in zip(keys(runs, kept), texts(runs, axis), strict=True):
+            values[key].add(value)
+        if not kept or any(len(found) > 1 for found in values.values()):
+            kept.append(axis)
+    return kept
 
 
 def groups_of(runs: pd.DataFrame, question: Question) -> Iterator[Group]:
