@@ -153,3 +153,55 @@ def test_a_run_directory_of_another_version_is_refused(
 def test_report_and_status_without_runs_say_where_they_looked(tmp_path: Path) -> None:
     for command in ("report", "status"):
         assert "plan.json" in refused(command, "quickstart", cwd=tmp_path)
+
+
+def test_every_command_explains_itself() -> None:
+    code = (
+        "import typer; from altgrad_core.cli import app; from typer.testing import CliRunner\n"
+        "def walk(command, path):\n"
+        "    done = CliRunner().invoke(app, [*path, '--help'])\n"
+        "    assert done.exit_code == 0 and 'Usage' in done.output, (path, done.output, done.exception)\n"
+        "    print(' '.join(path))\n"
+        "    for name, inner in getattr(command, 'commands', {}).items(): walk(inner, [*path, name])\n"
+        "walk(typer.main.get_command(app), [])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"run", "plan", "report", "compare", "speed monitors"} <= set(done.stdout.splitlines())
+
+
+def test_an_unknown_executor_is_refused_before_data_are_looked_at(
+    write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    suite = write_suite(data={"dataset": "eurlex", "path": str(tmp_path / "nowhere")})
+    message = refused("run", suite, "--executor", "locale", "--runs", tmp_path / "runs")
+    assert "unknown executor 'locale'. Did you mean 'local'?" in message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_places_that_cannot_be_used_are_a_sentence(
+    write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    suite = write_suite()
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", "/proc/runs", tmp_path / ("n" * 300)):
+        assert str(place)[:20] in refused("run", suite, "--runs", place)
+    assert "/proc/x" in refused("plan", suite, "--export", "/proc/x")
+    assert "300 characters" in refused("plan", suite, "--set", "name=" + "n" * 300)
+    assert len(refused("plan", "x" * 5000)) < 600
+
+
+def test_a_current_folder_that_is_gone_is_a_sentence(
+    write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone"
+    code = (
+        "import os, sys; from altgrad_core.cli import main\n"
+        f"os.mkdir({str(gone)!r}); os.chdir({str(gone)!r}); os.rmdir({str(gone)!r})\n"
+        f"sys.argv = ['altgrad-bench', 'plan', {str(write_suite())!r}, '--set', 'training.max_steps=3']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "current folder" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -137,7 +137,8 @@ class _Fit:
         scaler.scale(self.loss()).backward()  # type: ignore[no-untyped-call]
         if broken:
             grad = next(self.model.parameters()).grad
-            assert grad is not None
+            if grad is None:
+                raise AssertionError(f"{self.where}, the step left a weight without a gradient")
             grad.view(-1)[0] = torch.inf
         scaler.step(self.optimizer)
         scaler.update()
@@ -218,18 +219,21 @@ def _check_scaled_loss(plain: _Fit, scaled: _Fit) -> None:
         if number == 4:
             before = scaled.weights()
             scaled.scaled_step(number, scaler, broken=True)
-            assert torch.equal(before, scaled.weights()), (
-                f"{scaled.where}, {name} takes the step though a gradient is infinite. If "
-                f"_step_supports_amp_scaling is set, step() must heed found_inf; else GradScaler does"
-            )
+            if not torch.equal(before, scaled.weights()):
+                raise AssertionError(
+                    f"{scaled.where}, {name} takes the step though a gradient is infinite. If "
+                    f"_step_supports_amp_scaling is set, step() must heed found_inf; else GradScaler "
+                    f"does"
+                )
         plain.step(number)
         scaled.scaled_step(number, scaler)
         after = " that follows one with an infinite gradient" if number == 4 else ""
-        assert torch.equal(plain.weights(), scaled.weights()), (
-            f"{scaled.where}, the step of {name} with a scaled loss{after} must be that of the loss "
-            f"itself. If _step_supports_amp_scaling is set, step() must divide gradients by "
-            f"grad_scale and heed found_inf; else GradScaler does both"
-        )
+        if not torch.equal(plain.weights(), scaled.weights()):
+            raise AssertionError(
+                f"{scaled.where}, the step of {name} with a scaled loss{after} must be that of the "
+                f"loss itself. If _step_supports_amp_scaling is set, step() must divide gradients by "
+                f"grad_scale and heed found_inf; else GradScaler does both"
+            )
 
 
 def _compare_states(first: torch.optim.Optimizer, second: torch.optim.Optimizer) -> None:

@@ -20,25 +20,31 @@ def check_section(section: Section, *findings: Findings) -> None:
     For each of the ``findings`` it must return blocks, the same ones when asked again, whose charts
     can be drawn and have names of their own, and leave every table as it was.
     """
-    assert isinstance(section, Section), f"{section!r} is not a Section"
-    assert section.title.strip(), f"{section!r} has no title"
+    if not isinstance(section, Section):
+        raise AssertionError(f"{section!r} is not a Section")
+    if not section.title.strip():
+        raise AssertionError(f"{section!r} has no title")
     for found in findings:
         before = {name: table.copy(deep=True) for name, table in _tables(found)}
         blocks = tuple(section.build(found))
         for block in blocks:
             kinds = Table | Paragraph | Bullets | Code | Chart
-            assert isinstance(block, kinds), f"{block!r} is no block of a report"
+            if not isinstance(block, kinds):
+                raise AssertionError(f"{block!r} is no block of a report")
         for name, table in _tables(found):
             pd.testing.assert_frame_equal(table, before[name], obj=f"the table {name}")
         document = Document("Check", (), (Part(section.title, blocks),))
         names = [chart.name for chart in document.charts]
-        assert len(set(names)) == len(names), f"two charts have one name: {names}"
+        if len(set(names)) != len(names):
+            raise AssertionError(f"two charts have one name: {names}")
         shown, pictures = drawn(document)
-        assert len(pictures) == len(names), f"a chart cannot be drawn: {shown.parts[0].blocks}"
+        if len(pictures) != len(names):
+            raise AssertionError(f"a chart cannot be drawn: {shown.parts[0].blocks}")
         again = Document("Check", (), (Part(section.title, tuple(section.build(found))),))
         here = Path()
         text = render_markdown(document, here)
-        assert text == render_markdown(again, here), "it says something else when asked again"
+        if text != render_markdown(again, here):
+            raise AssertionError("it says something else when asked again")
         render_html(document, here, pictures)
 
 
