@@ -301,7 +301,9 @@ class _Verdict:
             if tested
             else ""
         )
-        what = "The largest gain seen, not shown, is" if best["gain"] > 0 else "The best is"
+        what = f"No {self.noun} gains; the best difference is"
+        if best["gain"] > 0:
+            what = "The largest gain seen, not shown, is"
         yield f"{what} {self.seen(best)}{_needs(best)}{smallest}."
         if margin is None:
             yield "No margin was declared, so no effect can be called too small to matter."

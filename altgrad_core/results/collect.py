@@ -89,7 +89,8 @@ def results_table(suites: Iterable[StoredSuite]) -> pd.DataFrame:
     for name in axes:
         table[name] = _one_type(table[name].tolist())
     floats = dict.fromkeys(("learning_rate", "seconds", "threads", *metrics), "float64")
-    table = table.astype(_TYPES | floats)  # an empty table has them too
+    # An empty table has these types too; the copy puts columns of one type together again.
+    table = table.astype(_TYPES | floats).copy()
     return with_declarations(table, {suite.name: suite.declared for suite in suites})
 
 
