@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from altgrad_core._text import plain
+from altgrad_core.errors import UserError
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.tracker import RunInfo, Tracker
 
@@ -22,6 +23,38 @@ _CAPACITY = 10_000
 """Calls that may wait for one tracker. At a few kilobytes each, tens of megabytes."""
 
 _Call = tuple[str, Callable[[], None]]
+
+
+def ask_trackers(
+    trackers: Sequence[tuple[str, Tracker]], log: Callable[[str], None], timeout: float = 30.0
+) -> None:
+    """Ask each tracker whether it can work. ``UserError`` if one says what the user must put right.
+
+    What else goes wrong, as no answer within ``timeout`` seconds, is told to ``log``.
+    """
+    for name, tracker in trackers:
+        answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        asking = threading.Thread(target=_ask, args=(tracker, answers), daemon=True)
+        asking.start()
+        try:
+            error = answers.get(timeout=timeout)
+        except queue.Empty:
+            log(f"the tracker {name!r} did not say within {timeout:g} s whether it can work")
+            continue
+        if isinstance(error, UserError):
+            raise UserError(f"the tracker {name!r} cannot work: {error}") from error
+        if error is not None:
+            what = plain(f"{type(error).__name__}: {error}")
+            log(f"the tracker {name!r} may not work: {what}")
+
+
+def _ask(tracker: Tracker, answers: queue.SimpleQueue[BaseException | None]) -> None:
+    try:
+        tracker.ready()
+    except BaseException as error:  # SystemExit too: it would end this thread in silence
+        answers.put(error)
+    else:
+        answers.put(None)
 
 
 class TrackerPanel:

@@ -34,7 +34,7 @@ from altgrad_core.execution.assemble import (
 from altgrad_core.execution.environment import describe_environment
 from altgrad_core.execution.lifeline import watch_lifeline
 from altgrad_core.execution.outcome import HELD
-from altgrad_core.execution.tracking import TrackerPanel
+from altgrad_core.execution.tracking import TrackerPanel, ask_trackers
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.tracker import RunInfo
 from altgrad_core.planning.spec import RunSpec
@@ -231,9 +231,10 @@ def _train(
 
 
 def prepare(path: Path, device_name: str, cache: Path, report: Path) -> int:
-    """Prepare the data of the cell in ``path``, and say in ``report`` what is done and what was found.
+    """Ask the trackers of the cell in ``path`` whether they can work, and load its data.
 
-    See :mod:`altgrad_core.execution.preparation` for what the lines of ``report`` are.
+    What is done and what was found is said in ``report``, see
+    :mod:`altgrad_core.execution.preparation`.
     """
     with report.open("a", encoding="utf-8", buffering=1) as file:
 
@@ -243,6 +244,7 @@ def prepare(path: Path, device_name: str, cache: Path, report: Path) -> int:
         try:
             spec = load_spec(RunDirectory(path).spec)
             device = resolve_device(device_name)
+            ask_trackers(build_trackers(spec.trackers), lambda text: say(message=text))
             check_inputs(spec)
             prepare_task(spec.task, cache, lambda text: say(message=plain(text)))
             check_inputs(spec)

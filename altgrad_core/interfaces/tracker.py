@@ -25,6 +25,13 @@ class RunInfo:
 class Tracker:
     """Receives metrics. Runs in a thread of its own: what it raises is recorded once, what hangs is left behind."""
 
+    def ready(self) -> None:
+        """Called once for a suite, before anything trains, in a process that is not a run's.
+
+        Raise ``UserError`` where the tracker cannot work as it is set and the user can put it right
+        (no login): nothing is run then. Anything else that it raises is said, and the runs begin.
+        """
+
     def start(self, run: RunInfo) -> None:
         """Called first. An exception here switches the tracker off for the run."""
 

@@ -7,6 +7,7 @@ import math
 import tempfile
 from pathlib import Path
 
+from altgrad_core.errors import UserError
 from altgrad_core.execution.tracking import TrackerPanel
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.tracker import RunInfo, Tracker
@@ -15,12 +16,17 @@ from altgrad_core.interfaces.tracker import RunInfo, Tracker
 def check_tracker(tracker: Tracker, *, timeout: float = 60.0) -> None:
     """Raise ``AssertionError``, saying what is wrong, unless ``tracker`` is a good tracker.
 
-    It lives through a run (metrics with NaN and inf, several records for one step, events), and
-    then through the same run again, as after an interruption, in a temporary run directory. It must
-    raise nothing and be done within ``timeout`` seconds each time. Copies of it are run.
+    It is asked whether it is ready, lives through a run (metrics with NaN and inf, several records
+    for one step, events), and then through the same run again, as after an interruption, in a
+    temporary run directory. It must raise nothing and be done within ``timeout`` seconds each time.
+    Copies of it are run.
     """
     if not isinstance(tracker, Tracker):
         raise AssertionError(f"{tracker!r} is not a Tracker")
+    try:
+        copy.deepcopy(tracker).ready()
+    except UserError as error:
+        raise AssertionError(f"the tracker is not ready: {error}") from error
     with tempfile.TemporaryDirectory() as folder:
         info = RunInfo(
             id="0123456789ab",

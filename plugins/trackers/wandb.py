@@ -10,17 +10,24 @@ same tables as from the run directories.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from altgrad_core.errors import UserError
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.tracker import RunInfo, Tracker
 from altgrad_plugins.trackers.run_files import text_at_end, text_at_start
-from altgrad_plugins.trackers.settings import WandbSettings
+from altgrad_plugins.trackers.settings import LONGEST_NAME, WandbSettings
 
 _TITLE_LENGTH = 63
 """Longest title of an alert that wandb takes."""
+_ONLINE = ("online", "shared", "run")
+_LOGIN = (
+    "Run `wandb login` or set WANDB_API_KEY; or set mode: offline (or WANDB_MODE=offline), and send "
+    "the runs later with `wandb sync`."
+)
 _RESULTS = ("ok", "diverged")
 """Statuses that are results; every other one is shown as a failed run."""
 _FILES = "altgrad_bench"
@@ -30,7 +37,11 @@ _MOST_EVENTS = 200
 
 
 class WandbTracker(Tracker):
-    """Logs to one wandb run. Needs a login (``wandb login``, ``WANDB_API_KEY``) when online."""
+    """Logs to one wandb run. Needs a login (``wandb login``, ``WANDB_API_KEY``) when online.
+
+    What its settings leave open follows wandb's own conventions (``WANDB_MODE``, ``WANDB_PROJECT``,
+    ``WANDB_ENTITY``, ``WANDB_TAGS``, settings files); group and name have defaults here.
+    """
 
     def __init__(self, settings: WandbSettings) -> None:
         self.settings = settings
@@ -38,6 +49,26 @@ class WandbTracker(Tracker):
         self._directory = Path()
         self._events: list[dict[str, Any]] = []
         self._left_out = 0
+
+    def ready(self) -> None:
+        """``UserError`` where wandb refuses its surroundings, or has no login that its server takes."""
+        import wandb
+
+        try:
+            surroundings = wandb.setup(wandb.Settings(silent=True)).settings
+        except (ValueError, wandb.errors.UsageError) as error:
+            why = " ".join(str(error).split())
+            raise UserError(f"wandb refuses its environment variables: {why}") from error
+        if (self.settings.mode or surroundings.mode) not in _ONLINE:
+            return
+        if not (wandb.api.api_key or os.environ.get("WANDB_IDENTITY_TOKEN_FILE")):
+            raise UserError(f"there is no login at W&B. {_LOGIN}")
+        try:
+            wandb.login(verify=True, force=True)
+        except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
+            raise UserError(
+                f"the login at W&B could not be verified ({error}). {_LOGIN}"
+            ) from error
 
     def start(self, run: RunInfo) -> None:
         """Open the wandb run. Raises what ``wandb.init`` raises, e.g. without a login."""
@@ -51,9 +82,9 @@ class WandbTracker(Tracker):
             mode=settings.mode,
             project=settings.project,
             entity=settings.entity,
-            group=settings.group or run.suite,
-            name=settings.name or f"{run.condition}_seed{run.seed}",
-            tags=list(settings.tags),
+            group=settings.group or _unless_set("WANDB_RUN_GROUP", run.suite[:LONGEST_NAME]),
+            name=settings.name or _unless_set("WANDB_NAME", _title(run)),
+            tags=list(settings.tags) if settings.tags is not None else None,
             dir=str(run.directory),
             config={**run.settings, _FILES: text_at_start(run)},
             force=True,  # without a login fail, rather than offer another mode at a prompt
@@ -91,3 +122,14 @@ class WandbTracker(Tracker):
         else:
             self._left_out += 1
             self._run.summary["events_left_out"] = self._left_out
+
+
+def _unless_set(variable: str, default: str) -> str | None:
+    """None, which leaves it to wandb, where the environment says it."""
+    return None if os.environ.get(variable) else default
+
+
+def _title(run: RunInfo) -> str:
+    """Condition and seed, within what W&B takes."""
+    seed = f"_seed{run.seed}"
+    return run.condition[: LONGEST_NAME - len(seed)] + seed

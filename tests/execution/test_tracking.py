@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from altgrad_core.execution.tracking import TrackerPanel
+from altgrad_core.errors import UserError
+from altgrad_core.execution.tracking import TrackerPanel, ask_trackers
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.tracker import RunInfo, Tracker
 from altgrad_core.testing.trackers import check_tracker
@@ -252,3 +253,50 @@ def test_the_conformance_check_finds_bad_trackers(tracker: Any, words: str) -> N
 
 def test_the_conformance_check_passes_good_trackers() -> None:
     check_tracker(Tracker())
+
+
+class Asked(Tracker):
+    """Answers as it is told to whether it can work."""
+
+    def __init__(self, error: BaseException | None = None, gate: threading.Event | None = None):
+        self.error, self.gate = error, gate
+
+    def ready(self) -> None:
+        if self.gate is not None:
+            self.gate.wait()
+        if self.error is not None:
+            raise self.error
+
+
+def test_a_tracker_that_the_user_must_put_right_stops_everything() -> None:
+    said: list[str] = []
+    with pytest.raises(UserError, match="the tracker 'b' cannot work: no login"):
+        ask_trackers([("a", Asked()), ("b", Asked(UserError("no login")))], said.append)
+    assert said == []
+
+
+@pytest.mark.parametrize("error", [OSError("no network"), SystemExit("no network")])
+def test_what_else_goes_wrong_with_a_tracker_is_said(error: BaseException) -> None:
+    said: list[str] = []
+    ask_trackers([("bad", Asked(error)), ("plain", Tracker())], said.append)
+    assert said == [f"the tracker 'bad' may not work: {type(error).__name__}: no network"]
+
+
+def test_a_tracker_that_does_not_answer_is_not_waited_for(gate: threading.Event) -> None:
+    said: list[str] = []
+    ask_trackers([("slow", Asked(gate=gate))], said.append, timeout=0.1)
+    assert said == ["the tracker 'slow' did not say within 0.1 s whether it can work"]
+
+
+def test_the_conformance_check_asks_whether_it_is_ready() -> None:
+    with pytest.raises(AssertionError, match="not ready: no login"):
+        check_tracker(Asked(UserError("no login")))
+
+
+def test_what_a_tracker_says_of_its_failure_is_cut() -> None:
+    bad = Recorder({"start": ValueError("\x1b[31m" + "x" * 10_000_000)})
+    panel = TrackerPanel([("bad", bad)], INFO, lambda notice: None)
+    live(panel)
+    (said,) = panel.said
+    assert "switched off: ValueError: xxx" in said
+    assert len(said) < 3000

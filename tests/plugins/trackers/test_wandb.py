@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
+import os
+import re
+import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from altgrad_core.errors import UserError
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.tracker import RunInfo
+from altgrad_core.registry.catalog import catalog
 from altgrad_core.testing.trackers import check_tracker
 from altgrad_plugins.trackers.settings import WandbSettings
 from altgrad_plugins.trackers.wandb import WandbTracker
@@ -56,8 +63,66 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return module
 
 
+SAID_OUTSIDE = ("MODE", "PROJECT", "ENTITY", "TAGS", "RUN_GROUP", "NAME", "API_KEY", "DIR")
+
+
+@pytest.fixture
+def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SAID_OUTSIDE:
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
+
+
+@pytest.mark.usefixtures("nothing_said")
+def test_what_is_unset_is_left_to_wandb(fake: SimpleNamespace, tmp_path: Path) -> None:
+    WandbTracker(WandbSettings()).start(info(tmp_path))
+    left = ("mode", "project", "entity", "tags")
+    assert [fake.asked[name] for name in left] == [None] * 4
+    assert (fake.asked["group"], fake.asked["name"]) == ("quickstart", "e5m2_adamw_seed3")
+
+
+def test_the_environment_names_group_and_run(
+    fake: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_RUN_GROUP", "mine")
+    monkeypatch.setenv("WANDB_NAME", "mine")
+    WandbTracker(WandbSettings()).start(info(tmp_path))
+    assert (fake.asked["group"], fake.asked["name"]) == (None, None)
+    WandbTracker(WandbSettings(group="g", name="n")).start(info(tmp_path))
+    assert (fake.asked["group"], fake.asked["name"]) == ("g", "n")
+
+
+@pytest.mark.usefixtures("nothing_said")
+def test_names_of_ours_stay_within_the_limits(fake: SimpleNamespace, tmp_path: Path) -> None:
+    WandbTracker(WandbSettings()).start(
+        replace(info(tmp_path), suite="s" * 200, condition="c" * 200)
+    )
+    assert (len(fake.asked["group"]), len(fake.asked["name"])) == (128, 128)
+    assert fake.asked["name"].endswith("c_seed3")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"project": "a/b"}, "'a/b' has /"),
+        ({"project": "what?#"}, "has # ?"),
+        ({"project": "p" * 129}, "this has 129"),
+        ({"project": ""}, "this has 0"),
+        ({"group": "g" * 129}, "this has 129"),
+        ({"name": "n" * 129}, "this has 129"),
+        ({"tags": ["fine", "t" * 65]}, "has 65"),
+        ({"tags": [""]}, "has 0"),
+    ],
+)
+def test_limits_of_wandb_are_known_while_planning(setting: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        catalog().validate("tracker", "wandb", setting)
+    catalog().validate("tracker", "wandb", {"project": "p" * 128, "tags": ["t" * 64]})
+
+
+@pytest.mark.usefixtures("nothing_said")
 def test_wandb_is_told_which_run_this_is(fake: SimpleNamespace, tmp_path: Path) -> None:
-    WandbTracker(WandbSettings(entity="team", tags=("a", "b"))).start(info(tmp_path))
+    given = WandbSettings(entity="team", project="altgrad-bench", mode="online", tags=("a", "b"))
+    WandbTracker(given).start(info(tmp_path))
     settings = fake.asked.pop("settings")
     assert settings == {"console": "off", "silent": True}
     known = json.loads(fake.asked["config"].pop("altgrad_bench"))
@@ -192,8 +257,8 @@ def test_only_results_end_well(
 def clean_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No login and no settings from outside, and home folders that are thrown away."""
     pytest.importorskip("wandb")
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_DIR"):
-        monkeypatch.delenv(name, raising=False)
+    for name in SAID_OUTSIDE:
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
     for name in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
 
@@ -202,7 +267,7 @@ def clean_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_a_real_offline_run_is_quiet_and_complete(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    tracker = WandbTracker(WandbSettings(mode="offline"))
+    tracker = WandbTracker(WandbSettings(mode="offline", project="altgrad-bench"))
     tracker.start(info(tmp_path))
     tracker.log(1, {"flips/all/stall_ratio": 0.25, "amax/all/weight": float("nan")})
     tracker.event(1, Event("rank_collapse", "layer.7", "all is one", alert=True))
@@ -237,3 +302,81 @@ def test_online_without_a_login_fails_at_the_start(
     monkeypatch.setattr(sys, "stdin", io.StringIO())  # no terminal to ask at
     with pytest.raises(Exception, match=r"(?i)api key|log ?in"):
         WandbTracker(WandbSettings(mode="online")).start(info(tmp_path))
+
+
+ASK = (
+    "from altgrad_core.execution.tracking import ask_trackers\n"
+    "from altgrad_plugins.trackers.settings import WandbSettings\n"
+    "from altgrad_plugins.trackers.wandb import WandbTracker\n"
+    "ask_trackers([('wandb', WandbTracker(WandbSettings()))], print)\n"
+    "print('asked')"
+)
+
+
+def _stand_in() -> ModuleType:
+    """The module of W&B's stand-in on loopback."""
+    path = Path(__file__).parents[2] / "wandb_server.py"
+    spec = importlib.util.spec_from_file_location("wandb_server", path)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["wandb_server"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def ask(**said: str) -> tuple[str, str]:
+    """What is printed, and the last line of the errors, when a process with these variables asks."""
+    done = subprocess.run(
+        [sys.executable, "-c", ASK],
+        env=os.environ | said,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        check=False,
+    )
+    return done.stdout, (done.stderr.strip().splitlines() or [""])[-1]
+
+
+@pytest.mark.usefixtures("clean_wandb")
+def test_it_is_asked_once_whether_there_is_a_login() -> None:
+    out, error = ask()
+    assert out == ""
+    assert "the tracker 'wandb' cannot work: there is no login at W&B" in error
+    assert "WANDB_MODE=offline" in error
+    assert ask(WANDB_MODE="offline") == ("asked\n", "")
+    stand_in = _stand_in()
+    with stand_in.wandb_server() as server:
+        assert ask(WANDB_BASE_URL=server.url, WANDB_API_KEY=stand_in.KEY)[0] == "asked\n"
+        assert server.asked == ["Viewer"]
+        out, error = ask(WANDB_BASE_URL=server.url, WANDB_API_KEY="x" * 40)
+    assert out == ""
+    assert "could not be verified (Failed to authenticate" in error
+
+
+@pytest.mark.usefixtures("clean_wandb")
+def test_surroundings_that_wandb_refuses_are_found_before_a_run() -> None:
+    out, error = ask(WANDB_MODE="offline", WANDB_PROJECT="a/b")
+    assert out == ""
+    assert "wandb refuses its environment variables: Invalid project name 'a/b'" in error
+
+
+@pytest.mark.usefixtures("clean_wandb")
+def test_variables_of_wandb_take_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"MODE": "offline", "PROJECT": "p-outside", "TAGS": "t1,t2", "RUN_GROUP": "g-outside"}
+    for name, value in said.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from altgrad_core.interfaces.tracker import RunInfo\n"
+        "from altgrad_plugins.trackers.settings import WandbSettings\n"
+        "from altgrad_plugins.trackers.wandb import WandbTracker\n"
+        "tracker = WandbTracker(WandbSettings())\n"
+        "tracker.start(RunInfo('0123456789ab', 's', 'c', 1, Path(sys.argv[1]), {}))\n"
+        "run = tracker._run\n"
+        "print(run.offline, run.project, run.group, sorted(run.tags))\n"
+        "tracker.finish('ok', {})"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "True p-outside g-outside ['t1', 't2']\n", done.stderr

@@ -1,0 +1,34 @@
+"""What is shown while a suite runs: notes of runs at the end, texts without escape sequences."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from altgrad_core.execution.progress import BarDisplay, Display, LineDisplay
+from altgrad_core.interfaces.executor import Job
+from altgrad_core.results.run_directory import Status
+
+NOTE = "the tracker 'wandb' failed in start and is switched off: CommError: no"
+
+
+@pytest.mark.parametrize("make", [LineDisplay, BarDisplay])
+def test_notes_are_said_once_at_the_end_and_escapes_never(make: type[Display]) -> None:
+    out = io.StringIO()
+    display = make(Console(file=out, width=200))  # type: ignore[call-arg]
+    with display:
+        display.begin(3, 0)
+        for number in range(3):
+            job = Job(str(number), f"cell {number}", Path(), (), {})
+            display.started(job, 10)
+            notes = (NOTE,) if number else ()
+            display.finished(job, Status(status="error", message="\x1b[2Jgone", notes=notes))
+    said = out.getvalue()
+    assert said.count(NOTE) == 1
+    assert f"note: {NOTE} (2 runs)" in said
+    assert said.index("note: ") > said.index("cell 2")
+    assert "gone" in said
+    assert "\x1b[2J" not in said
