@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from altgrad_core.errors import UserError
 from altgrad_core.terminal import output, say
-
-if TYPE_CHECKING:
-    from altgrad_core.results.stored import StoredSuite
 
 RunsOption = Annotated[
     Path, typer.Option("--runs", metavar="DIR", help="Where run directories are.")
@@ -66,13 +63,7 @@ def report(
     if not sources:
         raise UserError("name a suite or its folder of runs, or --from wandb:ENTITY/PROJECT.")
     chosen = [name.strip() for name in questions.split(",")] if questions else None
-    if contrast is None:
-        report_on(sources, out, chosen, output())
-        return
-    from altgrad_core.results.sources import read_one
-    from altgrad_core.results.stated import with_contrast
-
-    report_on(with_contrast(read_one(sources), contrast), out, chosen, output())
+    report_on(sources, out, chosen, output(), contrast)
 
 
 def compare(
@@ -84,11 +75,12 @@ def compare(
     ] = None,
 ) -> None:
     """Compare two sets of results, condition by condition, paired by seed."""
-    from altgrad_core.analysis.compare import compare_results, comparison_table, write_comparison
+    from altgrad_core.report.compare import compare_results, comparison_tables, write_comparison
 
     console = output()
     found = compare_results(*_sources([first, second], runs))
-    console.print(comparison_table(found))
+    for table in comparison_tables(found):
+        console.print(table)
     for note in found.notes:
         say(console, note)
     for path in write_comparison(found, out) if out is not None else ():
@@ -102,11 +94,18 @@ def dashboard(
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")] = True,
 ) -> None:
     """Serve the report of a running suite on this machine, updating itself."""
-    from altgrad_core.live.server import serve
+    from altgrad_core.report.live.maker import ReportMaker
+    from altgrad_core.report.live.server import serve
 
     console = output()
     folder = runs_folder(suite, runs)
-    serve(folder, port=port, open_browser=open_, announce=lambda text: say(console, text))
+    serve(
+        folder,
+        ReportMaker(),
+        port=port,
+        open_browser=open_,
+        announce=lambda text: say(console, text),
+    )
 
 
 def pack(
@@ -129,17 +128,26 @@ def pack(
 
 
 def report_on(
-    sources: Sequence[str | Path] | StoredSuite,
+    sources: Sequence[str | Path],
     out: Path | None,
     questions: Sequence[str] | None,
     console: Console,
+    contrast: str | None = None,
 ) -> None:
     """Print the main table and write the report of the results at ``sources``."""
-    from altgrad_core.analysis.report import report_of
-    from altgrad_core.analysis.terminal import summary_table
+    from altgrad_core.analysis.find import find
+    from altgrad_core.analysis.format_numbers import format_table
+    from altgrad_core.report.build import write_report
+    from altgrad_core.report.terminal import main_table
+    from altgrad_core.results.sources import read_one
+    from altgrad_core.results.stated import with_contrast
 
-    found, files = report_of(sources, out, questions=questions)
-    console.print(summary_table(found.results))
+    suite = read_one(sources)
+    if contrast is not None:
+        suite = with_contrast(suite, contrast)
+    found = find(suite, format_table([suite]))
+    files = write_report(found, out if out is not None else suite.path / "report", questions)
+    console.print(main_table(found))
     say(console, f"report: {files.html}")
     say(console, f"        {files.markdown}")
 

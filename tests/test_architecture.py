@@ -24,7 +24,6 @@ ALLOWED: dict[str, set[str]] = {
     "planning": {"training", "quantization", "registry"},
     "execution": {"planning", "training", "quantization", "registry", "results"},
     "analysis": {"planning", "results", "registry", "quantization"},
-    "live": {"analysis", "results"},
     "report": {"analysis", "registry", "results"},
     "testing": {"quantization", "registry", "training", "execution", "report"},
 }
@@ -39,7 +38,11 @@ def imported_modules(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found.add(node.module or "")
+            package = ROOT.joinpath(*str(node.module).split("."))
+            modules = [
+                alias.name for alias in node.names if (package / f"{alias.name}.py").exists()
+            ]
+            found |= {f"{node.module}.{name}" for name in modules} or {str(node.module)}
     return found
 
 

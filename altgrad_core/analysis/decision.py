@@ -34,11 +34,13 @@ class Progress:
 
     planned: int
     done: int
+    live: bool = False
+    """Whether they are being watched: then nothing is tested, however many there are."""
 
     @property
     def complete(self) -> bool:
-        """Whether all have one."""
-        return self.done == self.planned > 0
+        """Whether all have one, and nobody looks before."""
+        return self.done == self.planned > 0 and not self.live
 
 
 def verdict_of(
@@ -132,10 +134,11 @@ class _Verdict:
 
     def unfinished(self) -> Iterator[str]:
         """How far the suite is, and estimates; no verdict."""
+        done, planned = self.progress.done, counted(self.progress.planned, "planned run")
+        when = "before all have" if done < self.progress.planned else "on a page that is watched"
         yield (
-            f"No verdict yet: {self.progress.done} of "
-            f"{counted(self.progress.planned, 'planned run')} have a result, "
-            f"and nothing is tested before all have. {self.head}, so far:"
+            f"No verdict yet: {done} of {planned} have a result, and nothing is tested {when}. "
+            f"{self.head}, so far:"
         )
         yield self.largest()
         yield from self.differences()

@@ -40,14 +40,15 @@ from altgrad_core.results.stored import StoredRun, StoredSuite
 
 
 def find(
-    suite: StoredSuite, formats: pd.DataFrame | None = None, *, sampling: bool = True
+    suite: StoredSuite, formats: pd.DataFrame | None = None, *, live: bool = False
 ) -> Findings:
     """All tables of a suite, and its verdict: see :class:`~altgrad_core.interfaces.section.Findings`.
 
     ``formats`` are the facts of
     :func:`~altgrad_core.analysis.format_numbers.format_table`, which imports torch; without them there
-    are no A/A pairs. ``sampling`` opens the stored predictions of a finished suite. Where the plan
-    asks another question than the one that was declared, ``beside`` holds its exploratory answer.
+    are no A/A pairs. ``live`` is for a page that is watched while runs are made: estimates alone, and
+    no test. Where the plan asks another question than the one that was declared, ``beside`` holds its
+    exploratory answer.
 
     Raises ``UserError`` for damaged files.
     """
@@ -55,8 +56,8 @@ def find(
     runs = results_table([suite])
     runs.attrs.clear()  # the declarations, which pandas would copy with every selection of rows
     first, *others = asked_of(suite, runs)
-    main = _answer(suite, runs, first, facts, sampling=sampling)
-    beside = tuple(_answer(suite, runs, one, facts, sampling=sampling) for one in others)
+    main = _answer(suite, runs, first, facts, live=live)
+    beside = tuple(_answer(suite, runs, one, facts, live=live) for one in others)
     said = tuple(sentence for one in beside for sentence in one.verdict)
     return replace(main, verdict=(*main.verdict, *said), beside=beside)
 
@@ -67,14 +68,14 @@ def _answer(
     asked: Asked,
     formats: pd.DataFrame,
     *,
-    sampling: bool,
+    live: bool,
 ) -> Findings:
     """The tables under one question."""
     question, runs = asked.question, asked.runs(everything)
     planned = runs[runs["planned"]]
     stored = {run.spec.id: run for run in suite.runs}
     mine = [stored[run_id] for run_id in dict.fromkeys(planned["id"]) if run_id in stored]
-    progress = _progress(planned)
+    progress = _progress(planned, live)
     groups = list(groups_of(runs, question)) if question is not None else []
     pairs, effects, twins = empty(PAIRS), empty(EFFECTS), empty(TWINS)
     if question is not None:
@@ -83,7 +84,7 @@ def _answer(
         effects = effects_table(
             groups, pairs, question, formats=formats, tuning=suite.tuning, complete=complete
         )
-        if sampling and complete:
+        if complete:
             effects["sampling_std"] = effects["group"].map(_errors(pairs, question, stored))
         twins = twins_table(runs, question.metric, question.declared, formats)
     return Findings(
@@ -113,10 +114,10 @@ def _answer(
     )
 
 
-def _progress(planned: pd.DataFrame) -> Progress:
+def _progress(planned: pd.DataFrame, live: bool) -> Progress:
     """How many of the runs that can be made have a result."""
     wanted = planned[planned["status"] != "skipped"]
-    return Progress(len(wanted), int(wanted["status"].isin(list(FINISHED)).sum()))
+    return Progress(len(wanted), int(wanted["status"].isin(list(FINISHED)).sum()), live)
 
 
 def _tuned(suite: StoredSuite, planned: pd.DataFrame) -> bool:

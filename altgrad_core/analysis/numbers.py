@@ -32,13 +32,14 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def score(value: float, *, signed: bool = False) -> str:
-    """A score between 0 and 1, or a difference of two: four decimals."""
-    if math.isnan(value):
-        return NONE
-    text = f"{value:+.4f}" if signed and round(value, 4) != 0 else f"{abs(value):.4f}"
-    if value < 0 and not signed and round(value, 4) != 0:
-        text = f"-{text}"
-    return text.replace("-", MINUS)
+    """A score, or a difference of two: four decimals; four significant digits from 10 on."""
+    if not math.isfinite(value):
+        return significant(value)
+    decimals = 4 if abs(value) < 10 else max(0, 3 - math.floor(math.log10(abs(value))))
+    text = f"{abs(value):.{decimals}f}"
+    if float(text) == 0:
+        return text
+    return f"{MINUS if value < 0 else '+' if signed else ''}{text}"
 
 
 def significant(value: float, digits: int = 3) -> str:

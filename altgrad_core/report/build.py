@@ -129,11 +129,10 @@ def _chosen(plugins: Catalog, questions: Iterable[str] | None) -> Iterable[tuple
 
 
 def _opening(found: Findings) -> tuple[Block, ...]:
-    blocks: list[Block] = [Paragraph(sentence, lead=True) for sentence in found.verdict[:1]]
-    rest = found.verdict[1:]
+    lead = 2 if found.exploratory else 1  # that it is exploratory, and the answer
+    blocks: list[Block] = [Paragraph(" ".join(found.verdict[:lead]), lead=True)]
+    rest = found.verdict[lead:]
     blocks += [Bullets(rest)] if rest else []
-    if found.exploratory:
-        blocks += [Paragraph("This answer is exploratory:"), Bullets(found.exploratory)]
     blocks += [Paragraph(found.description)] if found.description else []
     blocks += [Bullets(found.notes)] if found.notes else []
     return tuple(blocks)

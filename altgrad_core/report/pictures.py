@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from altgrad_core.interfaces.blocks import Chart
 VEGA_LITE = "6.4"
 """The version of the grammar that charts are written in."""
 
+_CLIP = re.compile(r'(id="clip|url\(#clip)(\d+)')
 _STYLE = (
     "<style>svg{color:#1f2328;background:#fff}"
     "@media(prefers-color-scheme:dark){svg{color:#e6edf3;background:#0f1419}}</style>"
@@ -65,6 +67,8 @@ def to_svg(chart: Chart) -> str:
     import vl_convert
 
     svg = vl_convert.vegalite_to_svg(static_spec(chart.spec), vl_version=VEGA_LITE)
+    numbers: dict[str, int] = {}  # of clip paths, which are counted over the life of the process
+    svg = _CLIP.sub(lambda m: f"{m[1]}{numbers.setdefault(m[2], len(numbers))}", svg)
     head, end, rest = svg.partition(">")
     return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{end}{_STYLE}{rest}\n'
 

@@ -15,18 +15,6 @@ def fabricated() -> ModuleType:
     return _module("fabricated_runs", Path(__file__).parents[1] / "fabricated_runs.py")
 
 
-@pytest.fixture(scope="session")
-def sample_page() -> ModuleType:
-    """The module ``tests/sample_page.py``."""
-    return _module("sample_page", Path(__file__).parents[1] / "sample_page.py")
-
-
-@pytest.fixture(scope="session")
-def planted() -> ModuleType:
-    """The module ``tests/planted_suites.py``."""
-    return _module("planted_suites", Path(__file__).parents[1] / "planted_suites.py")
-
-
 def _module(name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

@@ -113,18 +113,21 @@ def test_sections_stand_in_their_order_and_one_without_blocks_is_left_out(
 
 
 def test_the_verdict_opens_the_report(findings: ModuleType) -> None:
-    found = findings.made(
-        exploratory=("the margin was changed",), description="A toy.", notes=("Read from W&B.",)
-    )
+    found = findings.made(description="A toy.", notes=("Read from W&B.",))
     opening = build_document(found, plugins=plugins()).opening
     assert opening == (
         Paragraph("Nothing is shown.", lead=True),
         Bullets(("Seeds are few.",)),
-        Paragraph("This answer is exploratory:"),
-        Bullets(("the margin was changed",)),
         Paragraph("A toy."),
         Bullets(("Read from W&B.",)),
     )
+
+
+def test_an_exploratory_answer_says_so_where_it_is_read(findings: ModuleType) -> None:
+    sentences = ("Exploratory, not confirmatory: the margin changed.", "Nothing is shown.", "More.")
+    found = findings.made(exploratory=("the margin changed",), verdict=sentences)
+    opening = build_document(found, plugins=plugins()).opening
+    assert opening == (Paragraph(" ".join(sentences[:2]), lead=True), Bullets(("More.",)))
 
 
 def test_a_section_that_raises_is_named_in_its_place_and_stops_nothing(

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from altgrad_core.analysis.findings import find
+from altgrad_core.analysis.find import find
 from altgrad_core.errors import UserError
 from altgrad_core.results.collect import load_curves, load_results
 from altgrad_core.results.sources import read_one
@@ -269,9 +269,11 @@ def test_the_findings_are_the_same(
     f.write_matrix(folder, ["bf16", "e5m2"], [0, 1, 2], lines)
     store(server, stand_in, project, folder)
     here, there = find(read_suite(folder)), find(read_one(f"wandb:team/{project}/toy"))
-    assert there.deltas == here.deltas
-    assert len(here.deltas) == 2
-    pd.testing.assert_frame_equal(there.conditions, here.conditions, check_exact=True)
+    assert len(here.effects) == 2
+    for name in ("effects", "pairs", "conditions", "curves"):
+        mine, theirs = getattr(here, name), getattr(there, name)
+        pd.testing.assert_frame_equal(theirs, mine, check_exact=True)
+    assert there.verdict == here.verdict
 
 
 def as_before(run: Any) -> None:

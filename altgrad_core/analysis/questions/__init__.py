@@ -1,1 +1,0 @@
-"""The questions of a report, a module each. Import the modules, not this package."""

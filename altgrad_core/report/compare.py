@@ -1,0 +1,296 @@
+"""``altgrad-bench compare A B``: what B does otherwise than A, condition by condition.
+
+For a change of hardware, of a version or of a setting: the same conditions run twice. Differences are
+B − A, paired by seed, since runs with the same seed share initial weights, data order and dropout. Runs
+with the same id have the same settings, data and plugin versions; where they also end the same to the
+last digit they are *identical*, and where they do not, what differs is the machine, torch, or the code
+of a version that was not counted up.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from altgrad_core._files import write_text
+from altgrad_core.analysis.design import Group
+from altgrad_core.analysis.frames import SPEED, score_columns
+from altgrad_core.analysis.pairs import pairs_table
+from altgrad_core.analysis.statistics import MIN_SEEDS, holm, summarise
+from altgrad_core.errors import UserError
+from altgrad_core.interfaces.blocks import Bullets, Paragraph, Table, cells, columns
+from altgrad_core.interfaces.metric import Metric, declared
+from altgrad_core.report.build import write_document
+from altgrad_core.report.document import Document, Part
+from altgrad_core.report.terminal import TerminalTable
+from altgrad_core.report.words import (
+    LEVEL,
+    counted,
+    interval_text,
+    named,
+    percent,
+    score,
+    significant,
+)
+from altgrad_core.results.collect import results_table
+from altgrad_core.results.differences import outcome_differences, setting_differences
+from altgrad_core.results.run_directory import FINISHED
+from altgrad_core.results.sources import Results, read_sources
+from altgrad_core.results.stored import StoredRun, StoredSuite
+
+_SHOWN = 5
+"""Cases that a sentence spells out; the others are counted."""
+_HEAD = columns(
+    *("Condition", "Pairs", "Identical", "A", "B", "B − A", "%", f"{LEVEL} interval"),
+    *("p, Holm", "p, t", "p, sign flip", "B better"),
+    numbers=("Pairs", "Identical", "A", "B", "B − A", "%", "p, Holm", "p, t", "p, sign flip"),
+)
+_RULE = (
+    "Differences are B − A, paired by seed. The interval is that of the paired t test, one condition by "
+    "itself. p, Holm: its p, adjusted over the conditions of its table, and not over the tables. p, sign "
+    f"flip: the exact test, not adjusted. Below {MIN_SEEDS} pairs nothing is tested."
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two runs of one condition and seed."""
+
+    condition: str
+    seed: int
+    a: StoredRun
+    b: StoredRun
+
+    @property
+    def same(self) -> bool:
+        """Whether both are the same run, by their ids."""
+        return self.a.spec.id == self.b.spec.id
+
+    @property
+    def identical(self) -> bool:
+        """Whether they are, and ended the same: status, step and every final metric."""
+        return self.same and not outcome_differences(self.a, self.b)
+
+
+@dataclass(frozen=True)
+class SetComparison:
+    """Everything that two sets of results say against each other.
+
+    Attributes:
+        names: What A and B are called.
+        changes: A row per metric and condition: ``metric, condition, pairs, same_id, identical, a, b``
+            (means), ``difference, std, low, high, p, p_holm, p_sign_flip, better`` (pairs in which B is).
+        notes: What is to be known of the numbers, and of how each set was read.
+        labels: What a reader calls each metric; the primary one is first.
+    """
+
+    names: tuple[str, str]
+    changes: pd.DataFrame
+    notes: tuple[str, ...]
+    labels: dict[str, str]
+
+
+def compare_results(
+    a: Results, b: Results, *, names: tuple[str, str] | None = None
+) -> SetComparison:
+    """Read two sets of results (folders, archives, W&B projects) and compare them.
+
+    Conditions are the same if their labels are; where either set has several suites, those of the same
+    suite. Runs that a suite does not plan, and those that served the choice of a learning rate, are left
+    out. ``names`` are what the sets are called; the sources themselves unless given.
+
+    Raises ``UserError`` where there are no results, or none in common.
+    """
+    suites = read_sources(a), read_sources(b)
+    called = names if names is not None else (_name(a, "A"), _name(b, "B"))
+    tables = [_finished(side, any(len(s) > 1 for s in suites)) for side in suites]
+    runs = pd.concat(tables, ignore_index=True)
+    halves = runs.iloc[: len(tables[0])], runs.iloc[len(tables[0]) :]
+    stored = [{run.spec.id: run for suite in side for run in suite.runs} for side in suites]
+    ids = [
+        dict(zip(zip(t["condition"], t["seed"], strict=True), t["id"], strict=True)) for t in tables
+    ]
+    pairs = [
+        Pair(str(key[0]), int(key[1]), stored[0][ids[0][key]], stored[1][ids[1][key]])
+        for key in ids[0]
+        if key in ids[1]
+    ]
+    if not pairs:
+        sides = [named(dict.fromkeys(t["condition"]), _SHOWN) or "no result" for t in tables]
+        raise UserError(
+            f"{called[0]} and {called[1]} have no condition and seed in common that has a result in "
+            f"both: {sides[0]} against {sides[1]}."
+        )
+    groups = [_group(condition, *halves) for condition in dict.fromkeys(p.condition for p in pairs)]
+    metrics = tuple(dict.fromkeys(m for side in suites for suite in side for m in suite.metrics))
+    known = {name: declared(name, metrics) for name in (*score_columns(metrics), SPEED)}
+    measured = {name: metric for name, metric in known.items() if metric is not None}
+    rows = [row for n, m in measured.items() for row in _changes(groups, runs, n, m, pairs)]
+    notes = [note for side in suites for suite in side for note in suite.notes]
+    labels = {name: metric.label for name, metric in measured.items()}
+    said = (*_identity(pairs), *_circumstances(pairs, tables, called), *notes)
+    return SetComparison(called, pd.DataFrame(rows), said, labels)
+
+
+def _name(results: Results, otherwise: str) -> str:
+    if isinstance(results, str | Path):
+        return str(results)
+    if isinstance(results, StoredSuite):
+        return results.source or str(results.path)
+    return ", ".join(map(str, results)) or otherwise
+
+
+def _finished(suites: Sequence[StoredSuite], several: bool) -> pd.DataFrame:
+    """The planned runs with a result; ``condition`` with its suite where there may be several."""
+    table = results_table(suites)
+    table = table[table["planned"] & table["status"].isin(list(FINISHED))]
+    label = table["suite"] + ": " + table["condition"] if several else table["condition"]
+    return table.assign(condition=label)
+
+
+def _group(condition: str, left: pd.DataFrame, right: pd.DataFrame) -> Group:
+    """A's and B's runs of a condition, as the two sides of a comparison."""
+    sides = (side[side["condition"] == condition] for side in (left, right))
+    return Group(condition, condition, "", "", "", (), (), "", "", (), *sides)
+
+
+def _changes(
+    groups: Sequence[Group], runs: pd.DataFrame, name: str, metric: Metric, pairs: Sequence[Pair]
+) -> list[dict[str, Any]]:
+    """The rows of one metric; none where no pair has it."""
+    table = pairs_table(groups, runs, name, metric)
+    used = {g.label: table[(table["group"] == g.label) & (table["dropped"] == "")] for g in groups}
+    found = {label: summarise(mine["delta"].tolist()) for label, mine in used.items()}
+    adjusted = holm({label: one.p for label, one in found.items()})
+    rows = [
+        {
+            **{"metric": name, "condition": label, "pairs": one.n},
+            "same_id": sum(pair.same for pair in pairs if pair.condition == label),
+            "identical": sum(pair.identical for pair in pairs if pair.condition == label),
+            **{"a": used[label]["baseline"].mean(), "b": used[label]["treatment"].mean()},
+            **{"difference": one.mean, "std": one.std, "low": one.low, "high": one.high},
+            **{"p": one.p, "p_holm": adjusted[label], "p_sign_flip": one.p_sign_flip},
+            "better": int((used[label]["gain"] > 0).sum()),
+        }
+        for label, one in found.items()
+    ]
+    return rows if any(one.n for one in found.values()) else []
+
+
+def _identity(pairs: Sequence[Pair]) -> Iterator[str]:
+    """How many pairs are one run twice, how these ended, and what differs between the others."""
+    same = [pair for pair in pairs if pair.same]
+    changed = [pair for pair in same if not pair.identical]
+    total = counted(len(pairs), "pair")
+    if not same:
+        yield f"{total} of runs; no run of one set has the id of a run of the other."
+    else:
+        yield (
+            f"{total} of runs, {len(same)} with the same id on both sides: {len(same) - len(changed)} "
+            "of these ended the same (status, step and every digit of every final metric), "
+            f"{len(changed)} did not."
+        )
+    if changed:
+        yield f"Same id, another end: {_some([_end(pair) for pair in changed])}."
+    other = [setting_differences(p.a.spec, p.b.spec) for p in pairs if not p.same]
+    counts = Counter((key, *values) for one in other for key, values in one.items())
+    cases = [f"{k} ({a} and {b}, in {counted(n, 'pair')})" for (k, a, b), n in counts.most_common()]
+    if unexplained := sum(not one for one in other):
+        cases.append(f"other settings of spec.yaml (in {counted(unexplained, 'pair')})")
+    if other:
+        runs = counted(len(other), "pair")
+        yield f"{runs} of runs with different ids: what differs there is {_some(cases)}."
+
+
+def _end(pair: Pair) -> str:
+    """``e5m2_adamw seed 0 (final/test/loss: 0.1 and 0.2)``: the first difference."""
+    name, (a, b) = next(iter(outcome_differences(pair.a, pair.b).items()))
+    return f"{pair.condition} seed {pair.seed} ({name}: {a} and {b})"
+
+
+def _circumstances(
+    pairs: Sequence[Pair], tables: Sequence[pd.DataFrame], names: tuple[str, str]
+) -> Iterator[str]:
+    """Divergence, devices, and what one set alone has."""
+    lost = [sum(run.status.status == "diverged" for run in side) for side in
+            ([p.a for p in pairs], [p.b for p in pairs])]  # fmt: skip
+    if any(lost):
+        yield (
+            f"Diverged runs: {lost[0]} of {names[0]}, {lost[1]} of {names[1]}. They count as the worst "
+            "score; where a metric has none, their pairs are left out."
+        )
+    a, b = (
+        named(dict.fromkeys(t["device"][t["device"] != ""])) or "an unknown device" for t in tables
+    )
+    where = f"{a} both times" if a == b else f"{a} and on {b}"
+    yield f"Samples/s were measured on {where}. Runs that share a device slow each other."
+    keys = [dict.fromkeys(zip(t["condition"], t["seed"], strict=True)) for t in tables]
+    for mine, theirs, name in ((keys[0], keys[1], names[0]), (keys[1], keys[0], names[1])):
+        if alone := [f"{c} seed {seed}" for c, seed in mine if (c, seed) not in theirs]:
+            yield f"In {name} alone: {_some(alone)}."
+
+
+def _some(cases: Sequence[str]) -> str:
+    more = len(cases) - _SHOWN
+    return "; ".join([*cases[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
+
+
+def comparison_document(found: SetComparison) -> Document:
+    """The whole comparison: what is to be known, and a table per metric."""
+    opening = (
+        Paragraph(f"A is {found.names[0]}; B is {found.names[1]}.", lead=True),
+        Bullets(found.notes),
+        Paragraph(_RULE),
+    )
+    parts = tuple(
+        Part(label, (Table(_HEAD, tuple(map(_row, rows.to_dict("records")))),))
+        for name, label in found.labels.items()
+        if len(rows := found.changes[found.changes["metric"] == name])
+    )
+    return Document(f"{found.names[1]} against {found.names[0]}", opening, parts)
+
+
+def _row(change: dict[Any, Any]) -> tuple[Any, ...]:
+    """The cells of a row; a difference in percent only of what cannot be 0."""
+    share = percent(change["difference"] / change["a"]) if change["metric"] == SPEED else ""
+    return cells(
+        change["condition"],
+        *(str(change[name]) for name in ("pairs", "identical")),
+        *(score(change[name]) for name in ("a", "b")),
+        score(change["difference"], signed=True),
+        share,
+        interval_text(change["low"], change["high"]),
+        *(significant(change[name]) for name in ("p_holm", "p", "p_sign_flip")),
+        f"{change['better']} of {change['pairs']}",
+    )
+
+
+def comparison_tables(found: SetComparison) -> list[TerminalTable]:
+    """For the terminal: the primary metric, and the speed."""
+    shown = [found.labels[name] for name in (next(iter(found.labels)), SPEED)]
+    parts = [part for part in comparison_document(found).parts if part.title in shown]
+    return [
+        TerminalTable(replace(block, caption=f"{part.title}: {found.names[1]} − {found.names[0]}"))
+        for part in parts
+        for block in part.blocks
+        if isinstance(block, Table)
+    ]
+
+
+def write_comparison(found: SetComparison, folder: Path) -> tuple[Path, ...]:
+    """Write ``comparison.md``, ``.html`` and ``.csv`` (not rounded) into ``folder``; their paths.
+
+    Raises ``UserError`` if the disk refuses them.
+    """
+    try:
+        write_document(comparison_document(found), folder, "comparison")
+        write_text(folder / "comparison.csv", found.changes.to_csv(index=False))
+    except OSError as error:
+        reason = f"The comparison cannot be written to {folder}: {error.strerror}."
+        raise UserError(reason) from error
+    return tuple(folder / f"comparison.{kind}" for kind in ("md", "html", "csv"))
