@@ -21,6 +21,7 @@ import pandas as pd
 from altgrad_core._axis import FORMAT_AXIS, OPTIMIZER_AXIS, axis_text
 from altgrad_core.analysis.design import Group
 from altgrad_core.interfaces.section import Question
+from altgrad_core.results.run_directory import FINISHED
 from altgrad_core.results.stored import StoredTuning, TunedCondition
 
 _RATE = "training.learning_rate"
@@ -97,9 +98,11 @@ def _tuned(group: Group, tuning: StoredTuning | None) -> dict[str, TunedConditio
 
 
 def _pairs(group: Group) -> Iterator[tuple[pd.Series, pd.Series]]:
-    """The runs of each seed that both sides have, as far as they were started."""
+    """The runs of each seed that have a result on both sides: what can be compared."""
     left, right = (
-        side[side["settings"] != ""].drop_duplicates("seed").set_index("seed", drop=False)
+        side[side["status"].isin(list(FINISHED))]
+        .drop_duplicates("seed")
+        .set_index("seed", drop=False)
         for side in (group.left, group.right)
     )
     for seed in left.index.intersection(right.index):
@@ -124,11 +127,12 @@ def _differences(
         if harmless or asked or (name == _RATE and by_protocol):
             continue
         yield f"{name}: {a.get(name, 'nothing')} against {b.get(name, 'nothing')}"
-    a, b = ({} if not row["versions"] else json.loads(row["versions"]) for row in (left, right))
-    if a and b:
-        for name in dict.fromkeys((*a, *b)):
-            if a.get(name) != b.get(name):
-                yield f"{name} {a.get(name, 'nothing')} against {b.get(name, 'nothing')}"
+    a, b = (json.loads(row["versions"] or "{}") for row in (left, right))
+    for name in sorted(
+        a.keys() & b.keys()
+    ):  # what one side alone used, it needed for the treatment
+        if a[name] != b[name]:
+            yield f"{name} {a[name]} against {b[name]}"
     if left["device"] and right["device"] and left["device"] != right["device"]:
         yield f"device {left['device']} against {right['device']}"
     a, b = left["threads"], right["threads"]

@@ -124,10 +124,17 @@ def test_versions_are_compared_package_by_package() -> None:
     group = Group(
         *("g", "g", "e5m2", "", "", (), (), "", "", ()),
         side(SETTINGS, versions='{"torch": "2.10", "numpy": "2"}'),
-        side(SETTINGS, versions='{"torch": "2.11", "numpy": "2"}'),
+        side(SETTINGS, versions='{"torch": "2.11", "numpy": "2", "plugin-of-the-treatment": "1"}'),
     )
     question = Question("optimizer.type", "a", "b", "final/test/accuracy", ACCURACY)
     assert audit(group, question).confounds == "torch 2.10 against 2.11"
+
+
+def test_a_run_without_a_result_has_nothing_to_compare() -> None:
+    """Its environment may not be written yet."""
+    other = changed("training", "batch_size", to=16)
+    found = compare(SETTINGS, other, status="running", device="", versions="")
+    assert found == Audit()
 
 
 def test_several_runs_for_one_seed_are_refused() -> None:
