@@ -10,22 +10,27 @@ error of the test set, learning rates.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from altgrad_core.analysis.numbers import counted, listed, percent, score, significant
+from altgrad_core.analysis.numbers import (
+    counted,
+    group_names,
+    interval_text,
+    percent,
+    quoted,
+    score,
+    significant,
+)
 from altgrad_core.analysis.statistics import ALPHA, MIN_SEEDS, unseen_rate
 from altgrad_core.interfaces.section import Question
 
 Row = Mapping[Any, Any]
 
 LEVEL = f"{100 * (1 - ALPHA):g}\N{NO-BREAK SPACE}%"
-_NAMED = 3
-"""More groups than these are counted by format, where formats have several settings."""
 
 
 @dataclass(frozen=True)
@@ -400,40 +405,6 @@ class _Verdict:
                 f"The margin of ±{score(margin)} is below the error of the test set itself: drawing "
                 f"other test examples moves a mean gain by {score(max(errors))} (standard deviation)."
             )
-
-
-def group_names(chosen: Sequence[Row], every: Sequence[Row]) -> str:
-    """Names of groups in a sentence; of many the formats, and how many settings of each."""
-    names = [quoted(str(row["group"])) for row in chosen]
-    total = Counter(str(row["format"]) for row in every)
-    if len(chosen) <= _NAMED or max(total.values(), default=1) == 1:
-        return named(names)
-    if len(chosen) == len(every):
-        return f"all {len(every)} settings"
-    return listed(
-        f"{fmt} ({'all' if count == total[fmt] else f'{count} of'} {total[fmt]} settings)"
-        for fmt, count in Counter(str(row["format"]) for row in chosen).items()
-    )
-
-
-def named(names: Iterable[str], most: int = 6) -> str:
-    """``a, b and c``; of many the first few, and how many more. Empty for none."""
-    known = list(names)
-    if len(known) <= most + 1:
-        return listed(known) if known else ""
-    return f"{', '.join(known[:most])} and {len(known) - most} more"
-
-
-def quoted(label: str) -> str:
-    """A group's name in a sentence: in quotation marks where it has commas of its own."""
-    return f"“{label}”" if ", " in label else label
-
-
-def interval_text(low: float, high: float) -> str:
-    """``+0.0100 to +0.0300``; a dash where there is none."""
-    if math.isnan(low) or math.isnan(high):
-        return score(math.nan)
-    return f"{score(low, signed=True)} to {score(high, signed=True)}"
 
 
 def gain_text(row: Row) -> str:

@@ -1,13 +1,17 @@
-"""Numbers as readers meet them: 3 or 4 significant digits, a real minus sign, ``–`` for none."""
+"""Numbers and names as readers meet them: a real minus sign, ``–`` for none, no long lists."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 NONE = "–"
 MINUS = "\N{MINUS SIGN}"
+_NAMED = 3
+"""More groups than these are counted by format, where formats have several settings."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +83,37 @@ def listed(words: Iterable[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     *head, last = list(words)
     return f"{', '.join(head)} and {last}" if head else last
+
+
+def group_names(chosen: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]) -> str:
+    """Names of groups in a sentence; of many the formats, and how many settings of each."""
+    names = [quoted(str(row["group"])) for row in chosen]
+    total = Counter(str(row["format"]) for row in every)
+    if len(chosen) <= _NAMED or max(total.values(), default=1) == 1:
+        return named(names)
+    if len(chosen) == len(every):
+        return f"all {len(every)} settings"
+    return listed(
+        f"{fmt} ({'all' if count == total[fmt] else f'{count} of'} {total[fmt]} settings)"
+        for fmt, count in Counter(str(row["format"]) for row in chosen).items()
+    )
+
+
+def named(names: Iterable[str], most: int = 6) -> str:
+    """``a, b and c``; of many the first few, and how many more. Empty for none."""
+    known = list(names)
+    if len(known) <= most + 1:
+        return listed(known) if known else ""
+    return f"{', '.join(known[:most])} and {len(known) - most} more"
+
+
+def quoted(label: str) -> str:
+    """A group's name in a sentence: in quotation marks where it has commas of its own."""
+    return f"“{label}”" if ", " in label else label
+
+
+def interval_text(low: float, high: float) -> str:
+    """``+0.0100 to +0.0300``; a dash where there is none."""
+    if math.isnan(low) or math.isnan(high):
+        return score(math.nan)
+    return f"{score(low, signed=True)} to {score(high, signed=True)}"

@@ -1,0 +1,87 @@
+"""The built-in sections pass the check that anyone's sections must pass, whatever a suite has or lacks."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from altgrad_core.analysis.find import find
+from altgrad_core.analysis.format_numbers import format_table
+from altgrad_core.interfaces.section import Findings
+from altgrad_core.registry.catalog import catalog
+from altgrad_core.results.stored import read_suite
+from altgrad_core.testing.sections import check_section
+
+
+@pytest.fixture(scope="module")
+def fabricated() -> ModuleType:
+    """The module ``tests/fabricated_runs.py``."""
+    place = Path(__file__).parents[1] / "fabricated_runs.py"
+    spec = importlib.util.spec_from_file_location("fabricated_runs", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def findings(folder: Path, *, live: bool = False) -> Findings:
+    suite = read_suite(folder)
+    return find(suite, format_table([suite]), live=live)
+
+
+@pytest.fixture(scope="module")
+def several(
+    fabricated: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Findings, ...]:
+    """A full suite, the same while it is watched, one seed, a divergence, a plan alone, nothing."""
+    f, root = fabricated, tmp_path_factory.mktemp("sections")
+
+    def full(fmt: str, optimizer: str, seed: int) -> list[str]:
+        score = 0.5 + 0.01 * seed + (0.03 + 0.001 * seed) * (optimizer != "adamw") * (fmt == "e5m2")
+        measured = {
+            "rank__all__effective_rank": 40.0 - seed,
+            "flips__all__stall_ratio": 0.99,
+            "flips__all__flip_ratio": 0.1,
+            "throughput__all__cumulative_samples_per_second": 100.0 + seed,
+        }
+        layers = {f"flips/encoder.layer.{k}.attention.q/stall_ratio": 0.1 * k for k in (0, 1)}
+        return [
+            *(f.line(step, "train", {"train/all/loss": 1 / step}) for step in (1, 50, 100)),
+            f.line(50, "evaluation", {"validation/all/f1_micro_tuned": score - 0.1}),
+            *(f.monitor_line(step, **measured) for step in (50, 100)),
+            f.line(60, "monitor", layers),
+            f.event_line(60, "overflow", "encoder.layer.0", "3 weights"),
+            f.final_line(100, score),
+        ]
+
+    def short(fmt: str, optimizer: str, seed: int) -> list[str]:
+        return [f.final_line(100, 0.5)]
+
+    f.write_matrix(root / "full", ["bf16", "e0m7", "e1m6", "e3m4", "e5m2"], range(5), full)
+    f.write_matrix(root / "one", ["e5m2"], [0], short)
+    broken = [
+        (side, f.write_run(root / "broken", "e5m2", side, 0, status=status, step=7, lines=[
+            f.line(1, "train", {"train/all/loss": math.inf})]))
+        for side, status in (("adamw", "diverged"), ("manifold_adamw", "error"))
+    ]  # fmt: skip
+    f.write_plan(root / "broken", [f.cell("e5m2", side, 0, run) for side, run in broken])
+    f.write_plan(root / "alone", [f.cell("e5m2", "adamw", 0, None, skip="needs a CUDA device")])
+    f.write_plan(root / "nothing", [], contrast=None)
+    names = ("one", "broken", "alone", "nothing")
+    watched = findings(root / "full", live=True)
+    return findings(root / "full"), watched, *(findings(root / name) for name in names)
+
+
+@pytest.mark.parametrize("name", catalog().names("section"))
+def test_it_passes_the_check(name: str, several: tuple[Findings, ...]) -> None:
+    check_section(catalog().build("section", name), *several)
+
+
+@pytest.mark.parametrize("name", ["benefit", "controls", "results"])
+def test_it_has_something_to_say_of_a_full_suite(name: str, several: tuple[Findings, ...]) -> None:
+    assert catalog().build("section", name).build(several[0])
