@@ -54,7 +54,6 @@ def find(
     """
     facts = formats if formats is not None else pd.DataFrame(columns=["grid", "uniform"])
     runs = results_table([suite])
-    runs.attrs.clear()  # the declarations, which pandas would copy with every selection of rows
     first, *others = asked_of(suite, runs)
     main = _answer(suite, runs, first, facts, live=live)
     beside = tuple(_answer(suite, runs, one, facts, live=live) for one in others)

@@ -11,87 +11,75 @@ It has no random part and needs no training.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from altgrad_core.analysis.grids import formats_of, grid_of
+from altgrad_core.errors import UserError
+from altgrad_core.registry.catalog import catalog
+from altgrad_core.results.collect import format_label
 from altgrad_core.results.stored import StoredSuite
 
 if TYPE_CHECKING:
     from altgrad_core.interfaces.format import Format
 
+COLUMNS = (
+    *("bits", "scaled", "exponent_bits", "mantissa_bits", "binades", "sqnr", "uniform", "grid"),
+)
 _POINTS = 2**16
 _LISTED = 16
 """Formats wider than this many bits are not listed value by value."""
 
 
-@dataclass(frozen=True)
-class FormatNumbers:
-    """A format's properties.
-
-    Attributes:
-        bits: Width of a code.
-        scaled: Whether tensors are scaled to its range; formats used at scale 1 are references.
-        exponent_bits: NaN for a format that does not say so, such as a table of values.
-        mantissa_bits: Likewise.
-        binades: Its range, ``log2(largest / smallest positive)``.
-        sqnr: Signal to quantisation noise of a normal tensor, in dB; see the module.
-        uniform: Whether all neighbouring values are equally far apart, so that its stiffness is the
-            same for every weight of a tensor. None for a format too wide to list.
-    """
-
-    bits: int
-    scaled: bool
-    exponent_bits: float
-    mantissa_bits: float
-    binades: float
-    sqnr: float
-    uniform: bool | None = None
-
-
-def format_numbers(suites: Iterable[StoredSuite]) -> dict[str, FormatNumbers]:
-    """The numbers of each format of the suites' runs, by the label it has in the tables.
-
-    Imports torch. A format whose plugin is not installed here is left out.
-    """
-    return numbers_of(formats_of(suites))
-
-
-def numbers_of(formats: Mapping[str, Format]) -> dict[str, FormatNumbers]:
-    """The numbers of some formats."""
-    return {
-        name: FormatNumbers(
-            bits=fmt.bits,
-            scaled=fmt.scaled,
-            exponent_bits=_fact(fmt, "exponent bits"),
-            mantissa_bits=_fact(fmt, "mantissa bits"),
-            binades=math.log2(fmt.max_finite) - math.log2(fmt.min_positive),
-            sqnr=normal_sqnr(fmt),
-            uniform=_uniform(fmt),
-        )
-        for name, fmt in formats.items()
-    }
-
-
 def format_table(suites: Iterable[StoredSuite]) -> pd.DataFrame:
     """The facts of each format of the suites' runs, by the label that it has in the tables.
 
-    Columns are the attributes of :class:`FormatNumbers`, and ``grid``: a text that is equal for formats
-    whose finite values are equal up to a power of two, empty for one too wide to list. Imports torch.
-    A format whose plugin is not installed here is left out.
+    Imports torch, since it builds the formats. One whose plugin is not installed here is left out:
+    results can be read on a machine that could not repeat them. The columns are those of
+    :func:`numbers_of`.
     """
-    formats = formats_of(suites)
-    rows = {
-        name: asdict(one) | {"grid": grid_of(formats[name])}
-        for name, one in numbers_of(formats).items()
+    specs = {format_label(run.spec): run.spec for suite in suites for run in suite.runs}
+    rows: dict[str, dict[str, object]] = {}
+    for label, spec in specs.items():
+        choice = spec.quantization.format
+        with suppress(UserError):
+            rows[label] = numbers_of(catalog().build("format", choice.name, choice.settings))
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS))
+
+
+def numbers_of(fmt: Format) -> dict[str, object]:
+    """A format's properties, by the names of ``COLUMNS``.
+
+    - ``bits``: width of a code; ``scaled``: whether tensors are scaled to its range (formats used at
+      scale 1 are references);
+    - ``exponent_bits``, ``mantissa_bits``: NaN for a format that does not say so, such as a table;
+    - ``binades``: its range, ``log2(largest / smallest positive)``; ``sqnr``: in dB, see the module;
+    - ``uniform``: whether all neighbouring values are equally far apart, so that its stiffness is the
+      same for every weight of a tensor; None for one of more than 16 bits, which is not listed;
+    - ``grid``: a text that is equal for formats with the same grid: their finite values are equal up to
+      a power of two, or outright for formats used at scale 1; empty for one of more than 16 bits.
+    """
+    values = (
+        sorted({v for v in fmt.code_values().tolist() if math.isfinite(v)})
+        if fmt.bits <= _LISTED
+        else []
+    )
+    facts = fmt.facts()
+    found = {name: facts.get(name.replace("_", " ")) for name in ("exponent_bits", "mantissa_bits")}
+    return {
+        "bits": fmt.bits,
+        "scaled": fmt.scaled,
+        **{n: float(v) if isinstance(v, int | float) else math.nan for n, v in found.items()},
+        "binades": math.log2(fmt.max_finite) - math.log2(fmt.min_positive),
+        "sqnr": normal_sqnr(fmt),
+        "uniform": len({b - a for a, b in pairwise(values)}) == 1 if values else None,
+        "grid": _grid(values, scaled=fmt.scaled) if values else "",
     }
-    columns = [*(one.name for one in fields(FormatNumbers)), "grid"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def normal_sqnr(fmt: Format) -> float:
@@ -106,14 +94,11 @@ def normal_sqnr(fmt: Format) -> float:
     return 10 * math.log10(float(x.square().sum()) / noise) if noise else math.inf
 
 
-def _fact(fmt: Format, name: str) -> float:
-    value = fmt.facts().get(name)
-    return float(value) if isinstance(value, int | float) else math.nan
+def _grid(values: Sequence[float], *, scaled: bool) -> str:
+    """A digest of the values, divided by the power of two in the largest if the format is scaled.
 
-
-def _uniform(fmt: Format) -> bool | None:
-    if fmt.bits > _LISTED:
-        return None
-    values = sorted({v for v in fmt.code_values().tolist() if math.isfinite(v)})
-    gaps = {b - a for a, b in pairwise(values)}
-    return len(gaps) == 1
+    Dividing by a power of two is exact in float64, so equal grids are equal here.
+    """
+    exponent = math.frexp(values[-1])[1] if scaled else 0
+    normalised = (scaled, [math.ldexp(value, -exponent) for value in values])
+    return hashlib.sha256(repr(normalised).encode()).hexdigest()[:12]

@@ -59,11 +59,6 @@ class Summary:
     improved: int
 
     @property
-    def testable(self) -> bool:
-        """Whether there is anything to test with: seeds enough, and a spread."""
-        return self.n >= MIN_SEEDS and self.std > 0
-
-    @property
     def effect_size(self) -> float:
         """``mean / std``, without units; NaN without a spread."""
         return self.mean / self.std if self.std > 0 else math.nan

@@ -35,7 +35,6 @@ from altgrad_core._axis import axis_text as axis_text
 from altgrad_core._axis import is_axis as is_axis
 from altgrad_core._files import atomic_file
 from altgrad_core.errors import UserError
-from altgrad_core.results.scores import with_declarations
 from altgrad_core.results.sources import Results, read_sources
 from altgrad_core.results.stored import (
     History,
@@ -80,7 +79,6 @@ def load_curves(path: Results, names: Sequence[str]) -> pd.DataFrame:
 
 def results_table(suites: Iterable[StoredSuite]) -> pd.DataFrame:
     """The table of :func:`load_results` for suites that were read already."""
-    suites = tuple(suites)
     rows = [row for suite in suites for row in _suite_rows(suite)]
     found = {name: None for row in rows for name in row}
     axes = [name for name in found if is_axis(name)]
@@ -90,8 +88,7 @@ def results_table(suites: Iterable[StoredSuite]) -> pd.DataFrame:
         table[name] = _one_type(table[name].tolist())
     floats = dict.fromkeys(("learning_rate", "seconds", "threads", *metrics), "float64")
     # An empty table has these types too; the copy puts columns of one type together again.
-    table = table.astype(_TYPES | floats).copy()
-    return with_declarations(table, {suite.name: suite.declared for suite in suites})
+    return table.astype(_TYPES | floats).copy()
 
 
 def curves_table(suites: Iterable[StoredSuite], names: Sequence[str]) -> pd.DataFrame:

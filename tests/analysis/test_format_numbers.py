@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -10,11 +12,22 @@ import pytest
 from scipy import stats
 
 from altgrad_core import load_format
-from altgrad_core.analysis.format_numbers import FormatNumbers, normal_sqnr, numbers_of
+from altgrad_core.analysis.format_numbers import COLUMNS, normal_sqnr, numbers_of
 
 
-def numbers(name: str) -> FormatNumbers:
-    return numbers_of({name: load_format(name)})[name]
+def numbers(name: str, **settings: Any) -> SimpleNamespace:
+    found = numbers_of(load_format(name, **settings))
+    assert tuple(found) == COLUMNS
+    return SimpleNamespace(**found)
+
+
+def test_one_grid_under_several_names_is_known_as_one() -> None:
+    assert numbers("e0m7").grid == numbers("e1m6").grid != ""
+    wide = {"exponent_bits": 3, "mantissa_bits": 2}
+    assert numbers("exmy", **wide).grid == numbers("exmy", **wide, bias=1).grid
+    grids = {numbers(name).grid for name in ("e0m7", "e3m4", "e4m3", "e5m2", "bf16")}
+    assert len(grids) == 5
+    assert numbers("fp32").grid == ""
 
 
 @pytest.mark.parametrize(
