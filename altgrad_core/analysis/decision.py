@@ -10,27 +10,16 @@ error of the test set, learning rates.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
-from altgrad_core.analysis.numbers import (
-    counted,
-    group_names,
-    interval_text,
-    percent,
-    quoted,
-    score,
-    significant,
-)
-from altgrad_core.analysis.statistics import ALPHA, MIN_SEEDS, unseen_rate
+from altgrad_core.analysis.family import LEVEL, Family, Row, number_or
+from altgrad_core.analysis.limits import beyond_margin, divergence, limits
+from altgrad_core.analysis.numbers import counted, interval_text, quoted, score, significant
+from altgrad_core.analysis.statistics import ALPHA, MIN_SEEDS
 from altgrad_core.interfaces.section import Question
-
-Row = Mapping[Any, Any]
-
-LEVEL = f"{100 * (1 - ALPHA):g}\N{NO-BREAK SPACE}%"
 
 
 @dataclass(frozen=True)
@@ -70,9 +59,7 @@ def verdict_of(
 
 
 @dataclass(frozen=True)
-class _Verdict:
-    question: Question
-    rows: list[Row]
+class _Verdict(Family):
     twins: pd.DataFrame
     progress: Progress
     tuned: bool
@@ -85,43 +72,7 @@ class _Verdict:
             return (broken,)
         if not self.progress.complete:
             return (*self.unfinished(),)
-        return (*self.answer(), *self.limits())
-
-    @property
-    def tested(self) -> list[Row]:
-        """The family."""
-        return [row for row in self.rows if row["role"] == "tested"]
-
-    def of(self, *verdicts: str) -> list[Row]:
-        """The tested groups with one of these verdicts, the largest gain first."""
-        found = [row for row in self.tested if row["verdict"] in verdicts]
-        return sorted(found, key=_by_gain)
-
-    @property
-    def judged(self) -> list[Row]:
-        """The tested groups with a difference that means something, the largest gain first."""
-        found = [r for r in self.tested if r["n"] and not (r["refused"] or r["censored"])]
-        return sorted(found, key=_by_gain)
-
-    @property
-    def sides(self) -> str:
-        """``manifold_adamw against adamw``."""
-        return f"{self.question.treatment} against {self.question.baseline}"
-
-    @property
-    def noun(self) -> str:
-        """What a group is called: a format, where nothing but formats tells the groups apart."""
-        return "setting" if any(row["setting"] for row in self.rows) else "format"
-
-    @property
-    def head(self) -> str:
-        """What is compared: sides and metric."""
-        lower = ", lower is better" if self.question.declared.direction == "lower" else ""
-        return f"{self.sides} in {self.question.declared.label}{lower}"
-
-    def names(self, rows: Sequence[Row]) -> str:
-        """Groups in a sentence; of many the formats, and how many settings of each."""
-        return group_names(rows, self.rows)
+        return (*self.answer(), *limits(self, tuned=self.tuned))
 
     def broken(self) -> str:
         """That the instrument fails its own control; empty where it does not."""
@@ -147,7 +98,7 @@ class _Verdict:
         )
         yield self.largest()
         yield from self.differences()
-        yield from self.divergence()
+        yield from divergence(self)
 
     def answer(self) -> Iterator[str]:
         """What was asked, as far as it is shown."""
@@ -204,19 +155,6 @@ class _Verdict:
                 f"({self.names(rows)}: {text}): what makes a difference there cannot be told."
             )
 
-    def largest(self) -> str:
-        """The largest gain that was seen, with its interval."""
-        if not self.judged:
-            return "No group has a pair of results yet."
-        best = self.judged[0]
-        if best["gain"] > 0:
-            return f"The largest gain seen is {self.seen(best)}."
-        return f"No {self.noun} gains; the best difference is {self.seen(best)}."
-
-    def seen(self, row: Row) -> str:
-        """``+0.0200 (95 % interval …) in e5m2``: in the units of the metric, positive is better."""
-        return f"{gain_text(row)} in {quoted(row['group'])}"
-
     def benefit(self, rows: Sequence[Row]) -> Iterator[str]:
         """Which groups are shown to benefit, whether for their grid, and which most."""
         top = rows[0]
@@ -232,19 +170,19 @@ class _Verdict:
             )
             if rest := [row for row in rows if row is not named]:
                 yield f"Also shown to benefit: {self.names(rest)}."
-            yield from self.margin(named)
+            yield from beyond_margin(self, named)
         else:
             yield (
                 f"{self.question.treatment} is shown to benefit {count} over "
                 f"{self.question.baseline} in {self.question.declared.label}: {self.names(rows)}. "
                 f"The largest gain shown is in {quoted(top['group'])}: {self.evidence(top)}."
             )
-            yield from self.margin(top)
+            yield from beyond_margin(self, top)
             yield from self.not_named(rows, need)
 
     def not_named(self, rows: Sequence[Row], need: Sequence[Row]) -> Iterator[str]:
         """Why no group is said to gain most because of its grid."""
-        first = max(need or rows, key=lambda row: _number(row["excess"], -math.inf))
+        first = max(need or rows, key=lambda row: number_or(row["excess"], -math.inf))
         codes = {row["needs_grid"] for row in rows}
         if codes == {"no reference"}:
             yield "The suite has no reference (bf16 or fp32): it cannot tell what needs the grid."
@@ -271,26 +209,6 @@ class _Verdict:
             f"Which {self.noun} gains most is not shown: the largest gain seen is "
             f"{self.seen(best)}, and that it is ahead of every other is not ({tested})."
         )
-
-    def evidence(self, row: Row) -> str:
-        """Difference, interval, p, seeds and how many of them improve."""
-        n, improved = int(row["n"]), int(row["improved"])
-        better = {0: "none better", n: "all better"}.get(improved, f"{improved} better")
-        holm = f"p {significant(row['p_holm'])} after Holm over {int(row['family'])}"
-        return f"{gain_text(row)}, {holm}, {counted(n, 'seed')}, {better}"
-
-    def margin(self, row: Row) -> Iterator[str]:
-        """Whether the gain is beyond what matters, and what few seeds cannot show."""
-        margin = self.question.margin
-        if margin is not None:
-            shown = "" if row["low"] > margin else "not shown to be "
-            yield f"The gain is {shown}beyond the margin of ±{score(margin)}."
-        if not row["diverged_baseline"] and not row["diverged_treatment"]:
-            n = int(row["n"])
-            yield (
-                f"None of its runs diverged, which {n} seeds leave compatible with a rate of "
-                f"divergence of up to {percent(unseen_rate(n))} %."
-            )
 
     def no_benefit(self) -> Iterator[str]:
         """No group is shown to benefit: whether that is a finding, or the data cannot tell."""
@@ -341,79 +259,6 @@ class _Verdict:
                 "the stiffness is the same for every weight of a tensor."
             )
 
-    def limits(self) -> Iterator[str]:
-        """What limits the claim, weightiest first."""
-        if not self.judged:
-            return
-        yield from self.divergence()
-        yield from self.placebos()
-        yield from self.sampling()
-        if not self.tuned:
-            yield (
-                "Learning rates were not tuned for each condition, so any difference may come from "
-                "the step size alone."
-            )
-
-    def divergence(self) -> Iterator[str]:
-        """Which runs diverged, and what became of their pairs."""
-        for row in self.tested:
-            left, right = int(row["diverged_baseline"]), int(row["diverged_treatment"])
-            if not (left or right):
-                continue
-            planned = int(row["planned"])
-            text = (
-                f"In {quoted(row['group'])} the treatment diverged in {right} and the baseline in "
-                f"{left} of {counted(planned, 'seed')}"
-            )
-            worst = self.question.declared.worst
-            if worst is not None:
-                yield f"{text}; a diverged run counts as {significant(worst)}."
-            else:
-                left_out = counted(int(row["dropped"]), "pair")
-                label = self.question.declared.label
-                yield f"{text}; {label} has no worst value, so that the gain is without {left_out}."
-        more = [r for r in self.judged if r["diverged_treatment"] > r["diverged_baseline"]]
-        if more:
-            yield f"Where it diverges more often it is no benefit: {self.names(more)}."
-
-    def placebos(self) -> Iterator[str]:
-        """Whether the groups that are shown to benefit gain more than their placebos."""
-        shown = {row["group"]: row for row in self.of("benefit")}
-        for row in self.rows:
-            if row["role"] != "placebo" or row["reference_group"] not in shown:
-                continue
-            ahead = f"{quoted(row['reference_group'])} gains {score(-row['excess'], signed=True)}"
-            interval = interval_text(-row["excess_high"], -row["excess_low"])
-            if row["excess_high"] < 0:
-                yield (
-                    f"{ahead} ({LEVEL} interval {interval}) more than its {row['placebo']} placebo, "
-                    "which speaks for the geometry (not adjusted)."
-                )
-            else:
-                yield (
-                    f"That {quoted(row['reference_group'])} gains more than its {row['placebo']} "
-                    f"placebo is not shown (ahead by {score(-row['excess'], signed=True)}, {LEVEL} "
-                    f"interval {interval})."
-                )
-
-    def sampling(self) -> Iterator[str]:
-        """A margin below what the test set itself can resolve."""
-        margin = self.question.margin
-        errors = [r["sampling_std"] for r in self.judged if not math.isnan(r["sampling_std"])]
-        if margin is not None and errors and margin < 2 * max(errors):
-            yield (
-                f"The margin of ±{score(margin)} is below the error of the test set itself: drawing "
-                f"other test examples moves a mean gain by {score(max(errors))} (standard deviation)."
-            )
-
-
-def gain_text(row: Row) -> str:
-    """``+0.0200 (95 % interval +0.0100 to +0.0300)``: positive is better."""
-    text = score(row["gain"], signed=True)
-    if not row["gain_std"] > 0:
-        return text
-    return f"{text} ({LEVEL} interval {interval_text(row['low'], row['high'])})"
-
 
 def _excess(row: Row) -> str:
     """``+0.0200 (95 % interval …, p 0.01) more``: beyond the reference."""
@@ -440,14 +285,6 @@ def _by(rows: Sequence[Row], column: str) -> dict[str, list[Row]]:
     for row in rows:
         found.setdefault(str(row[column]), []).append(row)
     return found
-
-
-def _by_gain(row: Row) -> float:
-    return -_number(row["gain"], -math.inf)
-
-
-def _number(value: float, otherwise: float) -> float:
-    return otherwise if math.isnan(value) else float(value)
 
 
 def _range(numbers: Sequence[int]) -> str:

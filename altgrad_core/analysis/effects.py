@@ -41,11 +41,11 @@ import numpy as np
 import pandas as pd
 
 from altgrad_core.analysis.audit import Audit, audit
+from altgrad_core.analysis.codes import needs_grid, verdict_code
 from altgrad_core.analysis.design import REFERENCES, Group
 from altgrad_core.analysis.pairs import diverged, gains_by_seed
 from altgrad_core.analysis.statistics import (
     ALPHA,
-    MIN_SEEDS,
     RESOLUTION,
     best_p,
     holm,
@@ -229,8 +229,8 @@ class _Family:
         self.test({name: v for name, v in compared.items() if v is not None}, "excess_")
         for name in self.tested:
             row = self.rows[name]
-            row["verdict"], row["why"] = _verdict(row)
-            row["needs_grid"] = _needs_grid(row)
+            row["verdict"], row["why"] = verdict_code(row)
+            row["needs_grid"] = needs_grid(row)
 
     def excess(self, name: str) -> list[float] | None:
         """What a group gains beyond its reference, seed by seed; None without a reference."""
@@ -282,43 +282,3 @@ def _classes(groups: Sequence[Group], formats: pd.DataFrame) -> dict[str, str]:
         key = (group.place, grid or group.label)
         found[group.label] = first.setdefault(key, group.label)
     return found
-
-
-def _verdict(row: Row) -> tuple[str, str]:
-    """The verdict of one tested group, and why, in a few words."""
-    if row["refused"]:
-        return "refused", str(row["refused"])
-    if row["censored"]:
-        return "censored", str(row["censored"])
-    if row["n"] == 0:
-        return "nothing to test", _none(row)
-    if row["n"] < MIN_SEEDS:
-        return "too few seeds", f"{row['n']} of at least {MIN_SEEDS} pairs"
-    if not row["gain_std"] > 0:
-        return "nothing to test", "all seeds have the same difference"
-    if row["p_tost_holm"] <= ALPHA:
-        verdict = "equivalent", "effects beyond the margin are ruled out"
-    elif row["p_holm"] <= ALPHA and row["high"] < 0:
-        return "harm", "shown to be worse"
-    elif row["p_holm"] <= ALPHA and row["low"] > 0:
-        verdict = "benefit", "shown to be better"
-    else:
-        return "undecided", "the data cannot tell"
-    if row["diverged_treatment"] > row["diverged_baseline"]:
-        return "undecided", "its treatment diverges more often than its baseline"
-    return verdict
-
-
-def _none(row: Row) -> str:
-    if row["dropped"]:
-        return "a run of every pair diverged, and the metric has no worst value"
-    return "no seed has a result on both sides"
-
-
-def _needs_grid(row: Row) -> str:
-    if not row["reference_group"]:
-        return "no reference"
-    if row["excess_p_holm"] <= ALPHA and row["excess_low"] > 0:
-        return "yes"
-    below = row["excess_p_holm"] <= ALPHA and row["excess_high"] < 0
-    return "no" if below or row["excess_p_tost_holm"] <= ALPHA else "undecided"
