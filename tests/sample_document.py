@@ -48,7 +48,12 @@ def table(sides: tuple[str, str], text: str) -> Table:
         cells(f"{sides[0]}_with_a_name_that_takes_room", "0.5 ± 0.1", "–", "b"),
         cells(sides[1], "−0.25", "", "a10"),
         cells("gap", "–", "–", "a9"),
-        (Cell("linked", href=f"{text}/"), Cell("+2"), Cell("–"), Cell(text, tone="bad")),
+        (
+            Cell("linked", href=f"http://127.0.0.1/{text}"),
+            Cell("+2"),
+            Cell("–"),
+            Cell(text, tone="bad"),
+        ),
     )
     return Table(head, rows, text)
 

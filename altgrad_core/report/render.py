@@ -92,12 +92,17 @@ def render_markdown(document: Document, folder: Path) -> str:
 
 
 def address(cell: Cell, folder: Path) -> str | None:
-    """Where a cell leads, as a page in ``folder`` writes it; a folder ends in a slash."""
+    """Where a cell leads, as a page in ``folder`` writes it; a folder ends in a slash.
+
+    None for what is not there, as the run directories of results that were read from an archive.
+    """
     if not cell.href:
         return None
     if cell.href.startswith(("https://", "http://")):
         return quote(cell.href, safe="/:%?=&#")
     place = Path(cell.href).absolute()
+    if not os.path.exists(place):  # noqa: PTH110 - never raises
+        return None
     found = Path(os.path.relpath(place, folder.absolute())).as_posix()
     return quote(f"{found}/" if os.path.isdir(place) else found, safe="/")  # noqa: PTH112 - never raises
 
