@@ -62,7 +62,7 @@ def _refused(error: OSError) -> str:
     name = str(error.filename or "")
     name = name if len(name) <= 200 else f"{name[:100]}…{name[-60:]}"
     if error.errno == errno.ENOSPC:
-        return f"no disk space left while writing {name}: free some and run again."
+        return f"no disk space left while writing {name or 'the output'}: free some and run again."
     said = error.strerror or str(error)
     if not name:
         return f"the system says: {said}. Is the current folder still there?"

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from altgrad_core._files import write_json
+from altgrad_core._files import write_json, write_text
+from altgrad_core.errors import UserError
 from altgrad_core.execution.jobs import run_jobs
 from altgrad_core.execution.launch import (
     DEFAULT_THREADS,
@@ -29,9 +30,9 @@ from altgrad_core.interfaces.executor import Executor, Job
 from altgrad_core.planning.declaration import Suite
 from altgrad_core.planning.plan import Cell, metrics_of
 from altgrad_core.planning.spec import RunSpec
-from altgrad_core.planning.spec_file import dump_spec, load_spec
+from altgrad_core.planning.spec_file import OtherLayout, dump_spec, load_spec
 from altgrad_core.registry.catalog import catalog
-from altgrad_core.results.records import read_object
+from altgrad_core.results.objects import read_object
 from altgrad_core.results.run_directory import (
     FINISHED,
     RunDirectory,
@@ -39,6 +40,7 @@ from altgrad_core.results.run_directory import (
     Status,
     run_lock,
 )
+from altgrad_core.results.stored import read_plan
 
 
 @dataclass(frozen=True)
@@ -101,17 +103,28 @@ def _open_directory(directory: RunDirectory, spec: RunSpec) -> None:
 
     A run whose process is gone without a word, as after a power cut, gets the status that says so.
     """
-    if directory.spec.exists():
-        load_spec(directory.spec)
-        if directory.has_result():
-            return
+    whole = directory.spec.exists() and _is_spec_of(directory, spec)
+    if whole and directory.has_result():
+        return
     directory.path.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(RunHeld), run_lock(directory):  # held: another suite has it in hand
+        if not whole:
+            write_text(directory.spec, dump_spec(spec))
         directory.create(dump_spec(spec))
         status = directory.status()
         if status.status == "running":
             gone = {"status": "killed", "message": "its process and its launcher were ended"}
             directory.write_status(status.model_copy(update=gone))
+
+
+def _is_spec_of(directory: RunDirectory, spec: RunSpec) -> bool:
+    """Whether the spec that is there can be read and has the id. Raises for one of another version."""
+    try:
+        return load_spec(directory.spec).id == spec.id
+    except OtherLayout:
+        raise
+    except UserError:  # damaged: the id, which is the folder's name, says what it was
+        return False
 
 
 def write_plan(folder: Path, suite: Suite, cells: Sequence[Cell], command: str) -> None:
@@ -148,6 +161,7 @@ def _declaration(folder: Path, suite: Suite, cells: Sequence[Cell]) -> dict[str,
     """
     before = read_object(folder / "plan.json")
     if "declared" in before:
+        read_plan(folder)  # raises where it is no plan
         kept: dict[str, Any] | None = before["declared"]
         return kept
     there = (RunDirectory(one).status() for one in (folder.iterdir() if folder.is_dir() else ()))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 
+from altgrad_core.errors import UserError
+from altgrad_core.results.objects import read_object
 from altgrad_core.results.run_directory import RunDirectory
 
 _MAX_CPU_WORKERS = 8
@@ -44,10 +45,13 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 def threads_on_record(directory: RunDirectory) -> int | None:
     """The thread count of a run that is finished or can go on from a checkpoint; None for any other."""
-    begun = directory.checkpoint.exists() or directory.has_result()
-    if not (begun and directory.environment.exists()):
+    if not (directory.checkpoint.exists() or directory.has_result()):
         return None
-    return int(json.loads(directory.environment.read_bytes())["threads"])
+    try:
+        threads = read_object(directory.environment).get("threads")
+    except UserError:  # the run that is made anew writes it anew
+        return None
+    return threads if isinstance(threads, int) and threads > 0 else None
 
 
 def cores() -> int:

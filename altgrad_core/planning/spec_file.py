@@ -49,16 +49,20 @@ def dump_spec(spec: RunSpec) -> str:
     return dump_yaml(spec.model_dump(mode="json"))
 
 
+class OtherLayout(UserError):
+    """The spec is of another version of altgrad-bench."""
+
+
 def load_spec(path: Path) -> RunSpec:
     """Read ``spec.yaml``. Raises ``UserError`` for a damaged file or one of another layout."""
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read as a run's spec: {error}") from error
     if not isinstance(data, dict) or "layout" not in data:
         raise UserError(f"{path} is no run's spec: it has no 'layout'.")
     if data["layout"] != LAYOUT:
-        raise UserError(
+        raise OtherLayout(
             f"{path} was written by another version of altgrad-bench: its layout is "
             f"{data['layout']!r}, this version's is {LAYOUT}. Use the version that wrote it, or "
             "run the suite into another folder with --runs."

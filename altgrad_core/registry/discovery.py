@@ -149,9 +149,9 @@ def _called(hook: str, function: Callable[..., Any], kind: Kind) -> tuple[list[O
     except (StrangeError, UserError) as error:
         errors.append(f"{hook}() raised {error}")
     for item in returned:
-        fault = _fault(item, kind)
-        if fault:
-            errors.append(f"{hook}() returned {fault}")
+        wrong = _fault(item, kind)
+        if wrong:
+            errors.append(f"{hook}() returned {wrong}")
         else:
             offers.append(item)
     return offers, errors

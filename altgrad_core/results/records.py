@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from altgrad_core.errors import UserError
+from altgrad_core.results.objects import damaged, read_object
 from altgrad_core.results.run_directory import Record, RecordKind, RunDirectory, Status
 
 if TYPE_CHECKING:
@@ -82,7 +80,7 @@ class DirectoryRecord:
 
     def status(self) -> Status:
         """Contents of ``status.json``; pending where there is none."""
-        return self.directory.status()
+        return self.directory.read_status()
 
     def history(self) -> History:
         """Everything in ``metrics.jsonl``."""
@@ -112,22 +110,3 @@ class DirectoryRecord:
                 return {n.removeprefix(head): arrays[n] for n in arrays.files if n.startswith(head)}
         except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise damaged(path, str(error)) from error
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty where there is no file. ``UserError`` if it is damaged."""
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise damaged(path, str(error)) from error
-    if not isinstance(value, dict):
-        raise damaged(path, "it holds no JSON object")
-    return value
-
-
-def damaged(path: Path, reason: str) -> UserError:
-    """The error for a file that cannot be read, with what to do about it."""
-    away = path if path.name in ("plan.json", "tuning.json") else path.parent
-    return UserError(f"{path} cannot be read ({reason}). Move {away} away and run the suite again.")

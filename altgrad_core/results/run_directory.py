@@ -18,6 +18,7 @@ Every whole file is written to a temporary file beside it and renamed. Reading n
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import math
@@ -33,6 +34,7 @@ from altgrad_core._files import leftovers, sync_folder, write_text
 from altgrad_core._text import plain
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import Settings
+from altgrad_core.results.objects import damaged, read_object
 
 StatusName = Literal[
     "pending", "running", "ok", "diverged", "oom", "timeout", "killed", "error", "skipped"
@@ -135,16 +137,25 @@ class RunDirectory:
                 leftover.unlink(missing_ok=True)
 
     def status(self) -> Status:
+        """The status; ``pending`` where there is none yet, ``error`` where it cannot be read.
+
+        One such run is no result, which its message says; it stops nothing else.
+        """
+        try:
+            return self.read_status()
+        except UserError as error:
+            return Status(status="error", message=str(error))
+
+    def read_status(self) -> Status:
         """The status; ``pending`` where there is none yet. Raises ``UserError`` if it cannot be read."""
-        if not self.status_file.exists():
-            return Status()
         try:
             return Status.model_validate_json(self.status_file.read_bytes())
+        except FileNotFoundError:
+            return Status()
+        except OSError as error:
+            raise damaged(self.status_file, error.strerror or str(error)) from error
         except ValidationError as error:
-            raise UserError(
-                f"{self.status_file} is not a status file of this version "
-                f"({error.errors()[0]['msg']}). Move the directory away to run this cell again."
-            ) from error
+            raise damaged(self.status_file, error.errors()[0]["msg"]) from error
 
     def write_status(self, status: Status) -> None:
         """Replace the status. Its texts come from anywhere: they are stripped and cut here."""
@@ -158,21 +169,25 @@ class RunDirectory:
         return self.status().status in FINISHED and not self.damage()
 
     def damage(self) -> str:
-        """What is wrong with the metrics, in a few words; nothing of a run without a result is."""
-        status = self.status()
-        if status.status not in FINISHED:
-            return ""
-        if status.record is not None:
-            whole = status.record == self.record_digest()
-            return (
-                "" if whole else f"{self.metrics} is not as the run left it: it was cut or changed"
-            )
+        """What of the record cannot be read, or is not as the run left it; empty if all is well.
+
+        The metrics of a run without a result may end anywhere.
+        """
         try:
-            kinds = {record.kind for record in self.records()}
+            status = self.read_status()
+            for path in (self.environment, self.facts):
+                read_object(path)
+            if status.status not in FINISHED:
+                return ""
+            if status.record is not None and status.record != self.record_digest():
+                raise damaged(self.metrics, "it is not as the run left it: it was cut or changed")
+            if status.record is None:
+                kinds = {record.kind for record in self.records()}
+                if status.status == "ok" and "final" not in kinds:
+                    raise damaged(self.metrics, "it has no final evaluation: it was cut")
         except UserError as error:
             return str(error)
-        cut = status.status == "ok" and "final" not in kinds
-        return f"{self.metrics} has no final evaluation: it was cut" if cut else ""
+        return ""
 
     def record_digest(self) -> str | None:
         """The sha256 of ``metrics.jsonl``; None where there is none."""
@@ -196,7 +211,7 @@ class RunDirectory:
                     return
                 raise UserError(
                     f"{self.metrics}, line {number}: not a metrics record "
-                    f"({error.errors()[0]['msg']}). Move the directory away to run this cell again."
+                    f"({error.errors()[0]['msg']}). Run the suite again, which repeats this run."
                 ) from error
 
 
@@ -281,12 +296,14 @@ def run_lock(directory: RunDirectory) -> Iterator[None]:
 
 def is_running(directory: RunDirectory) -> bool:
     """Whether a living process holds the run's lock."""
-    if not directory.lock.exists():
-        return False
-    lock = FileLock(directory.lock)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        handle = os.open(directory.lock, os.O_RDONLY)  # who only looks needs no right to write
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as filelock does, which holds it alone
+    except BlockingIOError:
         return True
-    lock.release()
+    finally:
+        os.close(handle)
     return False

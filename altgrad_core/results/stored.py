@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.layout import LAYOUT
 from altgrad_core.interfaces.metric import Metric, shared
-from altgrad_core.results.records import DirectoryRecord, RunRecord, damaged, read_object
+from altgrad_core.results.objects import damaged, read_object
+from altgrad_core.results.records import DirectoryRecord, RunRecord
 from altgrad_core.results.records import History as History
 from altgrad_core.results.records import StoredEvent as StoredEvent
 from altgrad_core.results.run_directory import RunDirectory, Status
@@ -324,9 +325,14 @@ def _is_suite(path: Path) -> bool:
     return (path / "plan.json").exists() or bool(_run_folders(path))
 
 
+def read_plan(folder: Path) -> StoredPlan:
+    """The ``plan.json`` in a suite's folder. Raises ``UserError`` if it cannot be read."""
+    path = folder / "plan.json"
+    return _validated(StoredPlan, read_object(path), path)
+
+
 def _read_suite(path: Path) -> StoredSuite:
-    plan_file = path / "plan.json"
-    plan = _validated(StoredPlan, read_object(plan_file), plan_file) if plan_file.exists() else None
+    plan = read_plan(path) if (path / "plan.json").exists() else None
     tuning_file = path / "tuning.json"
     tuning = (
         _validated(StoredTuning, read_object(tuning_file), tuning_file)
@@ -365,7 +371,7 @@ def _whole_run(path: Path) -> StoredRun:
     if run.status.record is None:  # nothing but reading them vouches for its metrics
         len(run.history.events)
     elif fault := RunDirectory(path).damage():
-        raise UserError(f"{fault}. Run the suite again, which repeats this run.")
+        raise UserError(fault)
     return run
 
 

@@ -15,8 +15,15 @@ from altgrad_core.execution.options import RunOptions
 from altgrad_core.execution.runner import run_suite
 from altgrad_core.interfaces.executor import Job
 from altgrad_core.planning.plan import Plan, plan_suite
+from altgrad_core.planning.spec_file import dump_spec, load_spec
 from altgrad_core.planning.suite import load_suite
-from altgrad_core.results.run_directory import RunDirectory, Status, StatusName, run_lock
+from altgrad_core.results.run_directory import (
+    Record,
+    RunDirectory,
+    Status,
+    StatusName,
+    run_lock,
+)
 
 
 class Said:
@@ -106,3 +113,54 @@ def test_a_run_whose_process_and_launcher_are_gone_is_not_running(
         statuses = run_suite(plan, RunOptions(runs=tmp_path), said).statuses  # type: ignore[arg-type]
     assert statuses[gone].status == "killed"
     assert statuses[held].status == "running"
+
+
+DAMAGES = {
+    "status.json": b'{"status": "ok", "st',
+    "environment.json": bytes(range(256)),
+    "facts.json": b"",
+    "metrics.jsonl": b"rubbish",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_run_with_a_damaged_file_is_run_again_and_stops_no_other(
+    plan: Plan, said: Said, tmp_path: Path, name: str
+) -> None:
+    for spec in plan.specs:
+        begun(tmp_path, spec.id, "ok", 1, checkpoint=False)
+        directory = RunDirectory(tmp_path / "tiny" / spec.id)
+        directory.create(dump_spec(spec))
+        final = Record(step=1, kind="final", metrics={"final/test/x": 0.5})
+        directory.metrics.write_text(final.to_json() + "\n")
+        directory.write_status(Status(status="ok", record=directory.record_digest()))
+    hurt = plan.specs[1].id
+    (tmp_path / "tiny" / hurt / name).write_bytes(DAMAGES[name])
+    run_suite(plan, RunOptions(runs=tmp_path), said)  # type: ignore[arg-type]
+    assert said.threads.keys() == {hurt}
+
+
+@pytest.mark.parametrize("text", ["", "layout: [", "\0", "a: b\n", "other"])
+def test_a_damaged_spec_is_written_anew_and_the_result_stays(
+    plan: Plan, said: Said, tmp_path: Path, text: str
+) -> None:
+    for spec in plan.specs:
+        begun(tmp_path, spec.id, "diverged", 1, checkpoint=False)
+        RunDirectory(tmp_path / "tiny" / spec.id).create(dump_spec(spec))
+    first = plan.specs[0]
+    file = RunDirectory(tmp_path / "tiny" / first.id).spec
+    file.write_text(dump_spec(plan.specs[1]) if text == "other" else text)
+    run_suite(plan, RunOptions(runs=tmp_path), said)  # type: ignore[arg-type]
+    assert load_spec(file).id == first.id
+    assert said.threads == {}
+
+
+@pytest.mark.parametrize("threads", ["{}", '{"threads": "two"}', "[]", "{"])
+def test_threads_that_are_not_on_record_are_those_wanted(
+    plan: Plan, said: Said, tmp_path: Path, threads: str
+) -> None:
+    first = plan.specs[0].id
+    begun(tmp_path, first, "killed", 3, checkpoint=True)
+    RunDirectory(tmp_path / "tiny" / first).environment.write_text(threads)
+    run_suite(plan, RunOptions(runs=tmp_path), said)  # type: ignore[arg-type]
+    assert said.threads[first] == "1"

@@ -204,7 +204,7 @@ def test_another_layout_is_refused_with_the_fix(fabricated: ModuleType, tmp_path
         ("spec.yaml", "a: [1", "cannot be read"),
         ("spec.yaml", "- 1", "no settings"),
         ("spec.yaml", "layout: 1\nid: x", "suite: Field required"),
-        ("status.json", "{", "not a status file"),
+        ("status.json", "{", "cannot be read"),
         ("environment.json", "{", "cannot be read"),
         ("environment.json", "[]", "no JSON object"),
     ],

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import multiprocessing
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,17 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> No
     assert [p.name for p in tmp_path.iterdir()] == ["status.json"]
 
 
+def test_a_disk_that_is_full_is_said_of_the_file(tmp_path: Path) -> None:
+    def full() -> None:
+        with atomic_file(tmp_path / "status.json"):
+            raise OSError(errno.ENOSPC, "No space left on device")  # of write(2): names no file
+
+    with pytest.raises(OSError, match="No space") as caught:
+        full()
+    assert caught.value.filename == str(tmp_path / "status.json")
+    assert caught.value.errno == errno.ENOSPC
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> RunDirectory:
     made = RunDirectory(tmp_path / "abc")
@@ -99,8 +111,39 @@ def test_rewind_cuts_to_a_position(directory: RunDirectory) -> None:
 
 def test_status_of_another_version_is_a_clear_error(directory: RunDirectory) -> None:
     directory.status_file.write_text('{"status": "levitating"}')
-    with pytest.raises(UserError, match="Move the directory away"):
-        directory.status()
+    with pytest.raises(UserError, match=r"status\.json cannot be read .*Run the suite again"):
+        directory.read_status()
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[]", bytes(range(256)), b'{"status": "ok"', b"[" * 9999]
+)
+def test_a_status_that_cannot_be_read_is_no_result_and_says_so(
+    directory: RunDirectory, text: bytes
+) -> None:
+    directory.status_file.write_bytes(text)
+    assert directory.status().status == "error"
+    assert str(directory.status_file) in directory.status().message
+    assert not directory.has_result()
+
+
+def test_whether_it_runs_is_known_without_the_right_to_write(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = os.open
+
+    def read_only(path: Path, flags: int, *rest: int) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, flags, *rest)
+
+    assert not is_running(directory)
+    with run_lock(directory), monkeypatch.context() as patch:
+        patch.setattr(os, "open", read_only)
+        assert is_running(directory)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", read_only)
+        assert not is_running(directory)
 
 
 def _hold(path: Path, ready: object, leave: object) -> None:

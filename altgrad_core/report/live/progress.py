@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from altgrad_core.errors import UserError
 from altgrad_core.report.words import counted
 from altgrad_core.results.run_directory import FINISHED, RunDirectory, is_running
-from altgrad_core.results.stored import PlannedCell, StoredPlan
+from altgrad_core.results.stored import PlannedCell, read_plan
 
 _SILENT = 30.0
 """Seconds without a sign of life after which it is checked whether a run's process is there."""
@@ -58,15 +54,9 @@ class Progress:
 def read_progress(folder: Path, now: float | None = None) -> list[Progress]:
     """Every cell of the plan in ``folder``: what is under way first, then trouble, then the rest.
 
-    Raises ``UserError`` if a file cannot be read.
+    Raises ``UserError`` if the plan cannot be read.
     """
-    plan_file = folder / "plan.json"
-    try:
-        plan = StoredPlan.model_validate(json.loads(plan_file.read_bytes()))
-    except OSError as error:
-        raise UserError(f"{plan_file} cannot be read: {error.strerror}.") from error
-    except (ValueError, ValidationError) as error:
-        raise UserError(f"{plan_file} is not a plan of this version: {error}.") from error
+    plan = read_plan(folder)
     moment = time.time() if now is None else now
     return sorted((_progress(folder, cell, moment) for cell in plan.cells), key=_place)
 
