@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from altgrad_core.errors import UserError
-from altgrad_core.results.objects import read_object
+from altgrad_core.results.objects import read_environment
 from altgrad_core.results.run_directory import RunDirectory
 
 _MAX_CPU_WORKERS = 8
@@ -48,10 +48,10 @@ def threads_on_record(directory: RunDirectory) -> int | None:
     if not (directory.checkpoint.exists() or directory.has_result()):
         return None
     try:
-        threads = read_object(directory.environment).get("threads")
+        threads = read_environment(directory.environment).get("threads")
     except UserError:  # the run that is made anew writes it anew
         return None
-    return threads if isinstance(threads, int) and threads > 0 else None
+    return threads or None
 
 
 def cores() -> int:

@@ -1,10 +1,14 @@
-"""The JSON objects among the files of a suite, and what is said of a file that is damaged."""
+"""Reading files of a suite that may be damaged, and what is said of one that is."""
 
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from altgrad_core.errors import UserError
 
@@ -22,6 +26,50 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise damaged(path, "it holds no JSON object")
     return value
+
+
+class _Environment(BaseModel):
+    """What tables and reports make use of in ``environment.json``."""
+
+    model_config = ConfigDict(strict=True)
+
+    python: str | None = None
+    device: str | None = None
+    device_name: str | None = None
+    threads: int | None = None
+    packages: dict[str, str] = Field(default_factory=dict)
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """``environment.json`` as it is; empty where there is none. ``UserError`` if it is no such file."""
+    value = read_object(path)
+    try:
+        _Environment.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise damaged(path, f"{where}: {first['msg']}") from error
+    return value
+
+
+BROKEN_ZIP = (
+    *(OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error),
+    *(NotImplementedError, RuntimeError),  # unknown compression; a password
+)
+"""What reading a damaged zip file, such as ``predictions.npz``, may raise."""
+
+
+def check_zip(path: Path) -> None:
+    """Read a zip file against its checksums, if it is there. ``UserError`` if it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            broken = file.testzip()
+    except FileNotFoundError:
+        return
+    except BROKEN_ZIP as error:
+        raise damaged(path, str(error)) from error
+    if broken is not None:
+        raise damaged(path, f"{broken} in it is not as it was written")
 
 
 def damaged(path: Path, reason: str) -> UserError:

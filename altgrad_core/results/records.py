@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from altgrad_core.results.objects import damaged, read_object
+from altgrad_core.results.objects import BROKEN_ZIP, damaged, read_environment, read_object
 from altgrad_core.results.run_directory import Record, RecordKind, RunDirectory, Status
 
 if TYPE_CHECKING:
@@ -91,7 +89,7 @@ class DirectoryRecord:
 
     def environment(self) -> dict[str, Any]:
         """Contents of ``environment.json``; empty where there is none."""
-        return read_object(self.directory.environment)
+        return read_environment(self.directory.environment)
 
     def facts(self) -> dict[str, Any]:
         """Contents of ``facts.json``; empty where there is none."""
@@ -108,5 +106,5 @@ class DirectoryRecord:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return {n.removeprefix(head): arrays[n] for n in arrays.files if n.startswith(head)}
-        except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        except BROKEN_ZIP as error:
             raise damaged(path, str(error)) from error

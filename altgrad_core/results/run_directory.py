@@ -34,7 +34,7 @@ from altgrad_core._files import leftovers, sync_folder, write_text
 from altgrad_core._text import plain
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import Settings
-from altgrad_core.results.objects import damaged, read_object
+from altgrad_core.results.objects import check_zip, damaged, read_environment, read_object
 
 StatusName = Literal[
     "pending", "running", "ok", "diverged", "oom", "timeout", "killed", "error", "skipped"
@@ -175,10 +175,11 @@ class RunDirectory:
         """
         try:
             status = self.read_status()
-            for path in (self.environment, self.facts):
-                read_object(path)
+            read_environment(self.environment)
+            read_object(self.facts)
             if status.status not in FINISHED:
                 return ""
+            check_zip(self.predictions)
             if status.record is not None and status.record != self.record_digest():
                 raise damaged(self.metrics, "it is not as the run left it: it was cut or changed")
             if status.record is None:

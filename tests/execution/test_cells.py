@@ -119,7 +119,9 @@ DAMAGES = {
     "status.json": b'{"status": "ok", "st',
     "environment.json": bytes(range(256)),
     "facts.json": b"",
+    "environment.json ": b'{"threads": [1], "packages": 3}',
     "metrics.jsonl": b"rubbish",
+    "predictions.npz": b"PK\x03\x04half",
 }
 
 
@@ -135,7 +137,7 @@ def test_a_run_with_a_damaged_file_is_run_again_and_stops_no_other(
         directory.metrics.write_text(final.to_json() + "\n")
         directory.write_status(Status(status="ok", record=directory.record_digest()))
     hurt = plan.specs[1].id
-    (tmp_path / "tiny" / hurt / name).write_bytes(DAMAGES[name])
+    (tmp_path / "tiny" / hurt / name.strip()).write_bytes(DAMAGES[name])
     run_suite(plan, RunOptions(runs=tmp_path), said)  # type: ignore[arg-type]
     assert said.threads.keys() == {hurt}
 

@@ -111,29 +111,29 @@ def test_a_suite_killed_at_random_moments_ends_as_one_left_in_peace(
 ) -> None:
     path = write_suite(
         training={
-            "batch_size": 8,
+            "batch_size": 4,
             "learning_rate": 1e-3,
-            "max_steps": 15,
-            "eval_interval": 10,
+            "max_steps": 9,
+            "eval_interval": 6,
             "log_interval": 3,
             "checkpoint_interval": 3,
         },
         quantization={"residency": "grid", "rounding": "stochastic"},
-        matrix={"quantization.format": ["e5m2", "e3m4", "e0m7"]},
+        matrix={"quantization.format": ["e5m2", "e0m7"]},
         monitors="all",
         trackers=["jsonl"],
     )
     peaceful, disturbed = Suite(path, tmp_path / "peace"), Suite(path, tmp_path / "war")
     seconds = peaceful.finish()
     expected = peaceful.results()
-    assert len(expected) == 3
+    assert len(expected) == 2
 
     draw = random.Random(SEED)
     kills = while_training = 0
     while kills < KILLS:
         launcher = disturbed.start()
         while kills < KILLS and launcher.poll() is None:
-            time.sleep(draw.uniform(0, seconds / 8))
+            time.sleep(draw.uniform(0, seconds / 12))
             if kills % 10 == 1:  # not only those that start
                 soon(disturbed.training, seconds)
             number, whom, workers = draw.choice(SIGNALS), draw.random(), disturbed.workers()

@@ -207,6 +207,8 @@ def test_another_layout_is_refused_with_the_fix(fabricated: ModuleType, tmp_path
         ("status.json", "{", "cannot be read"),
         ("environment.json", "{", "cannot be read"),
         ("environment.json", "[]", "no JSON object"),
+        ("environment.json", '{"threads": []}', "threads: Input should be a valid integer"),
+        ("environment.json", '{"packages": 3}', "packages: Input should be a valid dictionary"),
     ],
 )
 def test_a_damaged_file_is_named(
