@@ -20,7 +20,12 @@ import torch
 from torch import Tensor
 
 from altgrad_core.interfaces.format import Format, Rounding
-from altgrad_core.quantization.scaling import compact_amax, expanded, power_of_two_at_least
+from altgrad_core.quantization.repetition import traced
+from altgrad_core.quantization.scaling import (
+    compact_amax,
+    expanded,
+    power_of_two_at_least,
+)
 from altgrad_core.quantization.settings import ScalingSettings
 
 _LISTABLE_BITS = 16
@@ -34,6 +39,7 @@ class ScaleFit:
         self._scaling = scaling
         self._fixed = scaling.mode == "frozen"
         if fmt.scaled and not self._fixed:
+            self._largest, self._smallest = fmt.max_finite, fmt.min_positive
             self._closed = is_closed_under_doubling(fmt)
             self._reach_below, self._reach = _reaches(fmt, rounding)
 
@@ -47,17 +53,33 @@ class ScaleFit:
         if self._fixed:
             return scale
         amax = compact_amax(target, self._scaling)
-        roomy = power_of_two_at_least(amax * self._scaling.headroom, self._format.max_finite)
-        grows = amax > scale * self._reach_below
+        if self._plainly_stays(scale, amax):
+            return scale
+        headroom = self._scaling.headroom
+        roomy = power_of_two_at_least(amax * headroom if headroom != 1 else amax, self._largest)
+        leaves = amax > scale * self._reach_below
         if self._reach != self._reach_below:
-            grows |= compact_amax(target.clamp_min(0), self._scaling) > scale * self._reach
-        vanishes = amax < scale * self._format.min_positive
-        smaller = 2 * roomy
-        shrinks = (2 * smaller > scale).logical_not_()  # also where the scale is NaN
+            leaves |= compact_amax(target.clamp_min(0), self._scaling) > scale * self._reach
+        leaves |= amax < scale * self._smallest
+        stays = torch.fmin(scale, 2 * roomy)
         if not self._closed:
-            shrinks &= ~self._would_move(resting, scale, smaller)
-        new = torch.where(grows | vanishes, roomy, torch.where(shrinks, smaller, scale))
-        return torch.where((amax > 0) & amax.isfinite(), new, scale)
+            stays = torch.where(self._would_move(resting, scale, stays), scale, stays)
+        new = torch.where(leaves, roomy, stays)
+        return torch.where((amax > 0) & (amax < torch.inf), new, scale)
+
+    def _plainly_stays(self, scale: Tensor, amax: Tensor) -> bool:
+        """Whether a look at the values is free and shows that no scale changes.
+
+        On the CPU it is, and saves most of the rule: almost no step changes a scale.
+        """
+        if scale.device.type != "cpu" or traced():
+            return False
+        above = max(
+            self._smallest, self._largest / 4
+        )  # then the scale is no more than twice the least
+        if scale.dim() == 0:
+            return above * float(scale) < float(amax) <= self._reach * float(scale)
+        return bool(((amax > scale * above) & (amax <= scale * self._reach)).all())
 
     def _would_move(self, weight: Tensor, old: Tensor, new: Tensor) -> Tensor:
         """For each scale, whether a weight stands on the old grid but not on the new one."""
@@ -65,8 +87,14 @@ class ScaleFit:
         return compact_amax(moves.float(), self._scaling) > 0
 
     def _holds(self, weight: Tensor, compact: Tensor) -> Tensor:
-        scale = expanded(compact, weight, self._scaling)
-        return self._format.round(weight / scale) * scale == weight
+        return holds(self._format, weight, expanded(compact, weight, self._scaling))
+
+
+def holds(fmt: Format, weight: Tensor, scale: Tensor) -> Tensor:
+    """For each element, whether it is a finite value of the grid of ``fmt`` at that scale."""
+    if not fmt.scaled:
+        return fmt.round(weight) == weight
+    return fmt.round(weight / scale) * scale == weight
 
 
 def is_closed_under_doubling(fmt: Format) -> bool:

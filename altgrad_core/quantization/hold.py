@@ -18,9 +18,9 @@ def hold_weights(model: nn.Module) -> Iterator[None]:
     For the micro-batches of one step, or the batches of one evaluation. Every use has a graph
     node of its own, so several backward passes add up as they should. In delayed mode the
     forwards inside count as one step of the history. Leave the context before weights change:
-    in-place updates (any optimizer's) are noticed and lead to a new rounding, writes through
-    ``.data`` are not. Outside of the context every forward rounds anew. Contexts may be nested;
-    the inner one starts afresh.
+    in-place updates (any optimizer's) and new tensors behind ``.data`` are noticed and lead to a
+    new rounding, operations in place on ``.data`` are not. Outside of the context every forward
+    rounds anew. Contexts may be nested; the inner one starts afresh.
     """
     quantizers = quantizers_of(model)
     outer = [quantizer.hold for quantizer in quantizers]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.fake_quant import quantized_linear, round_gradient
 from altgrad_core.quantization.quantizer import TensorQuantizer, WeightQuantizer
+from altgrad_core.quantization.resident import Resident, check_dtype
 from altgrad_core.quantization.roles import Roles
 
 M = TypeVar("M", bound="QuantizedModule")
@@ -43,22 +44,59 @@ class QuantizedModule(nn.Module):
                 yield quantizer
 
     def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> nn.Module:
-        """Scales, histories and packed errors move to another device, but keep their dtype."""
+        """Scales, histories and packed errors move to another device, but keep their dtype.
+
+        Raises ``UserError`` for a dtype that cannot hold what lives on a grid. The layer is then as it
+        was; those before it are converted, as torch has no way back.
+        """
+        self._begin()
+        for name, resident in self._residents():
+            weight = self._parameters.get(name)
+            if weight is not None:
+                after = fn(weight.detach().new_empty(0))
+                formats = resident.format, resident.compensation
+                check_dtype(f"A {type(self).__name__}", after, *formats)
         before = self._own_buffers()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, buffer in self._own_buffers().items():
             if buffer.dtype != before[name].dtype:
                 self._buffers[name] = before[name].to(buffer.device)
         for quantizer in self.weight_quantizers.values():
-            quantizer.forget()
+            quantizer.moved(self)
         return self
 
-    def _load_from_state_dict(self, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """As of any module; what was saved in another dtype is taken up in the right one."""
+        self._begin()
         before = self._own_buffers()
-        super()._load_from_state_dict(*args)
+        super()._load_from_state_dict(state_dict, prefix, *args)
         for name, buffer in self._own_buffers().items():
             self._buffers[name] = buffer.to(before[name].dtype)
+        for _, resident in self._residents():
+            resident.loaded(self, {key.removeprefix(prefix) for key in state_dict})
+
+    def _save_to_state_dict(self, *args: Any) -> None:
+        self._begin()
+        super()._save_to_state_dict(*args)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._begin()
+        return self.__dict__.copy()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        for _, resident in self._residents():
+            resident.mark(self)
+
+    def _residents(self) -> list[tuple[str, Resident]]:
+        """What lives on a grid, by name of the parameter."""
+        found = ((name, q.resident) for name, q in self.weight_quantizers.items())
+        return [(name, resident) for name, resident in found if resident is not None]
+
+    def _begin(self) -> None:
+        """See to weights that something else has written, while it still can be told."""
+        for _, resident in self._residents():
+            resident.begin(self)
 
     def _own_buffers(self) -> dict[str, Tensor]:
         """What scaling and residency remember."""

@@ -16,7 +16,7 @@ from altgrad_core.quantization.repetition import (
     repeatable,
     transformed,
 )
-from altgrad_core.quantization.resident import Resident, parameter_of
+from altgrad_core.quantization.resident import Resident, mark_of, parameter_of
 from altgrad_core.quantization.roles import TensorRole, WeightRole
 from altgrad_core.quantization.scaling import Scaler, expanded
 
@@ -190,7 +190,8 @@ class WeightQuantizer(TensorQuantizer):
         self.parameter = parameter
         self.role = role
         self.resident = Resident(parameter, fmt, role) if grid else None
-        self._last_scale: Tensor | None = None
+        self._last: tuple[Tensor, Tensor] | None = None
+        """What the last forward rounded, and at which scale."""
 
     def attach(self, module: nn.Module) -> None:
         """Give ``module`` the buffers it needs; a resident weight moves onto its grid."""
@@ -240,8 +241,8 @@ class WeightQuantizer(TensorQuantizer):
         """The weight on its grid. ``weight`` is :meth:`value`, if the caller has it already.
 
         A held rounding is used again only for the tensor, dtype and mode that it was made for, and
-        only if no in-place operation has changed the tensor since; writes through ``.data`` cannot
-        be seen.
+        only if neither an in-place operation has changed the tensor since nor a new one stands
+        behind ``.data``; operations in place on ``.data`` cannot be seen.
         """
         weight = self.value(module) if weight is None else weight
         if transformed():  # its tensors must not outlive the transform
@@ -261,23 +262,24 @@ class WeightQuantizer(TensorQuantizer):
                 state = _state_of(weight)
                 self.hold.rounded[_key(module, dtype)] = Held(weight, state, origin, result)
         if self.recording and isinstance(weight, nn.Parameter):
-            self._last_scale = result.scale
+            self._last = weight, result.scale
         return result
 
     def scale(self, module: nn.Module) -> Tensor:
         """The scale in force, broadcasting against the weight.
 
-        Of a master, what the last forward used, or, before the first, what it would use; of a
-        resident weight, its own.
+        Of a master, what the last forward used for it, or, before the first, what it would use; of
+        a resident weight, its own. A forward with another tensor in its place (averaged weights
+        under ``functional_call``) is none of it.
         """
         weight = self.weight(module)
         if self.resident is not None:
             compact = self.resident.scale(module)
-        elif self._last_scale is not None:
-            compact = self._last_scale
+        elif self._last is not None and self._last[0] is weight:
+            compact = self._last[1]
         else:
             with torch.no_grad():
-                compact = self.scaler.scale(module, weight)
+                compact = self.scaler.scale(module, weight, past=self._last_past(weight))
         return expanded(compact, weight, self.scaler.settings)
 
     def _grid(self, module: nn.Module, x: Tensor, dtype: torch.dtype) -> Rounded:
@@ -295,11 +297,11 @@ class WeightQuantizer(TensorQuantizer):
             return None
         return held
 
-    def forget(self) -> None:
-        """Drop what belongs to the last forward: the module has changed its device or dtype."""
-        self._last_scale = None
+    def moved(self, module: nn.Module) -> None:
+        """The module has changed its device or dtype: drop what belongs to the last forward."""
+        self._last = None
         if self.resident is not None:
-            self.resident.forget()
+            self.resident.mark(module)
 
 
 def _key(module: nn.Module, dtype: torch.dtype) -> tuple[object, ...]:
@@ -307,5 +309,4 @@ def _key(module: nn.Module, dtype: torch.dtype) -> tuple[object, ...]:
 
 
 def _state_of(weight: Tensor) -> tuple[object, ...]:
-    # What is computed in inference mode has no version, and is computed anew every time.
-    return weight.device, None if weight.is_inference() else weight._version
+    return weight.device, *mark_of(weight)

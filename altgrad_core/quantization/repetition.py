@@ -51,6 +51,11 @@ def transformed() -> bool:
     return bool(torch._C._are_functorch_transforms_active())
 
 
+def traced() -> bool:
+    """Whether tensors may stand for values that are not there to be looked at."""
+    return torch.compiler.is_compiling() or transformed()
+
+
 def recomputing() -> bool:
     """Whether a forward that runs now is computed again for a backward pass."""
     if torch.compiler.is_compiling():

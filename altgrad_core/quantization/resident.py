@@ -26,7 +26,7 @@ Where the optimizer has put ``w + Δw`` exactly on a grid value, it stays, and `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import SupportsIndex
 
 import torch
@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format, Rounding
-from altgrad_core.quantization.fitting import ScaleFit, ends_of
+from altgrad_core.quantization.fitting import ScaleFit, ends_of, holds
 from altgrad_core.quantization.packing import packed, unpacked
 from altgrad_core.quantization.roles import WeightRole
 from altgrad_core.quantization.scaling import (
@@ -78,7 +78,7 @@ class Resident:
         self._ends = ends_of(fmt)
         self._fit = ScaleFit(fmt, role.scaling, role.rounding)
         self._left: tuple[Mark, Mark] | None = None
-        """Weight and compensation, as the last settling left them."""
+        """Weight and compensation, as they were when they last belonged together."""
         self.keepers = Keepers()
 
     def move_in(self, module: nn.Module) -> None:
@@ -98,7 +98,7 @@ class Resident:
             if self.compensation is not None:
                 self._keep_error(module, weight - settled)
             weight.copy_(settled)
-            self._mark(module)
+            self.mark(module)
 
     def move_out(self, module: nn.Module) -> None:
         """Take the buffers away; the weight keeps its grid values."""
@@ -137,22 +137,30 @@ class Resident:
                 weight = self._weight(module)
                 weight.add_(self._error_of(module, weight))
 
-    def forget(self) -> None:
-        """The module has changed its device or dtype: a new storage is no sign of a write now."""
-        self._left = None
-
     @torch.no_grad()
     def begin(self, module: nn.Module) -> None:
-        """Before an update: compensation of a weight that something else has written is dropped.
+        """Drop the compensation of a weight that something else has written since the last mark.
 
         Seen are in-place operations and new tensors behind ``.data``, where the compensation was
-        not written along; not operations in place on ``.data``. Waits for nothing.
+        not written along; not operations in place on ``.data``. Waits for nothing. Due before an
+        update, and before anything that looks like a write but is none, or takes a copy of both.
         """
-        if self.compensation is None or self._left is None:
+        if self.compensation is None or module._parameters.get(self.parameter) is None:
             return
-        weight, error = self._marks(module)
-        if weight != self._left[0] and error == self._left[1]:
-            self._keep_error(module, torch.zeros_like(self._weight(module)))
+        if self._left is not None:
+            weight, error = self._marks(module)
+            if weight != self._left[0] and error == self._left[1]:
+                self._keep_error(module, torch.zeros_like(self._weight(module)))
+
+    def mark(self, module: nn.Module) -> None:
+        """Weight and compensation belong together as they are now."""
+        if self.compensation is not None and module._parameters.get(self.parameter) is not None:
+            self._left = self._marks(module)
+
+    def loaded(self, module: nn.Module, names: Container[str]) -> None:
+        """What is called ``names`` in the module has been taken from a checkpoint."""
+        if self._error in names:
+            self.mark(module)
 
     @torch.no_grad()
     def settle(
@@ -175,7 +183,7 @@ class Resident:
         rest = error = None
         if self.compensation is not None:
             error = self._error_of(module, moved)
-            rest = self._on_grid(moved, stored, "nearest") == moved
+            rest = holds(self.format, moved, expanded(stored, moved, self.scaling))
             target = torch.where(rest, moved, moved + error)
         scale = self._fit(stored, target, moved) if self.format.scaled else stored
         settled = self._on_grid(target, scale, self.rounding, generator)
@@ -192,7 +200,7 @@ class Resident:
         if skipped is not None:
             settled = torch.where(skipped != 0, moved, settled)
         weight.copy_(settled)
-        self._mark(module)
+        self.mark(module)
 
     def __str__(self) -> str:
         kept = "" if self.compensation is None else f", kahan in {self.compensation.name}"
@@ -227,10 +235,6 @@ class Resident:
     def _marks(self, module: nn.Module) -> tuple[Mark, Mark]:
         return mark_of(self._weight(module)), mark_of(module.get_buffer(self._error))
 
-    def _mark(self, module: nn.Module) -> None:
-        if self.compensation is not None:
-            self._left = self._marks(module)
-
     def _error_of(self, module: nn.Module, like: Tensor) -> Tensor:
         assert self.compensation is not None
         kept = unpacked(module.get_buffer(self._error), self.compensation)
@@ -259,6 +263,19 @@ def mark_of(tensor: Tensor) -> Mark:
     """Changes with every in-place operation on the tensor, and with its storage."""
     version = None if tensor.is_inference() else tensor._version
     return tensor.untyped_storage()._cdata, version
+
+
+def check_dtype(name: str, weight: Tensor, *formats: Format | None) -> None:
+    """Raise ``UserError`` for a weight whose dtype cannot hold every value of the formats (not None)."""
+    for fmt in filter(None, formats):
+        try:
+            fmt.check_dtype(weight)
+        except TypeError:
+            raise UserError(
+                f"{name} has weights of {weight.dtype}, which cannot hold every value of "
+                f"{fmt.name}, so they cannot live on the grid. Keep the model in float32, with "
+                f"model.float(), or use residency: master."
+            ) from None
 
 
 def parameter_of(module: nn.Module, name: str) -> nn.Parameter:

@@ -43,6 +43,9 @@ def compact_amax(x: Tensor, settings: ScalingSettings) -> Tensor:
     """
     if settings.granularity == "tensor" or x.dim() == 0:
         return largest_magnitude(x)
+    if x.numel() == 0:
+        parts = 1 if settings.granularity == "channel" else -(-x.shape[-1] // settings.block_size)
+        return torch.zeros((*x.shape[:-1], parts), device=x.device)
     magnitude = x.detach().abs()
     if settings.granularity == "block":
         size = settings.block_size
@@ -83,11 +86,16 @@ def power_of_two_at_least(amax: Tensor, largest: float) -> Tensor:
     difference over ``2^23`` is the difference of the exponents, plus one where amax has the larger
     mantissa: exactly the ``k`` that is looked for.
     """
-    (bits,) = struct.unpack("<i", struct.pack("<f", largest))
-    difference = amax.clamp_min(_SMALLEST_NORMAL).view(torch.int32) - bits
-    exponent = (difference + (1 << _MANTISSA_BITS) - 1) >> _MANTISSA_BITS
-    highest = min(127, 128 - math.frexp(largest)[1])
-    pattern: Tensor = (exponent.clamp_(-126, highest) + _BIAS) << _MANTISSA_BITS
+    mantissa, exponent = math.frexp(largest)
+    # as of a normal float, even where it is none
+    bits = ((exponent - 1 + _BIAS) << _MANTISSA_BITS) + int(
+        (2 * mantissa - 1) * (1 << _MANTISSA_BITS)
+    )
+    highest = min(127, 128 - exponent)
+    smallest = max(_SMALLEST_NORMAL, math.ldexp(largest, -126))
+    inside = amax.clamp(smallest, math.ldexp(largest, highest))
+    ceiling = (_BIAS << _MANTISSA_BITS) + (1 << _MANTISSA_BITS) - 1 - bits
+    pattern = (inside.view(torch.int32) + ceiling) & ~((1 << _MANTISSA_BITS) - 1)
     return pattern.view(torch.float32)
 
 

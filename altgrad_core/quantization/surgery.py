@@ -24,6 +24,7 @@ from altgrad_core.quantization.notes import check_shared, notes_on, weights_of
 from altgrad_core.quantization.quantizer import WeightQuantizer
 from altgrad_core.quantization.report import QuantizationReport as QuantizationReport
 from altgrad_core.quantization.residency import release
+from altgrad_core.quantization.resident import check_dtype
 from altgrad_core.quantization.roles import Roles, TensorRole, WeightRole
 from altgrad_core.quantization.rules import Filter, Rule, check_head, check_patterns, decide
 from altgrad_core.quantization.settings import (
@@ -276,15 +277,7 @@ def _check_dtype(name: str, weight: Tensor, fmt: Format, role: WeightRole) -> No
     """Refuse a weight that is to live on a grid which its dtype cannot hold."""
     if role.residency == "master":
         return  # it is rounded in float32, and only the result is cast
-    for each in filter(None, (fmt, role.compensation)):
-        try:
-            each.check_dtype(weight)
-        except TypeError:
-            raise UserError(
-                f"{name} has weights of {weight.dtype}, which cannot hold every value of "
-                f"{each.name}, so they cannot live on the grid. Convert the model first, with "
-                f"model.float(), or use residency: master."
-            ) from None
+    check_dtype(name, weight, fmt, role.compensation)
 
 
 def _attentions(model: nn.Module) -> list[nn.MultiheadAttention]:

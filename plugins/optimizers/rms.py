@@ -16,7 +16,7 @@ _TINY = 2.0**-126
 
 def relative_to_largest(x: Tensor) -> tuple[Tensor, Tensor]:
     """``x`` in units of its largest magnitude, and that, 0-d; zeros stay zeros."""
-    largest = x.abs().amax()
+    largest = _largest(x.abs())
     return x / torch.where(largest > 0, largest, 1.0), largest
 
 
@@ -49,9 +49,14 @@ def level_(tensors: list[Tensor]) -> None:
 
 def _divide_by_largest_(tensors: list[Tensor]) -> list[Tensor]:
     """Divide each tensor by its largest element, in place; these elements, 0-d."""
-    largest = [t.amax().clamp_min_(_TINY) for t in tensors]
+    largest = [_largest(t).clamp_min_(_TINY) for t in tensors]
     torch._foreach_div_(tensors, largest)
     return largest
+
+
+def _largest(x: Tensor) -> Tensor:
+    """The largest element, 0-d; of a tensor without elements, 0."""
+    return x.amax() if x.numel() else x.new_zeros(())
 
 
 def _root_mean_squares(tensors: list[Tensor]) -> list[Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -164,3 +166,21 @@ def test_names_order_and_sharing() -> None:
         assert one.parameter is model.get_parameter(name)
         assert one.format.name == "e5m2"
     assert not weight_geometry(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("mode", ["current", "delayed", "frozen"])
+def test_a_forward_with_other_weights_does_not_change_the_scale(mode: Any) -> None:
+    layer = nn.Linear(4, 4, bias=False)
+    quantize_model(layer, load_format("e5m2"), scaling=ScalingSettings(mode=mode, history=2))
+    geometry = weight_geometry(layer)["weight"]
+    x = torch.randn(2, 4)
+    layer(x)
+    with torch.no_grad():
+        layer.weight.mul_(16)
+    layer(x)
+    scale = geometry.scale().clone()
+    layer.eval()
+    averaged = {"weight": nn.Parameter(64 * layer.weight.detach())}
+    torch.func.functional_call(layer, averaged, (x,))
+    layer.train()
+    assert torch.equal(geometry.scale(), scale)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from altgrad_core.quantization.fake_quant import round_to_grid
 from altgrad_core.quantization.geometry import weight_geometry
+from altgrad_core.quantization.residency import keep_on_grid
 from altgrad_core.quantization.scaling import Scaler, compact_amax, expanded
 from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.surgery import quantize_model
@@ -193,3 +194,19 @@ def test_what_is_broken_or_zero_decides_no_scale_for_later() -> None:
     assert seen[0] == seen[2] == seen[4] == 1.0
     assert seen[1] == math.inf
     assert math.isnan(seen[3])
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0)])
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "block"])
+@pytest.mark.parametrize("residency", ["master", "grid"])
+def test_layers_without_weights(shape: tuple[int, int], granularity: Any, residency: Any) -> None:
+    layer = nn.Linear(*shape)
+    fmt = load_format("e4m3")
+    scaling = ScalingSettings(granularity=granularity, block_size=3)
+    quantize_model(layer, fmt, activation_format=fmt, residency=residency, scaling=scaling)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    keep_on_grid(layer, optimizer)
+    y = layer(torch.ones(2, shape[0]))
+    y.sum().backward()
+    optimizer.step()
+    assert y.shape == (2, shape[1])

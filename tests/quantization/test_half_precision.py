@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from altgrad_core.errors import UserError
 from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.registry.build import load_format
@@ -42,6 +44,13 @@ STATES: dict[str, dict[str, Any]] = {
     "frozen": {"scaling": ScalingSettings(mode="frozen")},
     "grid": {"residency": "grid", "compensation": load_format("bf16")},
 }
+WAYS: dict[str, Callable[[nn.Module], object]] = {
+    "half": lambda model: model.half(),
+    "to": lambda model: model.to(torch.float16),
+    "type": lambda model: model.type(torch.float16),
+    "bfloat16": lambda model: model.bfloat16(),
+    "double": lambda model: model.double(),
+}
 
 
 def build(state: str) -> nn.Sequential:
@@ -54,21 +63,38 @@ def build(state: str) -> nn.Sequential:
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("how", ["half", "bfloat16", "double", "to", "type"])
+@pytest.mark.parametrize("how", WAYS)
 def test_what_scaling_remembers_keeps_its_dtype(state: str, how: str) -> None:
     model = build(state)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     assert before
-    if how == "to":
-        model.to(torch.float16)
-    elif how == "type":
-        model.type(torch.float16)
-    else:
-        getattr(model, how)()
+    try:
+        WAYS[how](model)
+    except UserError:
+        assert state == "grid"
+        assert how in ("half", "to", "type")
+        return
     assert model[0].weight.dtype != torch.float32
     for name, buffer in model.named_buffers():
         assert buffer.dtype == before[name].dtype, name
         assert torch.equal(buffer, before[name]), name
+
+
+@pytest.mark.parametrize("fmt", ["e6m1", "e7m0"])
+@pytest.mark.parametrize("how", ["half", "to", "type"])
+def test_residents_refuse_a_dtype_that_cannot_hold_their_grid(fmt: str, how: str) -> None:
+    layer = nn.Linear(4, 4)
+    quantize_model(layer, load_format(fmt), residency="grid")
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    with pytest.raises(UserError, match=rf"torch\.float16.*{fmt}.*model\.float\(\)"):
+        WAYS[how](layer)
+    assert {name: value.dtype for name, value in layer.state_dict().items()} == {
+        name: value.dtype for name, value in before.items()
+    }
+    assert all(torch.equal(before[name], value) for name, value in layer.state_dict().items())
+    layer.bfloat16().double().float()
+    quantize_model(master := nn.Linear(4, 4), load_format(fmt))
+    WAYS[how](master)  # a master is rounded in float32
 
 
 @pytest.mark.parametrize("assign", [False, True])

@@ -189,3 +189,12 @@ def test_the_order_of_micro_batches_does_not_matter(reduction: Any, steps_before
         for k in range(3):
             assert all(torch.equal(a, b) for a, b in zip(found[k], results[0][0][k], strict=True))
         assert all(torch.equal(a, b) for a, b in zip(buffers, results[0][1], strict=True))
+
+
+def test_a_new_tensor_behind_data_is_rounded_anew() -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    quantize_model(layer, E5M2)
+    with hold_weights(layer):
+        for value in (1.0, 3.0, 5.0):
+            layer.weight.data = torch.full((1, 2), value)
+            assert layer(torch.ones(1, 2)).item() == 2 * value

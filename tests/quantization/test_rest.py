@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from altgrad_core.interfaces.format import Format
-from altgrad_core.quantization.fitting import ends_of, is_closed_under_doubling
+from altgrad_core.quantization import fitting
+from altgrad_core.quantization.fitting import ScaleFit, ends_of, is_closed_under_doubling
 from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.residency import GridResidency, keep_on_grid
+from altgrad_core.quantization.scaling import compact_amax
 from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.storage import compact_state, load_compact_state
 from altgrad_core.quantization.surgery import change_format, dequantize_model, quantize_model
@@ -226,6 +228,50 @@ def test_compensation_of_overwritten_weights_is_dropped_and_that_of_a_checkpoint
     assert same(saved, snapshot(layer) | {"weight_scale_changes": saved["weight_scale_changes"]})
 
 
+def loaded(layer: nn.Linear) -> nn.Linear:
+    layer.load_state_dict(snapshot(layer))
+    return layer
+
+
+def from_state(layer: nn.Linear) -> nn.Linear:
+    """What a checkpoint makes of a layer, written before it was saved."""
+    twin = layer_of("e4m3", random_weights(3), kahan="bf16")
+    twin.load_state_dict(layer.state_dict())
+    return twin
+
+
+COPIES: dict[str, Callable[[nn.Linear], nn.Linear]] = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda layer: pickle.loads(pickle.dumps(layer)),
+    "double and back": lambda layer: layer.double().float(),
+    "loaded": loaded,
+    "from its state": from_state,
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("written", ["before", "after", "never"])
+@pytest.mark.parametrize("way", ["copy_", "data"])
+def test_compensation_follows_its_weights_through_copies(how: str, written: str, way: str) -> None:
+    layer = layer_of("e4m3", random_weights(0), kahan="bf16")
+    kept = layer.get_buffer("weight_compensation").clone()
+    new = 1e-3 * random_weights(1)
+    if written == "before":
+        write(layer, way, new)
+    layer = COPIES[how](layer)
+    if written == "after":
+        write(layer, way, new)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    keep_on_grid(layer, optimizer)
+    layer.weight.grad = torch.zeros_like(layer.weight)
+    optimizer.step()
+    if written == "never":
+        assert torch.equal(layer.get_buffer("weight_compensation"), kept)
+    else:
+        meant = layer.weight.detach() + layer.get_buffer("weight_compensation").float()
+        torch.testing.assert_close(meant, new, rtol=1e-2, atol=1e-6)
+
+
 def test_a_change_of_dtype_keeps_compensation() -> None:
     layer = layer_of("e4m3", random_weights(0), kahan="e4m3")
     optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
@@ -236,6 +282,32 @@ def test_a_change_of_dtype_keeps_compensation() -> None:
     layer.weight.grad = torch.zeros_like(layer.weight)
     optimizer.step()
     assert torch.equal(layer.get_buffer("weight_compensation"), kept)
+
+
+@pytest.mark.parametrize("fmt", [name for name in FORMATS if name != "bf16"])
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "block"])
+@pytest.mark.parametrize("headroom", [1.0, 1.5])
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_a_look_at_the_values_decides_as_the_rule_does(
+    fmt: str, granularity: Any, headroom: float, rounding: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaling = ScalingSettings(granularity=granularity, block_size=3, headroom=headroom)
+    fit = ScaleFit(FORMATS[fmt](), scaling, rounding)
+    cases = []
+    for seed in range(60):
+        draws = torch.Generator().manual_seed(seed)
+        target = torch.randn(2, 4, generator=draws) * FORMATS[fmt]().max_finite
+        target *= 2.0 ** (seed % 7 - 4)
+        target[0, 0] = (target[0, 0], 0.0, torch.inf, torch.nan)[seed % 4]
+        ends = torch.tensor(ends_of(FORMATS[fmt]()))
+        target[1] = torch.tensor([ends[seed % 2], 0, 0, 0]) * 2.0 ** -(seed % 5)
+        scale = torch.ones_like(compact_amax(target, scaling))
+        cases.append((scale, target, fit(scale, target, target)))
+    monkeypatch.setattr(fitting, "traced", lambda: True)
+    for scale, target, looked in cases:
+        assert torch.equal(fit(scale, target, target), looked), target
+    assert any(not torch.equal(scale, looked) for scale, _, looked in cases)
+    assert any(torch.equal(scale, looked) for scale, _, looked in cases)
 
 
 def test_a_checkpoint_keeps_weights_that_were_written_from_outside() -> None:

@@ -15,7 +15,12 @@ from torch import nn
 
 from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.fake_quant import round_to_grid
-from altgrad_core.quantization.scaling import Scaler, largest_magnitude, scale_for
+from altgrad_core.quantization.scaling import (
+    Scaler,
+    largest_magnitude,
+    power_of_two_at_least,
+    scale_for,
+)
 from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.registry.build import load_format
@@ -162,3 +167,18 @@ def test_a_broken_resident_weight_shows() -> None:
     with torch.no_grad():
         layer.weight[0, 0] = math.inf
     assert layer(torch.ones(1, 2))[0].isfinite().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("largest", [2.0**-149, 1e-40, 2.0**-126, 0.75, 31.0, 2.0**64, 2.0**127])
+def test_the_power_of_two_against_fractions(largest: float) -> None:
+    largest = float(torch.tensor(largest))
+    draws = torch.Generator().manual_seed(0)
+    bits = torch.randint(1, 0x7F800000, (500,), generator=draws, dtype=torch.int32)
+    amax = torch.cat([bits.view(torch.float32), largest * 2.0 ** torch.arange(-9, 9)])
+    amax = amax[amax.isfinite()]
+    found = power_of_two_at_least(amax, largest).tolist()
+    highest = max(k for k in range(128) if 2**k * Fraction(largest) < 2**128)
+    for value, power in zip(amax.tolist(), found, strict=True):
+        value = max(value, 2.0**-126)
+        k = next(k for k in range(-126, 278) if Fraction(2) ** k * Fraction(largest) >= value)
+        assert power == 2.0 ** min(k, highest)
