@@ -162,9 +162,9 @@ class QuantizedLinear(QuantizedModule, nn.Linear):
 def product_dtype(weight: Tensor) -> torch.dtype:
     """The dtype of a product with ``weight``: autocast's, where it is on and applies."""
     device = weight.device.type
-    if torch.is_autocast_enabled(device) and weight.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
-    return weight.dtype
+    if not torch.amp.is_autocast_available(device) or weight.dtype == torch.float64:
+        return weight.dtype  # the former e.g. on "meta", where shapes are found without values
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 def _rounded_gradient(module: nn.Module, quantizer: TensorQuantizer, gradient: Tensor) -> Tensor:

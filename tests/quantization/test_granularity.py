@@ -210,3 +210,12 @@ def test_layers_without_weights(shape: tuple[int, int], granularity: Any, reside
     y.sum().backward()
     optimizer.step()
     assert y.shape == (2, shape[1])
+
+
+@pytest.mark.parametrize("residency", ["master", "grid"])
+@pytest.mark.parametrize("fmt", ["e4m3", "bf16"])
+def test_shapes_are_found_without_values(residency: Any, fmt: str) -> None:
+    layer = nn.Linear(4, 3)
+    quantize_model(layer, load_format(fmt), activation_format=E4M3, residency=residency)
+    y = layer.to("meta")(torch.empty(2, 4, device="meta"))
+    assert y.shape == (2, 3)
