@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Set
+import math
+from collections.abc import Iterator, Mapping, Sequence, Set
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
@@ -16,6 +17,7 @@ from altgrad_core.interfaces.plugin import Kind
 from altgrad_core.planning.spec import PluginChoice, RunSpec
 from altgrad_core.quantization.settings import FormatChoice
 from altgrad_core.registry.catalog import Catalog
+from altgrad_core.registry.problems import dotted
 
 _LENGTH = 12
 
@@ -44,7 +46,20 @@ def canonical(value: Any) -> str:
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except ValueError as error:
-        raise UserError(f"every number in a setting must be finite: {error}") from error
+        where = next(_not_finite(value, ()), "one of them")
+        raise UserError(f"every number in a setting must be finite: {where} is not") from error
+
+
+def _not_finite(value: Any, path: tuple[str | int, ...]) -> Iterator[str]:
+    """Where the infinities and NaNs are, and what each is."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _not_finite(item, (*path, str(key)))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for index, item in enumerate(value):
+            yield from _not_finite(item, (*path, index))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{dotted(path)} = {value}" if path else str(value)
 
 
 def _choice(kind: Kind, choice: PluginChoice | FormatChoice, catalog: Catalog) -> dict[str, Any]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,8 @@ def test_a_setting_that_has_no_one_text_is_refused(
     plugins = stubs.merged(Catalog.from_modules(OddPlugin()))
     with pytest.raises(UserError, match="a setting of type complex cannot be part of a run's id"):
         plan_suite(suite_of("monitors: [odd]"), plugins)
+
+
+def test_a_number_that_is_not_finite_is_named() -> None:
+    with pytest.raises(UserError, match=r"finite: training\.rates\[1\] = inf is not"):
+        canonical({"training": {"steps": 3, "rates": (1.0, math.inf)}})
