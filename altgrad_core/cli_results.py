@@ -16,7 +16,6 @@ RunsOption = Annotated[
     Path, typer.Option("--runs", metavar="DIR", help="Where run directories are.")
 ]
 _OUT_HELP = "Where to write [default: its runs folder]."
-_REMOTE = "wandb:"
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -166,9 +165,11 @@ def runs_folder(suite: str, runs: Path) -> Path:
 
 
 def _sources(given: Sequence[str], runs: Path) -> list[str | Path]:
-    """Folders of runs, by name or path; archives and what begins with ``wandb:`` are left as they are."""
+    """Folders of runs, by name or path; archives and addresses are left as they are."""
+    from altgrad_core.results.sources import is_kept_elsewhere
+
     return [
-        name if name.startswith(_REMOTE) or _is_itself(name) else runs_folder(name, runs)
+        name if is_kept_elsewhere(name) or _is_itself(name) else runs_folder(name, runs)
         for name in given
     ]
 

@@ -79,6 +79,9 @@ class Offer:
         ``Task.evaluate`` returned, one row for each of n examples; ``weights`` (draws, n) say how often
         each example counts, and ``values`` (draws,) are the metric then. It may know some of the
         metrics only. With it, reports say how far a difference is the choice of test examples.
+    source:
+        trackers only: ``"module:attr"`` of a function ``(address) -> suites`` that reads back what the
+        tracker has kept, so that ``NAME:ADDRESS`` is a source of results; it raises ``UserError``.
     label:
         the short form of the name in condition labels (``e5m2_manifold``); the name itself if empty.
         It may name settings in braces: ``e{exponent_bits}m{mantissa_bits}``. Of a section: another
@@ -100,6 +103,7 @@ class Offer:
     needs: tuple[Need, ...] = ()
     fingerprint: str | None = None
     resample: str | None = None
+    source: str | None = None
     metrics: tuple[Metric, ...] = ()
     label: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)

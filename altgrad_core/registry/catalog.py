@@ -146,6 +146,18 @@ class Catalog:
         found: Callable[..., dict[str, Any]] = _imported(entry, entry.offer.resample)
         return found
 
+    def sources(self) -> list[str]:
+        """The trackers that results can be read back from."""
+        return [name for name, entry in self.offers("tracker").items() if entry.offer.source]
+
+    def source(self, name: str) -> Callable[[str], Any]:
+        """What reads results back from the tracker of that name, one of :meth:`sources`."""
+        entry = self.get("tracker", name)
+        if entry.offer.source is None:
+            raise UserError(f"the tracker {name!r} of {entry.origin} cannot be read back.")
+        found: Callable[[str], Any] = _imported(entry, entry.offer.source)
+        return found
+
 
 def _name(module: object) -> str:
     return str(getattr(module, "__name__", repr(module)))

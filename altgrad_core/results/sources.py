@@ -1,4 +1,4 @@
-"""Where results are read from: folders, archives, and projects at W&B, one or several at once."""
+"""Where results are read from: folders, archives, and trackers, one or several at once."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from altgrad_core.errors import UserError
+from altgrad_core.registry.catalog import catalog
 from altgrad_core.results.archive import is_archive, read_archive
 from altgrad_core.results.merge import merge_suites
 from altgrad_core.results.stored import StoredSuite, read_suites
 
-WANDB = "wandb:"
-"""How a source begins that is a W&B project: ``wandb:ENTITY/PROJECT`` or ``…/SUITE``."""
-
 Source = str | Path
-"""A run directory, a suite's folder, a folder of suites, an archive, or a W&B project."""
+"""A run directory, a suite's folder, a folder of suites, an archive, or ``TRACKER:ADDRESS``: what a
+tracker has kept, such as ``wandb:ENTITY/PROJECT``."""
 
 
 Results = Source | Sequence[Source] | StoredSuite
@@ -24,14 +23,14 @@ Results = Source | Sequence[Source] | StoredSuite
 def read_sources(sources: Results) -> tuple[StoredSuite, ...]:
     """The suites at one source, or at several; there, those of the same name become one.
 
-    Raises ``UserError`` as :func:`~altgrad_core.results.stored.read_suites` and
-    :func:`~altgrad_core.results.wandb_source.read_wandb` do, and for no source at all.
+    Raises ``UserError`` as :func:`~altgrad_core.results.stored.read_suites` and the trackers do, and
+    for no source at all.
     """
     if isinstance(sources, StoredSuite):
         return (sources,)
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     if not given:
-        raise UserError("No results were named: give a folder, or wandb:ENTITY/PROJECT.")
+        raise UserError("No results were named: give a folder, an archive, or TRACKER:ADDRESS.")
     if len(given) == 1:
         return _read(given[0])
     by_name: dict[str, list[StoredSuite]] = {}
@@ -53,9 +52,14 @@ def read_one(sources: Results) -> StoredSuite:
 
 
 def _read(source: Source) -> tuple[StoredSuite, ...]:
-    if isinstance(source, str) and source.startswith(WANDB):
-        from altgrad_core.results.wandb_source import read_wandb
-
-        return read_wandb(source)
+    if isinstance(source, str) and is_kept_elsewhere(source):
+        name, _, address = source.partition(":")
+        return tuple(catalog().source(name)(address))
     path = Path(source)
     return read_archive(path) if is_archive(path) else read_suites(path)
+
+
+def is_kept_elsewhere(source: str) -> bool:
+    """Whether ``source`` is ``TRACKER:ADDRESS`` of a tracker that results can be read back from."""
+    name, colon, _ = source.partition(":")
+    return bool(colon) and name in catalog().sources()

@@ -22,5 +22,6 @@ def altgrad_trackers() -> list[Offer]:
             "altgrad_plugins.trackers.wandb:WandbTracker",
             WandbSettings,
             needs=(Need("module", "wandb", "pip install wandb"),),
+            source="altgrad_plugins.trackers.wandb_source:read_wandb",
         ),
     ]

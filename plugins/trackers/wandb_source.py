@@ -15,10 +15,11 @@ from typing import Any
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.layout import LAYOUT
-from altgrad_core.results.sources import WANDB
 from altgrad_core.results.stored import StoredSuite
-from altgrad_core.results.wandb_runs import WandbRun, suite_of_runs
+from altgrad_plugins.trackers.wandb_runs import WandbRun, suite_of_runs
 
+WANDB = "wandb:"
+"""What stands before an address."""
 _TIMEOUT = 30
 """Seconds that W&B may take to answer one request, repetitions included."""
 _AT_ONCE = 8
@@ -36,8 +37,8 @@ class _Project:
         return f"{WANDB}{self.entity}/{self.name}"
 
 
-def read_wandb(source: str) -> tuple[StoredSuite, ...]:
-    """The suites in a W&B project, by name, or the one named in ``source``.
+def read_wandb(address: str) -> tuple[StoredSuite, ...]:
+    """The suites in a W&B project, by name, or the one named: ``ENTITY/PROJECT[/SUITE]``.
 
     Needs a login (``wandb login`` or ``WANDB_API_KEY``); ``WANDB_BASE_URL`` names a server of one's
     own. Runs that altgrad-bench did not write, or wrote in another layout, are left out with a note.
@@ -46,7 +47,7 @@ def read_wandb(source: str) -> tuple[StoredSuite, ...]:
         UserError: Without a login or a network, where there is no such project, or no run of
             altgrad-bench in it, and where a run is damaged.
     """
-    project = _parsed(source)
+    project = _parsed(address)
     found = _listed(project)
     readable = [(run, raw) for run, raw in found if run.ours and run.layout == LAYOUT]
     if not readable:
@@ -64,11 +65,11 @@ def read_wandb(source: str) -> tuple[StoredSuite, ...]:
     return tuple(replace(suite, notes=(*notes, *suite.notes)) for suite in suites)
 
 
-def _parsed(source: str) -> _Project:
-    parts = source.removeprefix(WANDB).split("/")
+def _parsed(address: str) -> _Project:
+    parts = address.split("/")
     if len(parts) not in (2, 3) or not all(parts):
         raise UserError(
-            f"{source!r} names no W&B project: write {WANDB}ENTITY/PROJECT, or "
+            f"{WANDB + address!r} names no W&B project: write {WANDB}ENTITY/PROJECT, or "
             f"{WANDB}ENTITY/PROJECT/SUITE for one suite of it."
         )
     return _Project(parts[0], parts[1], parts[2] if len(parts) == 3 else None)

@@ -23,9 +23,9 @@ from altgrad_core.errors import UserError
 from altgrad_core.results.collect import load_curves, load_results
 from altgrad_core.results.sources import read_one
 from altgrad_core.results.stored import read_suite
-from altgrad_core.results.wandb_source import read_wandb
+from altgrad_plugins.trackers.wandb_source import read_wandb
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 NAMES = ["train/all/loss", "rank/encoder.layer.0.weight/stable_rank", "flips/all/stall_ratio"]
 
 
@@ -37,6 +37,12 @@ def module(name: str) -> ModuleType:
     sys.modules[name] = found  # dataclasses look their module up
     spec.loader.exec_module(found)
     return found
+
+
+@pytest.fixture(scope="module")
+def fabricated() -> ModuleType:
+    """The module ``tests/fabricated_runs.py``."""
+    return module("fabricated_runs")
 
 
 @pytest.fixture(scope="module")
@@ -386,7 +392,7 @@ def test_one_suite_of_a_project_and_runs_of_others(
     foreign = server.projects[project]["abc"] = stand_in.Run("abc")
     foreign.set_config({"lr": 0.1})
     source = f"wandb:team/{project}"
-    assert [suite.name for suite in read_wandb(source)] == ["other", "toy"]
+    assert [suite.name for suite in read_wandb(source.removeprefix("wandb:"))] == ["other", "toy"]
     assert load_results(f"{source}/other")["condition"].tolist() == ["e4m3_adamw"]
     assert "abc" not in load_results(source)["id"].tolist()
     assert read_one(f"{source}/toy").notes == (
@@ -486,7 +492,7 @@ def test_a_login_that_is_refused(server: Any, monkeypatch: pytest.MonkeyPatch) -
 
 def test_no_network(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("altgrad_core.results.wandb_source._TIMEOUT", 1)
+    monkeypatch.setattr("altgrad_plugins.trackers.wandb_source._TIMEOUT", 1)
     with pytest.raises(UserError, match=r"no answer for wandb:team/any .*127\.0\.0\.1:9.*network"):
         load_results("wandb:team/any")
 
