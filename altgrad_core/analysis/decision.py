@@ -94,9 +94,8 @@ class _Verdict(Family):
         when = "before all have" if done < self.progress.planned else "on a page that is watched"
         yield (
             f"No verdict yet: {done} of {planned} have a result, and nothing is tested {when}. "
-            f"{self.head}, so far:"
+            f"{self.head}, so far: {_small(self.largest())}"
         )
-        yield self.largest()
         yield from self.differences()
         yield from divergence(self)
 
@@ -113,9 +112,8 @@ class _Verdict(Family):
             seeds = _range([row["n"] for row in few])
             yield (
                 f"Nothing can be shown with {seeds} seed{'' if seeds == '1' else 's'}: at least "
-                f"{MIN_SEEDS} are needed. {self.head}:"
+                f"{MIN_SEEDS} are needed. {self.head}: {_small(self.largest())}"
             )
-            yield self.largest()
             yield from self.identical()
             return
         if clean:
@@ -294,3 +292,7 @@ def _range(numbers: Sequence[int]) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _small(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -25,11 +25,13 @@ from altgrad_core.analysis.numbers import (
     spread,
     with_spread,
 )
+from altgrad_core.analysis.statistics import MIN_SEEDS
 from altgrad_core.interfaces.section import Findings
 
 __all__ = [
     "LEVEL",
     "MINUS",
+    "MIN_SEEDS",
     "NONE",
     "VERDICTS",
     "Spread",

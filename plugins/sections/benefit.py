@@ -22,9 +22,12 @@ from altgrad_core.report.words import (
     significant,
     verdict_word,
 )
+from altgrad_plugins.sections.more_seeds import more_seeds
 from altgrad_plugins.sections.shared import BuiltIn, Row, effects, finite, head, records
 
 _ROLES = ("tested", "identical", "reference")
+_MOST_COMPANIONS = 6
+"""Other scores that the page has room for, in the order in which the task declares them."""
 
 
 class Benefit(BuiltIn):
@@ -43,6 +46,7 @@ class Benefit(BuiltIn):
             Paragraph(_answer(found, rows)),
             *forest(found, rows),
             _table(found, rows),
+            *more_seeds(found),
         ]
         if any(finite(row["excess"]) for row in rows):
             blocks.append(_excess(found, rows))
@@ -201,7 +205,8 @@ def _companions(found: Findings, rows: Sequence[Row]) -> list[Block]:
     table = found.companions
     if table.empty:
         return []
-    metrics = list(dict.fromkeys(table["metric"]))
+    every = list(dict.fromkeys(table["metric"]))
+    metrics = every[:_MOST_COMPANIONS]
     gains = {(r["group"], r["metric"]): r["gain"] for r in records(table)}
     shown = tuple(
         cells(
@@ -212,6 +217,8 @@ def _companions(found: Findings, rows: Sequence[Row]) -> list[Block]:
     )
     labels = tuple(f"{metric_label(found, m)}{_split(m, metrics)}" for m in metrics)
     caption = "Gains under the other scores; positive is better. Described, not tested."
+    if more := len(every) - len(metrics):
+        caption += f" {counted(more, 'more score')}: companions.csv."
     return [Table(head((group_noun(found).capitalize(),), labels), shown, caption)]
 
 

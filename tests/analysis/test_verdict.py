@@ -291,7 +291,7 @@ class TestFewSeeds:
         assert set(verdicts(found).values()) == {"", "too few seeds"}
         assert found.effects[["p", "p_holm", "best_p", "excess_p"]].isna().all(axis=None)
         assert "at least 5 are needed" in words(found)
-        assert "The largest gain seen is +0." in words(found)
+        assert "new against old in Accuracy: the largest gain seen is +0." in words(found)
 
     def test_differences_that_are_all_but_equal_give_no_p(self) -> None:
         def score(fmt: str, side: str, seed: int) -> float:
@@ -353,7 +353,18 @@ class TestDeclaration:
         columns = [c for c in found.effects if c == "best_p" or "p_" in c or c.endswith("_p")]
         assert found.effects[[*columns, "p"]].isna().all(axis=None)
         assert words(found).startswith("No verdict yet: 29 of 30 planned runs have a result")
-        assert "The largest gain seen is +0.0" in words(found)
+        assert "new against old in Accuracy, so far: the largest gain seen is +0.0" in words(found)
+
+
+@pytest.mark.parametrize("seeds", [0, 1, 4, 5])
+@pytest.mark.parametrize("missing", [(), [("e3m4", "new", 0)]])
+@pytest.mark.parametrize("gain", [0.05, 0.0, -0.05])
+def test_every_sentence_stands_by_itself(
+    seeds: int, missing: list[tuple[str, str, int]], gain: float
+) -> None:
+    score = noisy(dict.fromkeys(LADDER, gain), 0.004)
+    found = judged(make_suite(score, seeds=range(seeds), missing=missing if seeds else ()))
+    assert all(sentence.endswith(".") for sentence in found.verdict), found.verdict
 
 
 class TestControls:
