@@ -48,8 +48,8 @@ class Benefit(BuiltIn):
             _table(found, rows),
             *more_seeds(found),
         ]
-        if any(finite(row["excess"]) for row in rows):
-            blocks.append(_excess(found, rows))
+        if beyond := [row for row in rows if row["role"] == "tested" and finite(row["excess"])]:
+            blocks.append(_excess(found, beyond))
         blocks += [*_heat(found, rows), *_companions(found, rows)]
         said = _remarks(rows)
         return [*blocks, Bullets(said)] if said else blocks
@@ -98,23 +98,20 @@ def _answer(found: Findings, rows: Sequence[Row]) -> str:
     counts: dict[str, list[Row]] = {}
     for row in tested:
         counts.setdefault(verdict_word(row), []).append(row)
-    parts = [f"{word}: {len(some)} ({group_names(some, rows)})" for word, some in counts.items()]
-    text = f"Of {counted(len(tested), group_noun(found))}, by verdict: {'; '.join(parts)}."
+    parts = [f"{word} in {len(some)} ({group_names(some, rows)})" for word, some in counts.items()]
+    text = f"Verdicts on {counted(len(tested), group_noun(found))}: {'; '.join(parts)}."
     others = [row for row in rows if row["role"] != "tested"]
     if not others:
         return text
-    return f"{text} Outside the family: {group_names(others, rows)} ({_roles(others)})."
-
-
-def _roles(rows: Sequence[Row]) -> str:
-    words = {"identical": "equal by construction", "reference": "the reference"}
-    return ", ".join(dict.fromkeys(words[row["role"]] for row in rows))
+    words = {"reference": "the reference", "identical": "equal by construction"}
+    same = {word: [r for r in others if r["role"] == role] for role, word in words.items()}
+    told = (f"{group_names(some, rows)} ({word})" for word, some in same.items() if some)
+    return f"{text} Outside the family: {'; '.join(told)}."
 
 
 def _table(found: Findings, rows: Sequence[Row]) -> Table:
     asked = found.question
     assert asked is not None
-    label = metric_label(found, asked.metric)
     numbers = (
         *(asked.baseline, asked.treatment, "Gain", f"{LEVEL} interval", "Std", "Sampling error"),
         *("Pairs", "Improved", "p (t)", "p (Holm)", "p (sign flips)", "p (TOST)", "Seeds needed"),
@@ -122,14 +119,27 @@ def _table(found: Findings, rows: Sequence[Row]) -> Table:
     columns = (*head((group_noun(found).capitalize(),), numbers), *head(("Verdict",), ()))
     shown = tuple((*_numbers(row), _verdict(row)) for row in rows)
     family = max((int(row["family"]) for row in rows if finite(row["family"])), default=0)
-    caption = (
-        f"Gain: {sides(found)} in {label}, seed by seed; positive is better. Std: over seeds. Sampling "
-        "error: standard deviation of the mean gain over resampled test examples. p (t): paired t "
-        f"test; p (Holm): adjusted over {counted(family, 'distinct group')}, which decides; p (sign flips): exact, not "
-        "adjusted; p (TOST): that the effect lies within the margin, adjusted. Seeds needed: to show "
-        "the gain seen with 80 % power at the first hurdle of Holm."
-    )
-    return Table(columns, shown, caption)
+    return Table(columns, shown, _caption(found, rows, family))
+
+
+def _caption(found: Findings, rows: Sequence[Row], family: int) -> str:
+    """What the columns mean, of those that are there."""
+    assert found.question is not None
+    label = metric_label(found, found.question.metric)
+    meanings = {
+        "gain": f"Gain: {sides(found)} in {label}, seed by seed; positive is better.",
+        "gain_std": "Std: over seeds.",
+        "sampling_std": "Sampling error: standard deviation of the mean gain over resampled test examples.",
+        "p": "p (t): paired t test.",
+        "p_holm": f"p (Holm): adjusted over {counted(family, 'distinct group')}, which decides.",
+        "p_sign_flip": "p (sign flips): exact, not adjusted.",
+        "p_tost_holm": "p (TOST): that the effect lies within the margin, adjusted.",
+        "seeds_needed": (
+            "Seeds needed: to show the gain seen with 80 % power at the first hurdle of Holm."
+        ),
+    }
+    known = (text for name, text in meanings.items() if any(r[name] == r[name] for r in rows))
+    return " ".join(known)
 
 
 def _numbers(row: Row) -> tuple[Cell, ...]:
@@ -169,7 +179,6 @@ def _excess(found: Findings, rows: Sequence[Row]) -> Table:
             str(row["needs_grid"]),
         )
         for row in rows
-        if finite(row["excess"])
     )
     numbers = ("Gain", "Over the reference", f"{LEVEL} interval", "p (t)", "p (Holm)")
     first = group_noun(found).capitalize()
@@ -252,7 +261,7 @@ def _of_group(row: Row) -> list[str]:
             f"diverged: {int(row['diverged_baseline'])} of the baseline, "
             f"{int(row['diverged_treatment'])} of the treatment."
         )
-    if row["verdict"] == "too few seeds":
+    if row["verdict"] == "too few seeds" and row["n"] < row["planned"]:
         found.append(
             f"{counted(int(row['n']), 'pair')} cannot show a benefit, however large it looks."
         )

@@ -155,6 +155,8 @@ def _answer(first: Criterion, means: pd.DataFrame, formats: Sequence[str], note:
     head_ = "This is a diagnostic of models in one format, not a comparison of trained mixtures. "
     if not by_format:
         return f"{head_}No format is left to rank. {note}"
+    if len(formats) == 1:
+        return f"{head_}Only {formats[0]} is left, so there is nothing to rank. {note}"
     if len(by_format) == 1:
         text = f"By {first.title}, {next(iter(by_format))} is best in every type of layer"
     else:

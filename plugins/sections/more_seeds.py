@@ -32,7 +32,7 @@ def more_seeds(found: Findings) -> list[Block]:
         Code(with_seeds(found.commands[0], seeds)),
         Paragraph(
             f"Its answer is labelled exploratory, since {fewer} declared before the first run. With "
-            "--runs and a folder of its own the suite starts afresh, and declares all of them."
+            "`--runs` and another folder the suite starts afresh, and declares all of them."
         ),
     ]
 

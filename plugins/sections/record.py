@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,8 +26,9 @@ from altgrad_plugins.sections.shared import BuiltIn, planned, records, to_run
 SPLITS = ("train", "validation", "test")
 _ORIGIN = {"device": "Device", "threads": "Threads", "versions": "Versions", "fingerprint": "Data"}
 """Columns of the table of runs that say where a run comes from -> what they are called."""
+_DIGEST = re.compile(r"[0-9a-f]{32,}")
 _DIGITS = 24
-"""Characters of a version or digest that are shown."""
+"""Characters of a digest that are shown."""
 _LONGEST = 200
 _OFTEN = 0.2
 """A share of texts at the length limit above which the reader is told."""
@@ -91,8 +93,12 @@ def _fact(value: Any) -> str:
         return NONE
     if isinstance(value, str) and value.startswith("{"):
         known = json.loads(value)
-        return ", ".join(f"{name} {str(item)[:_DIGITS]}" for name, item in known.items()) or NONE
+        return ", ".join(f"{name} {_short(str(item))}" for name, item in known.items()) or NONE
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _short(text: str) -> str:
+    return text[:_DIGITS] if _DIGEST.fullmatch(text) else text
 
 
 class Repeat(BuiltIn):
@@ -136,7 +142,8 @@ def _tables(facts: Mapping[str, Any]) -> list[Table]:
     """Facts about each split side by side, then the others."""
     by_split: dict[str, dict[str, str]] = {}
     whole: list[tuple[Cell, ...]] = []
-    for path, value in _flat(facts):
+    told = next(iter(facts.values())) if len(facts) == 1 else facts  # one task needs no name
+    for path, value in _flat(told):
         split = next((part for part in path if part in SPLITS), "")
         name = ": ".join(part for part in path if part != split).replace("_", " ")
         if split:

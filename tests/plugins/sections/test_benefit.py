@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from planted import judged, make_suite, noisy
 
-from altgrad_core.interfaces.blocks import Code, Paragraph, Table
+from altgrad_core.interfaces.blocks import Bullets, Code, Paragraph, Table
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.registry.catalog import catalog
 from altgrad_plugins.sections.more_seeds import with_seeds
@@ -71,3 +71,45 @@ def test_other_scores_are_no_wider_than_a_page(others: int, left: int) -> None:
     (shown,) = (b for b in made if isinstance(b, Table) and "other scores" in b.caption)
     assert len(shown.columns) == 1 + others - left
     assert ("more scores: companions.csv" in shown.caption) == bool(left)
+
+
+class TestTables:
+    """The formats of the ladder, of which bf16 is the reference and e1m6 the same on both sides."""
+
+    @staticmethod
+    def made(seeds: int) -> tuple[list[object], Table, Table]:
+        even = noisy({"e5m2": 0.05}, 0.004)
+
+        def score(fmt: str, side: str, seed: int) -> float | None:
+            return even(fmt, "old" if fmt == "e1m6" else side, seed)
+
+        found = judged(make_suite(score, formats=("bf16", "e5m2", "e1m6"), seeds=range(seeds)))
+        made = blocks(found)
+        effects, excess = [b for b in made if isinstance(b, Table)][:2]
+        return made, effects, excess
+
+    def test_a_caption_explains_no_column_that_is_not_there(self) -> None:
+        _, few, _ = self.made(1)
+        assert "p (" not in few.caption
+        assert "Std" not in few.caption
+        assert "Seeds needed" not in few.caption
+        _, enough, _ = self.made(5)
+        for told in ("Std:", "p (t):", "p (Holm):", "p (sign flips):", "Seeds needed:"):
+            assert told in enough.caption
+
+    def test_only_what_is_tested_can_need_the_grid(self) -> None:
+        _, effects, excess = self.made(5)
+        assert [row[0].text for row in effects.rows] == ["bf16", "e5m2", "e1m6"]
+        assert [row[0].text for row in excess.rows] == ["e5m2"]
+
+    def test_each_control_is_called_what_it_is(self) -> None:
+        made, _, _ = self.made(5)
+        assert isinstance(made[0], Paragraph)
+        assert made[0].text == (
+            "Verdicts on 1 format: benefit in 1 (e5m2). Outside the family: bf16 (the reference); "
+            "e1m6 (equal by construction)."
+        )
+
+    def test_too_few_seeds_are_named_once(self) -> None:
+        made, _, _ = self.made(1)
+        assert not any(isinstance(block, Bullets) for block in made)
