@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 quickstart: $(VENV)/.demo  ## install, run the 12-condition quickstart suite, write its report
 	$(BIN)/altgrad-bench run suites/quickstart.yaml
 
-test: $(VENV)/.test  ## run the tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.test  ## run the tests, a process per core
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.test  ## ruff and mypy
 	$(BIN)/ruff check .

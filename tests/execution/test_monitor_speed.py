@@ -41,8 +41,8 @@ def test_a_planted_cost_is_found_and_spread_over_the_interval(
     expected = costs["flips"].other + (costs["flips"].due - costs["flips"].other) / 20
     assert costs["flips"].average == pytest.approx(expected)
     assert costs["flips"].ratio == pytest.approx(expected / costs["none"].average)
-    # ten of 200 steps in the window are due, 0.2 s each
-    assert costs["all"].average > costs["none"].average + 9
+    # ten of 200 steps in the window are due, 0.2 s each: 10 ms a step, however fast the others are
+    assert costs["all"].average > 10
     table = speed_table(found)
     assert table.row_count == 4
     assert monitor_speed.ALL == "all"
