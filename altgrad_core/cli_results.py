@@ -157,6 +157,10 @@ def runs_folder(suite: str, runs: Path) -> Path:
     for folder in candidates:
         if (folder / "plan.json").is_file():
             return folder
+    if suite.endswith(".zip"):
+        if Path(suite).is_file():
+            raise UserError(f"{suite} is an archive; a folder of runs is needed here.")
+        raise UserError(f"there is no archive {suite}: give its path from the current folder.")
     tried = ", ".join(str(folder) for folder in candidates)
     raise UserError(
         f"no runs of {suite!r} found: none of {tried} holds a plan.json. Run the suite first, or give "

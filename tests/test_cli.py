@@ -205,3 +205,20 @@ def test_a_current_folder_that_is_gone_is_a_sentence(
     assert done.returncode == 2, done.stderr
     assert "current folder" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [("report",), ("compare", "runs/none.zip"), ("status",)])
+def test_an_archive_that_is_not_there_is_called_that(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    said = refused(*command, "runs/none.zip", cwd=tmp_path)
+    assert (
+        said == "error: there is no archive runs/none.zip: give its path from the current folder."
+    )
+
+
+@pytest.mark.parametrize("command", ["status", "dashboard"])
+def test_what_needs_a_folder_says_so_of_an_archive(command: str, tmp_path: Path) -> None:
+    (tmp_path / "there.zip").touch()
+    said = refused(command, "there.zip", cwd=tmp_path)
+    assert said == "error: there.zip is an archive; a folder of runs is needed here."
