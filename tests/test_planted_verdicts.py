@@ -7,17 +7,16 @@ there is one right answer.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
-
-from altgrad_core.cli import app
-from altgrad_core.registry.catalog import catalog
 
 PACKAGE = Path(__file__).parent / "planted"
 FORMATS = ("e4m3", "e5m2")
@@ -54,18 +53,28 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+def run(installed: Path, tmp_path: Path) -> Run:
     """``run(data={...}, task="accuracy", **sections)``: the suite's answer.
 
-    The command line runs in this process, which has torch already; its workers are forked from it.
+    The command line runs in a process of its own, from which its workers are forked.
     """
-    monkeypatch.syspath_prepend(str(installed))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ALTGRAD_CACHE", str(tmp_path / "cache"))
-    catalog.cache_clear()
 
-    def go(*arguments: str) -> Result:
-        return CliRunner().invoke(app, list(arguments))
+    def go(*arguments: str) -> subprocess.CompletedProcess[str]:
+        paths = [str(installed), os.environ.get("PYTHONPATH", "")]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "ALTGRAD_CACHE": str(tmp_path / "cache"),
+            "OMP_NUM_THREADS": "1",
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "altgrad_core.cli", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env=environment,
+        )
 
     def answer(
         data: Mapping[str, Any],
@@ -98,12 +107,11 @@ def run(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         }
         (tmp_path / "planted.yaml").write_text(yaml.safe_dump(suite))
         done = go("run", "planted.yaml", "--executor", "forked", "--device", "cpu", *more)
-        assert done.exit_code == 0, f"{done.output} {done.exception}"
+        assert done.returncode == 0, done.stdout + done.stderr
         return Answer(tmp_path / "runs" / "planted")
 
     answer.command = go  # type: ignore[attr-defined]
-    yield answer
-    catalog.cache_clear()
+    return answer
 
 
 def test_one_true_benefit_is_named(run: Run) -> None:
@@ -224,7 +232,7 @@ def test_an_old_tuning_file_is_found_out(run: Run) -> None:
         condition["chosen"] = 5e-4
         condition["censored"] = False
     file.write_text(json.dumps(tuning))
-    assert run.command("report", "planted").exit_code == 0  # type: ignore[attr-defined]
+    assert run.command("report", "planted").returncode == 0  # type: ignore[attr-defined]
     again = Answer(found.folder)
     assert "tuning.json" in again.verdict
     assert again.of("e4m3") in ("refused", "undecided")
@@ -239,7 +247,7 @@ def test_what_is_changed_after_the_first_run_is_exploratory(run: Run) -> None:
     assert "exploratory" in second.text.lower()
     assert int(second.effects.loc["e4m3", "n"]) == 5
     third = run.command("report", "planted", "--contrast", "optimizer.type=marked,plain")  # type: ignore[attr-defined]
-    assert third.exit_code == 0, third.output
+    assert third.returncode == 0, third.stderr
     assert "exploratory" in (first.folder / "report" / "report.md").read_text().lower()
 
 
@@ -248,7 +256,7 @@ def test_a_suite_that_is_not_finished_has_no_verdict(run: Run) -> None:
     run_dir = next(p for p in found.folder.iterdir() if (p / "spec.yaml").is_file())
     status = json.loads((run_dir / "status.json").read_text())
     (run_dir / "status.json").write_text(json.dumps({**status, "status": "killed"}))
-    assert run.command("report", "planted").exit_code == 0  # type: ignore[attr-defined]
+    assert run.command("report", "planted").returncode == 0  # type: ignore[attr-defined]
     again = Answer(found.folder)
     assert set(again.effects["verdict"].dropna()) == {"unfinished"}
     assert again.effects["p"].isna().all()
