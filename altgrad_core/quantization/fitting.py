@@ -70,13 +70,12 @@ class ScaleFit:
     def _plainly_stays(self, scale: Tensor, amax: Tensor) -> bool:
         """Whether a look at the values is free and shows that no scale changes.
 
-        On the CPU it is, and saves most of the rule: almost no step changes a scale.
+        It saves most of the rule: almost no step changes a scale.
         """
-        if scale.device.type != "cpu" or traced():
+        if not look_is_free(scale):
             return False
-        above = max(
-            self._smallest, self._largest / 4
-        )  # then the scale is no more than twice the least
+        # above a quarter of the largest, the scale is no more than twice the least that would do
+        above = max(self._smallest, self._largest / 4)
         if scale.dim() == 0:
             return above * float(scale) < float(amax) <= self._reach * float(scale)
         return bool(((amax > scale * above) & (amax <= scale * self._reach)).all())
@@ -88,6 +87,11 @@ class ScaleFit:
 
     def _holds(self, weight: Tensor, compact: Tensor) -> Tensor:
         return holds(self._format, weight, expanded(compact, weight, self._scaling))
+
+
+def look_is_free(tensor: Tensor) -> bool:
+    """Whether the host can read values without waiting for a device: on the CPU, outside of traces."""
+    return tensor.device.type == "cpu" and not traced()
 
 
 def holds(fmt: Format, weight: Tensor, scale: Tensor) -> Tensor:

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 @contextmanager
 def undone_on_error(modules: Sequence[nn.Module], weights: Sequence[Tensor]) -> Iterator[None]:
-    """Put classes and attributes of ``modules``, and the values of ``weights``, back on any error.
+    """On any error put back what ``modules`` and ``weights`` were.
 
-    Takes a copy of ``weights``, for as long as the context lasts.
+    That is the classes, attributes and buffers of the modules, and the values of buffers and weights,
+    of which it keeps a copy for as long as the context lasts.
     """
     attributes = [(module, type(module), _copies(module.__dict__)) for module in modules]
-    values = [weight.detach().clone() for weight in weights]
+    buffers = [b for module in modules for b in module.buffers(recurse=False)]
+    kept = [*weights, *buffers]
+    values = [tensor.detach().clone() for tensor in kept]
     try:
         yield
     except BaseException:
@@ -27,8 +30,8 @@ def undone_on_error(modules: Sequence[nn.Module], weights: Sequence[Tensor]) -> 
             module.__dict__.update(before)
             module.__class__ = kind
         with torch.no_grad():
-            for weight, value in zip(weights, values, strict=True):
-                weight.copy_(value)
+            for tensor, value in zip(kept, values, strict=True):
+                tensor.copy_(value)
         raise
 
 
