@@ -121,7 +121,9 @@ def watch_waits(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     What is only looked at where a look is free is not looked at meanwhile.
     """
-    monkeypatch.setattr("altgrad_core.quantization.fitting.look_is_free", lambda tensor: False)
+    monkeypatch.setattr(
+        "altgrad_core.quantization.resident.fitting.look_is_free", lambda tensor: False
+    )
     place = Path(__file__).with_name("waits.py")
     spec = importlib.util.spec_from_file_location("waits", place)
     assert spec is not None

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from altgrad_core.interfaces.format import Format
 from altgrad_core.interfaces.geometry import WeightGeometry
-from altgrad_core.quantization.linear import QuantizedModule
-from altgrad_core.quantization.quantizer import WeightQuantizer
+from altgrad_core.quantization.modules.linear import QuantizedModule
+from altgrad_core.quantization.modules.weight_quantizer import WeightQuantizer
 
 _SMALLEST_GAP = {torch.float16: 2.0**-24}
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from altgrad_core.quantization.linear import quantizers_of
-from altgrad_core.quantization.quantizer import Hold
+from altgrad_core.quantization.modules.linear import quantizers_of
+from altgrad_core.quantization.modules.quantizer import Hold
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from altgrad_core.quantization.linear import QuantizedModule
-from altgrad_core.quantization.quantizer import WeightQuantizer
-from altgrad_core.quantization.resident import Resident
+from altgrad_core.quantization.modules.linear import QuantizedModule
+from altgrad_core.quantization.modules.weight_quantizer import WeightQuantizer
+from altgrad_core.quantization.resident.weight import Resident
 
 
 def resident_weights(model: nn.Module) -> dict[str, tuple[QuantizedModule, WeightQuantizer]]:

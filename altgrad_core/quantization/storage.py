@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from altgrad_core.quantization.packing import packed, unpacked
+from altgrad_core.quantization.kernels.packing import packed, unpacked
 from altgrad_core.quantization.residency import resident_weights
 from altgrad_core.quantization.scaling import expanded
 

@@ -15,25 +15,31 @@ from torch.nn.utils import parametrize
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format, Rounding
-from altgrad_core.quantization.attention import convert_attention
-from altgrad_core.quantization.candidates import Candidate, find_candidates
-from altgrad_core.quantization.fast_path import leave_fast_path, return_to_fast_path
+from altgrad_core.quantization.conversion.candidates import Candidate, find_candidates
+from altgrad_core.quantization.conversion.notes import check_shared, notes_on, weights_of
+from altgrad_core.quantization.conversion.rules import (
+    Filter,
+    Rule,
+    check_head,
+    check_patterns,
+    decide,
+)
+from altgrad_core.quantization.conversion.undo import undone_on_error
 from altgrad_core.quantization.geometry import ParameterGeometry
-from altgrad_core.quantization.linear import QuantizedModule, convert_linear, uninstall
-from altgrad_core.quantization.notes import check_shared, notes_on, weights_of
-from altgrad_core.quantization.quantizer import WeightQuantizer
+from altgrad_core.quantization.modules.attention import convert_attention
+from altgrad_core.quantization.modules.fast_path import leave_fast_path, return_to_fast_path
+from altgrad_core.quantization.modules.linear import QuantizedModule, convert_linear, uninstall
+from altgrad_core.quantization.modules.roles import Roles, TensorRole, WeightRole
+from altgrad_core.quantization.modules.weight_quantizer import WeightQuantizer
 from altgrad_core.quantization.report import QuantizationReport as QuantizationReport
 from altgrad_core.quantization.residency import release
-from altgrad_core.quantization.resident import check_dtype
-from altgrad_core.quantization.roles import Roles, TensorRole, WeightRole
-from altgrad_core.quantization.rules import Filter, Rule, check_head, check_patterns, decide
+from altgrad_core.quantization.resident.weight import check_dtype
 from altgrad_core.quantization.settings import (
     FormatChoice,
     QuantizationSettings,
     Residency,
     ScalingSettings,
 )
-from altgrad_core.quantization.undo import undone_on_error
 
 
 def quantize_model(

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from altgrad_core.interfaces.task import Batch
-from altgrad_core.quantization.bypass import unrecorded, unrounded
 from altgrad_core.quantization.hold import hold_weights
+from altgrad_core.quantization.modules.bypass import unrecorded, unrounded
 from altgrad_core.training.seeds import seed_step
 
 

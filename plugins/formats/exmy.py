@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from altgrad_core.interfaces.format import Format, Overflow, Rounding, check_rounding
-from altgrad_core.quantization import rounding as kernel
+from altgrad_core.quantization.kernels import rounding as kernel
 from altgrad_plugins.formats.ladder import LADDER
 from altgrad_plugins.formats.layout import Layout
 from altgrad_plugins.formats.settings import ExMySettings, OverflowSettings, SaturatingSettings

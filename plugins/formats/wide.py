@@ -7,7 +7,7 @@ from torch import Tensor
 
 from altgrad_core.interfaces.format import Format, Overflow, Rounding, check_rounding
 from altgrad_core.interfaces.grid import compute_dtype
-from altgrad_core.quantization import rounding as kernel
+from altgrad_core.quantization.kernels import rounding as kernel
 from altgrad_plugins.formats.exmy import ExMy
 from altgrad_plugins.formats.ladder import BF16
 from altgrad_plugins.formats.settings import OverflowSettings

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.optimizer import OptimizerPlugin
 from altgrad_core.quantization.geometry import latent_position
-from altgrad_core.quantization.position import pack, unpack
+from altgrad_core.quantization.kernels.position import pack, unpack
 from altgrad_plugins.optimizers.adamw import AdamState, AdamWOnGrids, adam_state, adam_update
 from altgrad_plugins.optimizers.closure import run_closure
 from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
 from altgrad_core.errors import UserError
 from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.hold import hold_weights
-from altgrad_core.quantization.linear import QuantizedLinear
+from altgrad_core.quantization.modules.linear import QuantizedLinear
 from altgrad_core.quantization.surgery import dequantize_model, quantize_model
 from altgrad_core.registry.build import load_format
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from altgrad_core.quantization.fake_quant import round_to_grid
 from altgrad_core.quantization.geometry import weight_geometry
+from altgrad_core.quantization.modules.fake_quant import round_to_grid
 from altgrad_core.quantization.residency import keep_on_grid
 from altgrad_core.quantization.scaling import Scaler, compact_amax, expanded
 from altgrad_core.quantization.settings import ScalingSettings

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from altgrad_core.quantization import quantizer as quantizer_module
 from altgrad_core.quantization.hold import hold_weights
+from altgrad_core.quantization.modules import quantizer as quantizer_module
 from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.registry.build import load_format

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from altgrad_core.interfaces.format import Format
-from altgrad_core.quantization import fitting
-from altgrad_core.quantization.fitting import ScaleFit, ends_of, is_closed_under_doubling
 from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.residency import GridResidency, keep_on_grid
+from altgrad_core.quantization.resident import fitting
+from altgrad_core.quantization.resident.fitting import ScaleFit, ends_of, is_closed_under_doubling
 from altgrad_core.quantization.scaling import compact_amax
 from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.storage import compact_state, load_compact_state

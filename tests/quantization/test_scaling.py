@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from altgrad_core.interfaces.format import Format
-from altgrad_core.quantization.fake_quant import round_to_grid
+from altgrad_core.quantization.modules.fake_quant import round_to_grid
 from altgrad_core.quantization.scaling import (
     Scaler,
     largest_magnitude,

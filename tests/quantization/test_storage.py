@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from altgrad_core.interfaces.format import Format
-from altgrad_core.quantization.packing import packed, unpacked
+from altgrad_core.quantization.kernels.packing import packed, unpacked
 from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.storage import compact_state, load_compact_state
 from altgrad_core.quantization.surgery import quantize_model

@@ -31,7 +31,7 @@ from torch import Tensor
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.monitor import Observation, RunView, StepView
 from altgrad_core.quantization.geometry import latent_position
-from altgrad_core.quantization.position import pack, unpack
+from altgrad_core.quantization.kernels.position import pack, unpack
 from altgrad_plugins.monitors.geometry.ladders import grid_key
 from altgrad_plugins.monitors.geometry.settings import DriftSettings
 from altgrad_plugins.monitors.geometry.statistics import columns, size_shares, spoilt

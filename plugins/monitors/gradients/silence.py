@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from altgrad_core.quantization.linear import QuantizedModule
+from altgrad_core.quantization.modules.linear import QuantizedModule
 
 _EXACT = {"ReLU", "ReLU6", "ReLUSquaredActivation"}
 _SMALL = ("gelu", "silu", "swish")

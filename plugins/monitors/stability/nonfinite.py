@@ -38,7 +38,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from altgrad_core.interfaces.monitor import Event, Monitor, Observation, RunView, StepView
-from altgrad_core.quantization.linear import QuantizedModule
+from altgrad_core.quantization.modules.linear import QuantizedModule
 from altgrad_plugins.monitors.layers import ALL
 from altgrad_plugins.monitors.stability import alarms
 from altgrad_plugins.monitors.stability.ledgers import (

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from altgrad_core.quantization.linear import QuantizedModule
-from altgrad_core.quantization.quantizer import TensorQuantizer
+from altgrad_core.quantization.modules.linear import QuantizedModule
+from altgrad_core.quantization.modules.quantizer import TensorQuantizer
 from altgrad_plugins.monitors.stability.ranges import Range
 
 Counts = tuple[Tensor, Tensor, int]

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from altgrad_core.interfaces.format import Format
-from altgrad_core.quantization.fake_quant import quantized_linear, round_gradient
-from altgrad_core.quantization.quantizer import TensorQuantizer, WeightQuantizer
-from altgrad_core.quantization.resident import Resident, check_dtype
-from altgrad_core.quantization.roles import Roles
+from altgrad_core.quantization.modules.fake_quant import quantized_linear, round_gradient
+from altgrad_core.quantization.modules.quantizer import TensorQuantizer
+from altgrad_core.quantization.modules.roles import Roles
+from altgrad_core.quantization.modules.weight_quantizer import WeightQuantizer
+from altgrad_core.quantization.resident.weight import Resident, check_dtype
 
 M = TypeVar("M", bound="QuantizedModule")
 

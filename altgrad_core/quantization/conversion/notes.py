@@ -8,8 +8,8 @@ from torch import nn
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format
-from altgrad_core.quantization.attention import projections
-from altgrad_core.quantization.roles import Roles
+from altgrad_core.quantization.modules.attention import projections
+from altgrad_core.quantization.modules.roles import Roles
 
 Chosen = Mapping[nn.Module, Format]
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format
-from altgrad_core.quantization.fake_quant import straight_through
-from altgrad_core.quantization.linear import QuantizedModule, install, product_dtype
-from altgrad_core.quantization.quantizer import WeightQuantizer
-from altgrad_core.quantization.roles import Roles
+from altgrad_core.quantization.modules.fake_quant import straight_through
+from altgrad_core.quantization.modules.linear import QuantizedModule, install, product_dtype
+from altgrad_core.quantization.modules.roles import Roles
+from altgrad_core.quantization.modules.weight_quantizer import WeightQuantizer
 
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from altgrad_core.interfaces.format import Format
-from altgrad_core.quantization.fake_quant import fake_quantize
-from altgrad_core.quantization.linear import QuantizedLinear
+from altgrad_core.quantization.modules.fake_quant import fake_quantize
+from altgrad_core.quantization.modules.linear import QuantizedLinear
 from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.registry.build import load_format

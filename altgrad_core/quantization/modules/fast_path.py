@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from altgrad_core.quantization.linear import QuantizedModule
+from altgrad_core.quantization.modules.linear import QuantizedModule
 
 _SWITCHES: tuple[tuple[type[nn.Module], str, object], ...] = (
     (nn.TransformerEncoderLayer, "activation_relu_or_gelu", 0),

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from altgrad_core.quantization.rounding import (
+from altgrad_core.quantization.kernels.rounding import (
     GridNumbers,
     round_nearest,
     round_stochastic,

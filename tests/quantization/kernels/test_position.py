@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from altgrad_core.interfaces.format import Format
-from altgrad_core.quantization.position import pack, unpack
+from altgrad_core.quantization.kernels.position import pack, unpack
 from altgrad_core.registry.build import load_format
 
 

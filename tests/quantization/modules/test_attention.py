@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from altgrad_core.interfaces.format import Format
-from altgrad_core.quantization.fake_quant import fake_quantize
 from altgrad_core.quantization.hold import hold_weights
+from altgrad_core.quantization.modules.fake_quant import fake_quantize
 from altgrad_core.quantization.scaling import largest_magnitude, scale_for
 from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.surgery import dequantize_model, quantize_model

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.parameter import UninitializedParameter
 
-from altgrad_core.quantization.attention import projections
+from altgrad_core.quantization.modules.attention import projections
 
 _KINDS = (nn.Linear, nn.MultiheadAttention)
 _PLAIN = (*_KINDS, NonDynamicallyQuantizableLinear)  # the last is attention's out_proj

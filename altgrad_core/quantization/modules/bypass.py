@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from altgrad_core.quantization.linear import QuantizedModule, quantizers_of
+from altgrad_core.quantization.modules.linear import QuantizedModule, quantizers_of
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import nn
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format
-from altgrad_core.quantization.candidates import Candidate
+from altgrad_core.quantization.conversion.candidates import Candidate
 
 Filter = Callable[[nn.Module, str], bool]
 _SHOWN = 8

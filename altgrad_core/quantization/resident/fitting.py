@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from altgrad_core.interfaces.format import Format, Rounding
-from altgrad_core.quantization.repetition import traced
+from altgrad_core.quantization.modules.repetition import traced
 from altgrad_core.quantization.scaling import (
     compact_amax,
     expanded,

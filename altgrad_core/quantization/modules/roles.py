@@ -16,7 +16,7 @@ class WeightRole:
 
     residency:
         ``master``: the parameter is a float32 master, rounded when it is used. ``grid``: the
-        parameter is always a grid value times its scale, see :mod:`altgrad_core.quantization.resident`.
+        parameter is always a grid value times its scale, see :mod:`altgrad_core.quantization.resident.weight`.
     rounding:
         of the update (grid), or of the weight in training forwards (master).
     compensation:

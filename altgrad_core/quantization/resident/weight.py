@@ -34,9 +34,9 @@ from torch import Tensor, nn
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format, Rounding
-from altgrad_core.quantization.fitting import ScaleFit, ends_of, holds
-from altgrad_core.quantization.packing import packed, unpacked
-from altgrad_core.quantization.roles import WeightRole
+from altgrad_core.quantization.kernels.packing import packed, unpacked
+from altgrad_core.quantization.modules.roles import WeightRole
+from altgrad_core.quantization.resident.fitting import ScaleFit, ends_of, holds
 from altgrad_core.quantization.scaling import (
     Scaler,
     compact_amax,

@@ -1,0 +1,1 @@
+"""One weight that lives on its grid, and when its scale changes."""
