@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from altgrad_core.errors import UserError
 from altgrad_plugins.tasks.documents import Document
+from altgrad_plugins.tasks.hub_errors import why
 from altgrad_plugins.tasks.rows import LABELS, TextChoice, parse_row
 from altgrad_plugins.tasks.settings import SPLITS, SplitName
 
@@ -57,7 +58,7 @@ HUB: dict[HubName, HubFiles] = {
 def read_hub(name: HubName, choice: TextChoice) -> dict[SplitName, list[Document]]:
     """Every split of a published data set.
 
-    Raises :class:`UserError` where the hub cannot be reached; no other data is taken instead.
+    Raises :class:`UserError`, with the reason, where it cannot be had; no other data is taken instead.
     """
     import datasets
 
@@ -65,11 +66,10 @@ def read_hub(name: HubName, choice: TextChoice) -> dict[SplitName, list[Document
     try:
         loaded = datasets.load_dataset("parquet", data_files=files.urls())
     except Exception as error:  # the errors of several HTTP libraries come through here
-        reason = next(iter(str(error).splitlines()), "")
         raise UserError(
-            f"the data set {files.repository} cannot be fetched from the Hugging Face hub: no "
-            f"network? ({type(error).__name__}: {reason}) Give local files with data.path=FOLDER, "
-            "or train on the embedded data with data.dataset=license_rules."
+            f"the data set {files.repository} cannot be fetched from the Hugging Face hub: "
+            f"{why(error)}. Give local files with data.path=FOLDER, or train on the embedded data "
+            "with data.dataset=license_rules."
         ) from error
     return {split: list(_documents(loaded[split], split, name, choice)) for split in SPLITS}
 

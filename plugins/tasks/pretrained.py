@@ -8,6 +8,7 @@ from typing import Any
 
 from altgrad_core.errors import UserError
 from altgrad_plugins.tasks.digest import file_digest
+from altgrad_plugins.tasks.hub_errors import why
 from altgrad_plugins.tasks.settings import ModelSettings
 
 CONFIG = ("config.json",)
@@ -81,13 +82,13 @@ def from_pretrained(
             return factory.from_pretrained(str(folder), local_files_only=True, **options)
         return factory.from_pretrained(pretrained, revision=revision, **options)
     except Exception as error:  # the errors of several libraries and file formats come through here
-        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         if folder is not None:
+            reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
             raise UserError(
                 f"model.pretrained: the {what} in {folder} cannot be loaded ({reason})."
             ) from error
         raise UserError(
             f"model.pretrained: the {what} of {pretrained!r} cannot be fetched from the Hugging "
-            f"Face hub, and there is no folder of that name: no network? ({reason}) Give the path "
-            "of a local folder, or set model.pretrained=null to train from scratch."
+            f"Face hub, and there is no folder of that name: {why(error)}. Give the path of a local "
+            "folder, or set model.pretrained=null to train from scratch."
         ) from error
