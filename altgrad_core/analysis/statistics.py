@@ -23,7 +23,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW
 
@@ -128,6 +127,19 @@ def greater_p(gains: Sequence[float], *, resolution: float = 0.0) -> float:
     return float(stats.ttest_1samp(values, 0.0, alternative="greater").pvalue)
 
 
+def holm_adjusted(p_values: Sequence[float]) -> list[float]:
+    """Holm's (1979) step-down adjustment, in the order given.
+
+    statsmodels' ``multipletests`` says the same, and collects garbage at each call (0.1 s here).
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p)
+    adjusted = np.empty_like(p)
+    factors = np.arange(len(p), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
+    return adjusted.tolist()
+
+
 def holm(
     p_values: Mapping[str, float], classes: Mapping[str, str] | None = None
 ) -> dict[str, float]:
@@ -145,7 +157,7 @@ def holm(
     if all(math.isnan(p) for p in raw.values()):
         return dict.fromkeys(p_values, math.nan)
     values = [1.0 if math.isnan(p) else p for p in raw.values()]
-    adjusted = dict(zip(raw, multipletests(values, method="holm")[1], strict=True))
+    adjusted = dict(zip(raw, holm_adjusted(values), strict=True))
     return {
         name: math.nan if math.isnan(p) else float(adjusted[member[name]])
         for name, p in p_values.items()
