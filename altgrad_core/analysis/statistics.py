@@ -137,7 +137,7 @@ def holm_adjusted(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty_like(p)
     factors = np.arange(len(p), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
-    return adjusted.tolist()
+    return [float(value) for value in adjusted]
 
 
 def holm(
