@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         load_suite,
         plan_suite,
         quantize_model,
+        register_adapter,
         run_suite,
     )
 
@@ -34,6 +35,7 @@ __all__ = [
     "load_suite",
     "plan_suite",
     "quantize_model",
+    "register_adapter",
     "run_suite",
 ]
 

@@ -15,6 +15,7 @@ from altgrad_core.execution.runner import run_suite as _run_suite
 from altgrad_core.interfaces.format import Format, Rounding
 from altgrad_core.planning.plan import Plan, plan_suite
 from altgrad_core.planning.suite import load_suite
+from altgrad_core.quantization.adapters import register_adapter
 from altgrad_core.quantization.residency import keep_on_grid
 from altgrad_core.quantization.settings import Residency, ScalingSettings
 from altgrad_core.quantization.surgery import QuantizationReport, dequantize_model
@@ -30,6 +31,7 @@ __all__ = [
     "load_suite",
     "plan_suite",
     "quantize_model",
+    "register_adapter",
     "run_suite",
 ]
 
@@ -48,7 +50,7 @@ def quantize_model(
     compensation: str | Format | None = None,
     generator: torch.Generator | None = None,
 ) -> QuantizationReport:
-    """Quantise the linear layers of any model in place; see :mod:`altgrad_core.quantization.surgery`.
+    """Quantise the layers of any model in place; see :mod:`altgrad_core.quantization.surgery`.
 
     Formats may be given by name. Parameters and their state-dict keys stay the same objects and names.
     With ``residency="grid"``, call :func:`keep_on_grid` with the optimizer.

@@ -14,8 +14,8 @@ class QuantizationReport:
     layers:
         name of the layer -> name of its format, in model order. The root's name is ``""``.
     skipped:
-        name of the layer -> why it was left alone. Modules that hold a matrix but are not linear
-        (embeddings, convolutions) are listed, too.
+        name of the layer -> why it was left alone. Modules that hold a matrix but are of a type
+        without an adapter (embeddings, recurrent layers) are listed, too.
     activation_format, gradient_format:
         name of the format of the inputs, and of the gradients at the outputs, or None.
     notes:

@@ -8,6 +8,10 @@ no division can misplace it, so CPU and CUDA agree. Nothing here waits for the d
 One scale may stand for the whole tensor, for each row (its last dimension: the weights of an output
 channel, the features of a token) or for each block of a row. A *compact* scale has one element for
 each of these, with the shape of the tensor but for its last dimension.
+
+Weights whose rows do not lie along the last dimension (kernels of convolutions, matrices that are
+stored in × out) come with an *axis*, the dimension of their output channels: a row is then
+everything that belongs to one output channel, in the order in which it is stored.
 """
 
 from __future__ import annotations
@@ -35,14 +39,20 @@ def largest_magnitude(x: Tensor) -> Tensor:
     return x.detach().abs().amax().float()
 
 
-def compact_amax(x: Tensor, settings: ScalingSettings) -> Tensor:
+def compact_amax(x: Tensor, settings: ScalingSettings, axis: int | None = None) -> Tensor:
     """``max |x|`` for each part of ``x`` that has a scale of its own; float32.
 
     Shape: ``()`` per tensor, ``(..., 1)`` per row, ``(..., blocks)`` per block; the last block of a
-    row may be shorter.
+    row may be shorter. With an ``axis``: per row that of ``x`` with 1 in every other dimension, per
+    block ``(channels, blocks)``.
     """
     if settings.granularity == "tensor" or x.dim() == 0:
         return largest_magnitude(x)
+    if axis is not None:
+        compact = compact_amax(_rows(x, axis), settings)
+        if settings.granularity == "block":
+            return compact
+        return compact.view([-1 if d == axis else 1 for d in range(x.dim())])
     if x.numel() == 0:
         parts = 1 if settings.granularity == "channel" else -(-x.shape[-1] // settings.block_size)
         return torch.zeros((*x.shape[:-1], parts), device=x.device)
@@ -54,11 +64,22 @@ def compact_amax(x: Tensor, settings: ScalingSettings) -> Tensor:
     return magnitude.amax(-1, keepdim=True).float()
 
 
-def expanded(compact: Tensor, x: Tensor, settings: ScalingSettings) -> Tensor:
+def expanded(
+    compact: Tensor, x: Tensor, settings: ScalingSettings, axis: int | None = None
+) -> Tensor:
     """A compact scale as a tensor that broadcasts against ``x``."""
     if settings.granularity != "block" or compact.dim() == 0:
         return compact
-    return compact.repeat_interleave(settings.block_size, -1)[..., : x.shape[-1]]
+    if axis is None:
+        return compact.repeat_interleave(settings.block_size, -1)[..., : x.shape[-1]]
+    channels_first = x.movedim(axis, 0)
+    wide = expanded(compact, _rows(x, axis), settings)
+    return wide.reshape(channels_first.shape).movedim(0, axis)
+
+
+def _rows(x: Tensor, axis: int) -> Tensor:
+    """``(output channels, what belongs to each)``."""
+    return x.movedim(axis, 0).flatten(1)
 
 
 def scale_for(amax: Tensor, fmt: Format, *, power_of_two: bool) -> Tensor:
@@ -124,9 +145,12 @@ class Scaler:
     first; ``<tensor>_scale``), so it is part of the state dict.
     """
 
-    def __init__(self, fmt: Format, settings: ScalingSettings, tensor: str) -> None:
+    def __init__(
+        self, fmt: Format, settings: ScalingSettings, tensor: str, axis: int | None = None
+    ) -> None:
         self.format = fmt
         self.settings = settings
+        self.axis = axis
         self.buffer = f"{tensor}_scale" if self.frozen else f"{tensor}_amax_history"
 
     @property
@@ -143,7 +167,7 @@ class Scaler:
         """Give ``module`` the buffer that the mode needs. ``like``: the tensor, or one on its device."""
         if not (self.delayed or self.frozen):
             return
-        empty = torch.zeros_like(compact_amax(like, self.settings))
+        empty = torch.zeros_like(self.amax(like))
         if self.delayed:
             empty = empty.expand(self.settings.history, *empty.shape).clone()
         module.register_buffer(self.buffer, empty)
@@ -156,6 +180,14 @@ class Scaler:
     def buffers(self) -> tuple[str, ...]:
         """Names of the buffers that :meth:`attach` gives a module."""
         return (self.buffer,) if self.delayed or self.frozen else ()
+
+    def amax(self, x: Tensor) -> Tensor:
+        """``max |x|`` for each part that has a scale of its own, compact."""
+        return compact_amax(x, self.settings, self.axis)
+
+    def expanded(self, compact: Tensor, x: Tensor) -> Tensor:
+        """A compact scale as a tensor that broadcasts against ``x``."""
+        return expanded(compact, x, self.settings, self.axis)
 
     def past(self, module: nn.Module) -> Tensor | None:
         """The amax (compact, float32) that the history stands for now; None without a history."""
@@ -181,7 +213,7 @@ class Scaler:
         """
         if not self.format.scaled:
             return torch.ones((), device=x.device)
-        amax = compact_amax(x, self.settings)
+        amax = self.amax(x)
         if self.delayed:
             amax = self._delayed(module, amax, past, record=record, same_step=same_step)
         fresh = self.fresh(amax)

@@ -8,7 +8,6 @@ from torch import nn
 
 from altgrad_core.quantization.kernels.packing import packed, unpacked
 from altgrad_core.quantization.residency import resident_weights
-from altgrad_core.quantization.scaling import expanded
 
 _PACKED = "packed"
 
@@ -39,6 +38,6 @@ def load_compact_state(model: nn.Module, state: dict[str, Any]) -> None:
         if quantizer.format.scaled:
             prefix = name.removesuffix(quantizer.parameter)
             compact = state[f"{prefix}{quantizer.parameter}_scale"]
-            values = values * expanded(compact, values, quantizer.scaler.settings)
+            values = values * quantizer.scaler.expanded(compact, values)
         plain[name] = values
     model.load_state_dict(plain)

@@ -1,4 +1,4 @@
-"""``quantize_model``: put the linear layers of any model on a grid, in place, and take them off.
+"""``quantize_model``: put the layers of any model on a grid, in place, and take them off.
 
 Layers change their class, not their identity: the same module objects with the same Parameter
 objects, names, hooks, device and dtype. So optimizers built before still work, a root module that
@@ -15,20 +15,21 @@ from torch.nn.utils import parametrize
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format, Rounding
+from altgrad_core.quantization.adapters import Adapter, adapter_of
 from altgrad_core.quantization.conversion.candidates import Candidate, find_candidates
 from altgrad_core.quantization.conversion.notes import check_shared, notes_on, weights_of
 from altgrad_core.quantization.conversion.rules import (
     Filter,
     Rule,
+    check_filter,
     check_head,
     check_patterns,
     decide,
 )
 from altgrad_core.quantization.conversion.undo import undone_on_error
 from altgrad_core.quantization.geometry import ParameterGeometry
-from altgrad_core.quantization.modules.attention import convert_attention
 from altgrad_core.quantization.modules.fast_path import leave_fast_path, return_to_fast_path
-from altgrad_core.quantization.modules.linear import QuantizedModule, convert_linear, uninstall
+from altgrad_core.quantization.modules.linear import QuantizedModule, install, uninstall
 from altgrad_core.quantization.modules.roles import Roles, TensorRole, WeightRole
 from altgrad_core.quantization.modules.weight_quantizer import WeightQuantizer
 from altgrad_core.quantization.report import QuantizationReport as QuantizationReport
@@ -56,19 +57,22 @@ def quantize_model(
     compensation: Format | None = None,
     generator: torch.Generator | None = None,
 ) -> QuantizationReport:
-    """Quantise the weights of the linear layers of ``model``, in place.
+    """Quantise the weights of the layers of ``model``, in place.
+
+    Of linear layers, convolutions and attention, and of each type that
+    :func:`~altgrad_core.quantization.adapters.register_adapter` was told of.
 
     format:
         the format of the weights.
     filter:
-        ``(module, qualified name) -> bool``: which ``nn.Linear`` and ``nn.MultiheadAttention``
-        modules (the latter for their input projections); None takes all.
+        ``(module, qualified name) -> bool``: which layers (``nn.MultiheadAttention`` for its input
+        projections); None takes all that can be quantised.
     overrides:
         ``(pattern, format or None)``: another format, or none, for layers whose name, or the name
         of a module around them, matches (``fnmatch``, case-sensitive). The last match wins, over
         the filter too.
     activation_format:
-        the format of the inputs of the quantised ``nn.Linear`` layers; None leaves them alone.
+        the format of the inputs of the quantised layers; None leaves them alone.
     gradient_format:
         the format of the gradients at their outputs; None leaves them alone.
     scaling:
@@ -83,10 +87,10 @@ def quantize_model(
         the format of the Kahan buffer of resident weights; None keeps none.
 
     Raises:
-        UserError: the settings contradict each other, the model is quantised already, a pattern
-            matches no layer, a layer is lazy, layers that share a weight would put it on two
-            grids, or a weight would have to live on a grid that its dtype cannot hold. After any
-            error the model is unchanged.
+        UserError: the settings contradict each other, the model is quantised already, a pattern or
+            the filter matches no layer that can be quantised, a layer is lazy, layers that share a
+            weight would put it on two grids, or a weight would have to live on a grid that its dtype
+            cannot hold. After any error the model is unchanged.
     """
     scaling = scaling or ScalingSettings()
     shared = scaling.model_copy(update={"granularity": "tensor"})
@@ -102,6 +106,7 @@ def quantize_model(
     rules = [Rule(pattern, fmt, f"override {pattern!r}") for pattern, fmt in overrides]
     check_patterns(rules, candidates)
     decisions = {c: decide(c, Rule("*", format), rules, filter) for c in candidates}
+    check_filter(filter, decisions)
     return _carry_out(model, decisions, roles)
 
 
@@ -220,7 +225,7 @@ def change_format(geometry: ParameterGeometry, fmt: Format) -> None:
         if old.resident is not None:
             old.resident.restore(module)
         old.detach(module)
-        new = WeightQuantizer(geometry.attribute, fmt, old.role)
+        new = WeightQuantizer(geometry.attribute, fmt, old.role, old.scaler.axis)
         new.generator, new.hold = old.generator, None
         if new.resident is not None and old.resident is not None:
             new.resident.keepers = old.resident.keepers
@@ -293,10 +298,26 @@ def _attentions(model: nn.Module) -> list[nn.MultiheadAttention]:
 def _convert(model: nn.Module, formats: dict[nn.Module, Format], roles: Roles) -> None:
     attentions = _attentions(model)
     inside_attention = {attention.out_proj for attention in attentions}
-    for module, fmt in formats.items():
-        if isinstance(module, nn.Linear):
+    adapters = {module: adapter for module in model.modules() if (adapter := adapter_of(module))}
+    for module, adapter in adapters.items():
+        fmt = formats.get(module)
+        if fmt is not None:
+            weights = _quantizers(module, adapter, fmt, roles)
             # Attention computes the input of its out_proj itself, where no quantizer would see it.
-            convert_linear(module, fmt, roles, inputs=module not in inside_attention)
+            inputs = adapter.inputs and module not in inside_attention
+            install(module, adapter.layer, weights, roles, inputs=inputs)
     for attention in attentions:
-        if attention in formats or attention.out_proj in formats:
-            convert_attention(attention, formats.get(attention), roles)
+        if attention not in formats and attention.out_proj in formats:  # for the sake of out_proj
+            install(attention, adapters[attention].layer, {}, roles)
+
+
+def _quantizers(
+    module: nn.Module, adapter: Adapter, fmt: Format, roles: Roles
+) -> dict[str, WeightQuantizer]:
+    """What rounds each weight; rows along the last dimension of a matrix need no axis."""
+    found = {}
+    for name, parameter in adapter.parameters(module).items():
+        axis = adapter.weights[name] % parameter.dim()
+        plain = axis == 0 and parameter.dim() == 2
+        found[name] = WeightQuantizer(name, fmt, roles.weight, None if plain else axis)
+    return found

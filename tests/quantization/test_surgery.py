@@ -95,7 +95,9 @@ def test_the_forward_pass_uses_rounded_weights_and_everything_else_stays() -> No
     assert [m.training for m in model.modules()] == modes
     assert calls == ["hook"]
     assert report.layers == dict.fromkeys(LAYERS, "e5m2")
-    assert report.skipped == {"embed": "Embedding is not a linear layer"}
+    assert report.skipped == {
+        "embed": "Embedding is a type without an adapter (see register_adapter)"
+    }
 
     before = model.blocks[0].up.weight.clone()
     model(IDS).sum().backward()
@@ -190,7 +192,9 @@ def test_the_filter_sees_linear_layers_and_their_names() -> None:
 
 def test_a_pattern_without_a_match_names_the_layers_and_changes_nothing() -> None:
     model = Net()
-    with pytest.raises(UserError, match=r"'block\.0\*' matches no linear layer.*blocks\.0\.up"):
+    with pytest.raises(
+        UserError, match=r"'block\.0\*' matches no layer of the model that can.*blocks\.0\.up"
+    ):
         quantize_model(model, E5M2, overrides=[("block.0*", None)])
     assert not any(isinstance(m, QuantizedLinear) for m in model.modules())
 
@@ -207,7 +211,8 @@ def test_a_lazy_layer_is_refused_unless_left_out() -> None:
     with pytest.raises(UserError, match=r"'1' is a LazyLinear .* Run one batch"):
         quantize_model(model, E5M2)
     assert type(model[0]) is nn.Linear
-    assert list(quantize_model(model, E5M2, overrides=[("1", None)]).layers) == ["0"]
+    overrides = [("1", None), ("2", None)]
+    assert list(quantize_model(model, E5M2, overrides=overrides).layers) == ["0"]
 
 
 def test_a_shared_module_is_quantised_once_and_known_by_every_name() -> None:
@@ -262,7 +267,7 @@ def obstacles() -> Iterator[tuple[str, nn.Module, str]]:
     parametrized = nn.utils.parametrizations.orthogonal(nn.Linear(2, 2))
     yield "parametrized", parametrized, "ParametrizedLinear is a subclass"
     yield "weight norm", nn.utils.weight_norm(nn.Linear(2, 2)), "not a plain parameter"
-    yield "convolution", nn.Conv2d(2, 2, 1), "Conv2d is not a linear layer"
+    yield "recurrent", nn.GRU(2, 2), "GRU is a type without an adapter"
     complex_layer = nn.Linear(2, 2, dtype=torch.complex64)
     yield "complex", complex_layer, "not a real floating-point tensor"
 

@@ -6,13 +6,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from torch import nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.parameter import UninitializedParameter
 
-from altgrad_core.quantization.modules.attention import projections
+from altgrad_core.quantization.adapters import adapter_of
 
-_KINDS = (nn.Linear, nn.MultiheadAttention)
-_PLAIN = (*_KINDS, NonDynamicallyQuantizableLinear)  # the last is attention's out_proj
+_BASES = (nn.Linear, nn.MultiheadAttention, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,6 @@ class Candidate:
         return self.names[0]
 
     @property
-    def linear(self) -> bool:
-        """Whether it is a linear layer or the projections of attention, of whatever class."""
-        return isinstance(self.module, _KINDS)
-
-    @property
     def lazy(self) -> bool:
         """Whether its parameters have no shape yet."""
         return _is_lazy(self.module)
@@ -55,7 +48,8 @@ def find_candidates(model: nn.Module) -> list[Candidate]:
     }
     found = []
     for module, its_names in names.items():
-        if not (isinstance(module, _KINDS) or _holds_matrix(module)):
+        adapter = adapter_of(module)
+        if adapter is None and not isinstance(module, _BASES) and not _holds_matrix(module):
             continue
         obstacle = _obstacle(module)
         reader = readers.get(module)
@@ -75,18 +69,30 @@ def _is_lazy(module: nn.Module) -> bool:
 
 
 def _obstacle(module: nn.Module) -> str:
-    kind = type(module).__name__
-    if not isinstance(module, _KINDS):
-        return f"{kind} is not a linear layer"
-    if type(module) not in _PLAIN and not _is_lazy(module):
-        base = "Linear" if isinstance(module, nn.Linear) else "MultiheadAttention"
-        return f"{kind} is a subclass of nn.{base}, whose own behaviour would be lost"
+    kind, adapter = type(module).__name__, adapter_of(module)
+    if _is_lazy(module):
+        return "" if adapter is not None or isinstance(module, _BASES) else _unknown(module)
+    if adapter is None:
+        return _unknown(module)
     if "forward" in module.__dict__:
         return "its forward has been replaced on the instance and would not use a rounded weight"
-    names = projections(module) if isinstance(module, nn.MultiheadAttention) else ("weight",)
-    weights = [module._parameters.get(name) for name in names]
-    if not weights or any(weight is None for weight in weights):
+    for name in adapter.weights:
+        if name not in module._parameters and not hasattr(module, name):
+            return f"{kind} has no parameter {name!r}, which its adapter names"
+    weights = list(adapter.parameters(module).values())
+    if not weights or any(name not in module._parameters for name in adapter.weights):
         return "its weight is not a plain parameter (weight norm, pruning, a parametrization)"
-    if any(weight is not None and not weight.dtype.is_floating_point for weight in weights):
+    if any(not weight.dtype.is_floating_point for weight in weights):
         return "its weight is not a real floating-point tensor"
     return ""
+
+
+def _unknown(module: nn.Module) -> str:
+    kind = type(module).__name__
+    for base in _BASES:
+        if isinstance(module, base):
+            return (
+                f"{kind} is a subclass of nn.{base.__name__}, a type of its own without an adapter "
+                f"(see register_adapter)"
+            )
+    return f"{kind} is a type without an adapter (see register_adapter)"

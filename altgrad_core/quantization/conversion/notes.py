@@ -8,7 +8,7 @@ from torch import nn
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format
-from altgrad_core.quantization.modules.attention import projections
+from altgrad_core.quantization.adapters import adapter_of
 from altgrad_core.quantization.modules.roles import Roles
 
 Chosen = Mapping[nn.Module, Format]
@@ -16,8 +16,8 @@ Chosen = Mapping[nn.Module, Format]
 
 def weights_of(module: nn.Module) -> list[nn.Parameter]:
     """The parameters of ``module`` that quantising it rounds."""
-    names = projections(module) if isinstance(module, nn.MultiheadAttention) else ("weight",)
-    return [p for name in names if (p := module._parameters[name]) is not None]
+    adapter = adapter_of(module)
+    return [] if adapter is None else list(adapter.parameters(module).values())
 
 
 def check_shared(model: nn.Module, chosen: Chosen, *, resident: bool = False) -> None:
@@ -48,6 +48,7 @@ def notes_on(model: nn.Module, chosen: Chosen, roles: Roles) -> tuple[str, ...]:
     return (
         *_shared_notes(model, chosen),
         *_attention_notes(model, chosen, roles),
+        *_inexact_notes(model, chosen, roles),
         *_block_notes(roles),
     )
 
@@ -88,10 +89,20 @@ def _attention_notes(model: nn.Module, chosen: Chosen, roles: Roles) -> Iterator
                     f"the {what} of {name or '(root)'} are not quantised: nn.MultiheadAttention "
                     f"computes its projections inside one function"
                 )
-        if any(f.scaled for f in formats) and not roles.weight.scaling.power_of_two:
+
+
+def _inexact_notes(model: nn.Module, chosen: Chosen, roles: Roles) -> Iterator[str]:
+    if roles.weight.scaling.power_of_two:
+        return
+    for name, module in model.named_modules():
+        formats = [chosen[module]] if module in chosen else []
+        if isinstance(module, nn.MultiheadAttention) and module.out_proj in chosen:
+            formats.append(chosen[module.out_proj])
+        adapter = adapter_of(module)
+        if adapter and not adapter.exact and any(f.scaled for f in formats):
             yield (
                 f"under autocast, scaled weights of {name or '(root)'} are rounded once more: an "
-                f"exact scale cannot be applied after the product inside nn.MultiheadAttention"
+                f"exact scale cannot be applied after the product inside {type(module).__name__}"
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -14,6 +14,7 @@ from altgrad_core.quantization.conversion.candidates import Candidate
 
 Filter = Callable[[nn.Module, str], bool]
 _SHOWN = 8
+_LEFT_OUT = "left out by the filter"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def decide(
         return None, candidate.obstacle
     rule = base
     if filter is not None and not filter(candidate.module, candidate.name):
-        rule = Rule("*", None, "left out by the filter")
+        rule = Rule("*", None, _LEFT_OUT)
     for override in overrides:
         if override.matches(candidate.names):
             rule = override
@@ -56,16 +57,37 @@ def decide(
 
 
 def check_patterns(rules: Sequence[Rule], candidates: Sequence[Candidate]) -> None:
-    """Raise ``UserError`` for an override that matches no linear layer."""
-    linear = [candidate for candidate in candidates if candidate.linear]
+    """Raise ``UserError`` for an override that matches no layer, or only such as cannot be quantised."""
+    able = [candidate for candidate in candidates if not candidate.obstacle]
     for rule in rules:
-        if not any(rule.matches(candidate.names) for candidate in linear):
+        if any(rule.matches(candidate.names) for candidate in able):
+            continue
+        unable = [c for c in candidates if c.obstacle and rule.matches(c.names)]
+        if unable:
             raise UserError(
-                f"The override pattern {rule.pattern!r} matches no linear layer of the model. "
-                f"Layers are: {_some(c.name for c in linear)}. A pattern is matched against whole "
-                f"names, and against the names of the modules around a layer; * stands for "
-                f"anything, dots included."
+                f"The override pattern {rule.pattern!r} matches only layers that cannot be "
+                f"quantised: {_reasons(unable)}."
             )
+        raise UserError(
+            f"The override pattern {rule.pattern!r} matches no layer of the model that can be "
+            f"quantised. Those are: {_some(c.name for c in able)}. A pattern is matched against "
+            f"whole names, and against the names of the modules around a layer; * stands for "
+            f"anything, dots included."
+        )
+
+
+def check_filter(
+    filter: Filter | None, decisions: Mapping[Candidate, tuple[Format | None, str]]
+) -> None:
+    """Raise ``UserError`` for a filter that takes only layers that cannot be quantised."""
+    able = [reason for c, (_, reason) in decisions.items() if not c.obstacle]
+    if filter is None or any(reason != _LEFT_OUT for reason in able):
+        return
+    unable = [c for c in decisions if c.obstacle and filter(c.module, c.name)]
+    if unable:
+        raise UserError(
+            f"The filter takes only layers that cannot be quantised: {_reasons(unable)}."
+        )
 
 
 def check_head(model: nn.Module, head: Sequence[str]) -> None:
@@ -77,6 +99,12 @@ def check_head(model: nn.Module, head: Sequence[str]) -> None:
                 f"The task says that its classifier head is {pattern!r}, but its model has no such "
                 f"module. Modules are: {_some(names)}. Correct the task's `head`."
             )
+
+
+def _reasons(unable: Sequence[Candidate]) -> str:
+    return "; ".join(f"{c.name or '(root)'!r}: {c.obstacle}" for c in unable[:_SHOWN]) + (
+        f"; and {len(unable) - _SHOWN} more" if len(unable) > _SHOWN else ""
+    )
 
 
 def _some(names: Iterable[str]) -> str:

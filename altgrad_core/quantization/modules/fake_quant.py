@@ -48,6 +48,7 @@ def round_to_grid(
     dtype: torch.dtype,
     *,
     scaling: ScalingSettings,
+    axis: int | None = None,
     rounding: Rounding = "nearest",
     generator: torch.Generator | None = None,
 ) -> Rounded:
@@ -62,7 +63,7 @@ def round_to_grid(
         if not fmt.scaled:
             rounded = _with_inf_of(work, fmt.round(work, rounding, generator))
             return Rounded(rounded.to(dtype), None, scale)
-        wide = expanded(scale, work, scaling)
+        wide = expanded(scale, work, scaling, axis)
         grid = fmt.round(work / wide, rounding, generator)
         late = not scaling.power_of_two and scaling.granularity != "block"
         if late and dtype in _LOW_PRECISION:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 
-from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.modules.fake_quant import quantized_linear, round_gradient
 from altgrad_core.quantization.modules.quantizer import TensorQuantizer
 from altgrad_core.quantization.modules.roles import Roles
 from altgrad_core.quantization.modules.weight_quantizer import WeightQuantizer
 from altgrad_core.quantization.resident.weight import Resident, check_dtype
-
-M = TypeVar("M", bound="QuantizedModule")
 
 _OWN = (
     *("original_class", "bypassed"),
@@ -36,6 +33,8 @@ class QuantizedModule(nn.Module):
     """True while the module computes with its latent parameters, rounding nothing."""
     original_class: type[nn.Module]
     """What the module was, and becomes again by ``dequantize_model``."""
+    mixin: ClassVar[bool] = False
+    """Whether the class is to be mixed into that of the layer, whose ``forward`` it calls."""
 
     def quantizers(self) -> Iterator[TensorQuantizer]:
         """Every quantizer of this module."""
@@ -83,6 +82,12 @@ class QuantizedModule(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         self._begin()
         return self.__dict__.copy()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        kind = type(self)
+        if not kind.mixin or kind.__bases__[1:] != (self.original_class,):
+            return super().__reduce_ex__(protocol)
+        return _blank, (kind.__bases__[0], self.original_class), self.__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -153,7 +158,7 @@ class QuantizedLinear(QuantizedModule, nn.Linear):
         output = quantized_linear(input, latent, self.bias, rounded_input, weight)
         if self.gradient_quantizer is None:
             return output
-        return round_gradient(output, partial(_rounded_gradient, self, self.gradient_quantizer))
+        return round_gradient(output, partial(rounded_gradient, self, self.gradient_quantizer))
 
     def extra_repr(self) -> str:
         """What ``nn.Linear`` says, with formats and scaling."""
@@ -168,7 +173,7 @@ def product_dtype(weight: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
-def _rounded_gradient(module: nn.Module, quantizer: TensorQuantizer, gradient: Tensor) -> Tensor:
+def rounded_gradient(module: nn.Module, quantizer: TensorQuantizer, gradient: Tensor) -> Tensor:
     """The gradient at the output of ``module`` on its grid, in its own dtype."""
     rounded = quantizer.round(module, gradient, gradient.dtype)
     if rounded.epilogue is None:
@@ -176,30 +181,22 @@ def _rounded_gradient(module: nn.Module, quantizer: TensorQuantizer, gradient: T
     return (rounded.values.float() * rounded.epilogue).to(gradient.dtype)
 
 
-def convert_linear(
-    linear: nn.Linear, weight_format: Format, roles: Roles, *, inputs: bool = True
-) -> QuantizedLinear:
-    """Turn ``linear`` into a :class:`QuantizedLinear`, in place, and return it.
-
-    inputs:
-        whether its forward is called, so that its inputs and gradients can be rounded.
-    """
-    weights = {"weight": WeightQuantizer("weight", weight_format, roles.weight)}
-    return install(linear, QuantizedLinear, weights, roles, inputs=inputs)
-
-
 def install(
     module: nn.Module,
-    target: type[M],
+    layer: type[QuantizedModule],
     weights: dict[str, WeightQuantizer],
     roles: Roles,
     *,
     inputs: bool = False,
-) -> M:
-    """Make ``module`` a ``target``. The object stays, so every reference to it holds."""
+) -> None:
+    """Make ``module`` a ``layer``. The object stays, so every reference to it holds.
+
+    inputs:
+        whether its forward is called with what is to be rounded as input.
+    """
     original = type(module)
-    module.__class__ = target
-    assert isinstance(module, target)
+    module.__class__ = mixed(layer, original) if layer.mixin else layer
+    assert isinstance(module, QuantizedModule)
     module.original_class = original
     module.bypassed = False
     module.weight_quantizers = weights
@@ -216,7 +213,24 @@ def install(
             quantizer.scaler.attach(module, torch.zeros((), device=device))
     for each in module.quantizers():
         each.generator = roles.generator
-    return module
+
+
+_MIXED: dict[tuple[type, type], type[QuantizedModule]] = {}
+
+
+def mixed(layer: type[QuantizedModule], original: type[nn.Module]) -> type[QuantizedModule]:
+    """The class of an ``original`` that is quantised as ``layer`` does; always the same one."""
+    key = layer, original
+    if key not in _MIXED:
+        attributes = {"__module__": layer.__module__, "__doc__": layer.__doc__}
+        _MIXED[key] = type(f"Quantized{original.__name__}", key, attributes)
+    return _MIXED[key]
+
+
+def _blank(layer: type[QuantizedModule], original: type[nn.Module]) -> QuantizedModule:
+    """What a copied or unpickled module starts from: a class that was made cannot be found by name."""
+    made = mixed(layer, original)
+    return made.__new__(made)
 
 
 def uninstall(module: QuantizedModule) -> None:

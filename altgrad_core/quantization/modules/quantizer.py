@@ -18,7 +18,7 @@ from altgrad_core.quantization.modules.repetition import (
 )
 from altgrad_core.quantization.modules.roles import TensorRole
 from altgrad_core.quantization.resident.weight import mark_of
-from altgrad_core.quantization.scaling import Scaler, expanded
+from altgrad_core.quantization.scaling import Scaler
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,18 @@ class TensorQuantizer:
     state-dict keys (plus what scaling and residency must remember). It keeps no reference to the
     module, so that ``copy.deepcopy`` and moving to another device need no care.
 
+    axis:
+        the dimension of the output channels of a weight whose rows do not lie along its last one.
     backward:
         whether the tensor is a gradient, which is met in backward passes and never recomputed.
     """
 
-    def __init__(self, role: TensorRole, tensor: str, *, backward: bool = False) -> None:
+    def __init__(
+        self, role: TensorRole, tensor: str, *, axis: int | None = None, backward: bool = False
+    ) -> None:
         self.format = role.format
         self.rounding: Rounding = role.rounding
-        self.scaler = Scaler(role.format, role.scaling, tensor)
+        self.scaler = Scaler(role.format, role.scaling, tensor, axis)
         self.hold: Hold | None = None
         self.generator: torch.Generator | None = None
         """What stochastic rounding draws from."""
@@ -78,7 +82,7 @@ class TensorQuantizer:
         """
         past = self._last_past(x) if module.training else None
         compact = self.scaler.scale(module, x, past=past)
-        return expanded(compact, x, self.scaler.settings)
+        return self.scaler.expanded(compact, x)
 
     def round(self, module: nn.Module, x: Tensor, dtype: torch.dtype) -> Rounded:
         """``x`` on its grid, as values in ``dtype``. Records amax if the module is training.
@@ -174,6 +178,7 @@ class TensorQuantizer:
             scale,
             dtype,
             scaling=self.scaler.settings,
+            axis=self.scaler.axis,
             rounding=self.rounding if module.training else "nearest",
             generator=generator,
         )

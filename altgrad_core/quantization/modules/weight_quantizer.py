@@ -11,20 +11,21 @@ from altgrad_core.quantization.modules.quantizer import Held, TensorQuantizer, s
 from altgrad_core.quantization.modules.repetition import Origin, transformed
 from altgrad_core.quantization.modules.roles import TensorRole, WeightRole
 from altgrad_core.quantization.resident.weight import Resident, parameter_of
-from altgrad_core.quantization.scaling import expanded
 
 
 class WeightQuantizer(TensorQuantizer):
     """Rounds the parameter called ``parameter``, once per use or, under ``hold_weights``, once."""
 
-    def __init__(self, parameter: str, fmt: Format, role: WeightRole) -> None:
+    def __init__(
+        self, parameter: str, fmt: Format, role: WeightRole, axis: int | None = None
+    ) -> None:
         grid = role.residency == "grid"
         # A resident weight is rounded where it lives; in the forward that is its own grid value.
         rounding: Rounding = "nearest" if grid else role.rounding
-        super().__init__(TensorRole(fmt, role.scaling, rounding), parameter)
+        super().__init__(TensorRole(fmt, role.scaling, rounding), parameter, axis=axis)
         self.parameter = parameter
         self.role = role
-        self.resident = Resident(parameter, fmt, role) if grid else None
+        self.resident = Resident(parameter, fmt, role, axis) if grid else None
         self._last: tuple[Tensor, Tensor] | None = None
         """What the last forward rounded, and at which scale."""
 
@@ -115,13 +116,16 @@ class WeightQuantizer(TensorQuantizer):
         else:
             with torch.no_grad():
                 compact = self.scaler.scale(module, weight, past=self._last_past(weight))
-        return expanded(compact, weight, self.scaler.settings)
+        return self.scaler.expanded(compact, weight)
 
     def _grid(self, module: nn.Module, x: Tensor, dtype: torch.dtype) -> Rounded:
         """A resident weight, which is its own grid value; what is not finite stays so."""
         assert self.resident is not None
         scale = self.resident.scale(module)
-        rounded = round_to_grid(x, self.format, scale, dtype, scaling=self.scaler.settings)
+        scaler = self.scaler
+        rounded = round_to_grid(
+            x, self.format, scale, dtype, scaling=scaler.settings, axis=scaler.axis
+        )
         values = torch.where(x.detach().isinf(), x.detach().to(dtype), rounded.values)
         return Rounded(values, rounded.epilogue, rounded.scale)
 

@@ -34,9 +34,16 @@ _LISTABLE_BITS = 16
 class ScaleFit:
     """The rule above for one format. Waits for nothing."""
 
-    def __init__(self, fmt: Format, scaling: ScalingSettings, rounding: Rounding) -> None:
+    def __init__(
+        self,
+        fmt: Format,
+        scaling: ScalingSettings,
+        rounding: Rounding,
+        axis: int | None = None,
+    ) -> None:
         self._format = fmt
         self._scaling = scaling
+        self._axis = axis
         self._fixed = scaling.mode == "frozen"
         if fmt.scaled and not self._fixed:
             self._largest, self._smallest = fmt.max_finite, fmt.min_positive
@@ -52,14 +59,16 @@ class ScaleFit:
         """
         if self._fixed:
             return scale
-        amax = compact_amax(target, self._scaling)
+        amax = compact_amax(target, self._scaling, self._axis)
         if self._plainly_stays(scale, amax):
             return scale
         headroom = self._scaling.headroom
         roomy = power_of_two_at_least(amax * headroom if headroom != 1 else amax, self._largest)
         leaves = amax > scale * self._reach_below
         if self._reach != self._reach_below:
-            leaves |= compact_amax(target.clamp_min(0), self._scaling) > scale * self._reach
+            leaves |= (
+                compact_amax(target.clamp_min(0), self._scaling, self._axis) > scale * self._reach
+            )
         leaves |= amax < scale * self._smallest
         stays = torch.fmin(scale, 2 * roomy)
         if not self._closed:
@@ -83,10 +92,10 @@ class ScaleFit:
     def _would_move(self, weight: Tensor, old: Tensor, new: Tensor) -> Tensor:
         """For each scale, whether a weight stands on the old grid but not on the new one."""
         moves = self._holds(weight, old) & ~self._holds(weight, new)
-        return compact_amax(moves.float(), self._scaling) > 0
+        return compact_amax(moves.float(), self._scaling, self._axis) > 0
 
     def _holds(self, weight: Tensor, compact: Tensor) -> Tensor:
-        return holds(self._format, weight, expanded(compact, weight, self._scaling))
+        return holds(self._format, weight, expanded(compact, weight, self._scaling, self._axis))
 
 
 def look_is_free(tensor: Tensor) -> bool:

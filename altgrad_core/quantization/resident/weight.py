@@ -39,8 +39,6 @@ from altgrad_core.quantization.modules.roles import WeightRole
 from altgrad_core.quantization.resident.fitting import ScaleFit, ends_of, holds
 from altgrad_core.quantization.scaling import (
     Scaler,
-    compact_amax,
-    expanded,
     largest_magnitude,
     scale_for,
 )
@@ -65,18 +63,20 @@ class Resident:
     ``<parameter>_compensation_scale``.
     """
 
-    def __init__(self, parameter: str, fmt: Format, role: WeightRole) -> None:
+    def __init__(
+        self, parameter: str, fmt: Format, role: WeightRole, axis: int | None = None
+    ) -> None:
         self.parameter = parameter
         self.format = fmt
         self.rounding = role.rounding
-        self.scaling = role.scaling
+        self._scaler = Scaler(fmt, role.scaling, parameter, axis)
         self.compensation = role.compensation
         self._scale = f"{parameter}_scale"
         self._changes = f"{parameter}_scale_changes"
         self._error = f"{parameter}_compensation"
         self._error_scale = f"{parameter}_compensation_scale"
         self._ends = ends_of(fmt)
-        self._fit = ScaleFit(fmt, role.scaling, role.rounding)
+        self._fit = ScaleFit(fmt, role.scaling, role.rounding, axis)
         self._left: tuple[Mark, Mark] | None = None
         """Weight and compensation, as they were when they last belonged together."""
         self.keepers = Keepers()
@@ -88,9 +88,9 @@ class Resident:
         """
         weight = self._weight(module)
         with torch.no_grad():
-            amax = compact_amax(weight, self.scaling)
+            amax = self._scaler.amax(weight)
             if self.format.scaled:
-                scale = Scaler(self.format, self.scaling, self.parameter).fresh(amax)
+                scale = self._scaler.fresh(amax)
                 module.register_buffer(self._scale, scale)
             counted = amax if self.format.scaled else amax.new_zeros(())
             module.register_buffer(self._changes, torch.zeros_like(counted, dtype=torch.int32))
@@ -183,7 +183,7 @@ class Resident:
         rest = error = None
         if self.compensation is not None:
             error = self._error_of(module, moved)
-            rest = holds(self.format, moved, expanded(stored, moved, self.scaling))
+            rest = holds(self.format, moved, self._scaler.expanded(stored, moved))
             target = torch.where(rest, moved, moved + error)
         scale = self._fit(stored, target, moved) if self.format.scaled else stored
         settled = self._on_grid(target, scale, self.rounding, generator)
@@ -223,7 +223,7 @@ class Resident:
         generator: torch.Generator | None = None,
     ) -> Tensor:
         if self.format.scaled:
-            scale = expanded(compact, target, self.scaling)
+            scale = self._scaler.expanded(compact, target)
             inside = (target / scale).clamp_(*self._ends)  # no format's overflow makes an inf here
             settled = self.format.round(inside, rounding, generator).mul_(scale)
         else:
