@@ -15,6 +15,7 @@ from altgrad_core.terminal import output, say
 RunsOption = Annotated[
     Path, typer.Option("--runs", metavar="DIR", help="Where run directories are.")
 ]
+_SUITE_HELP = "A suite's name, its folder of runs, or an archive."
 _OUT_HELP = "Where to write [default: its runs folder]."
 
 
@@ -25,13 +26,14 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def status(
-    suite: Annotated[str, typer.Argument(help="A suite's name, or its folder of runs.")],
+    suite: Annotated[str, typer.Argument(help=_SUITE_HELP)],
     runs: RunsOption = Path("runs"),
 ) -> None:
     """Show how far the runs of a suite are."""
     from altgrad_core.results.overview import print_status
 
-    print_status(runs_folder(suite, runs), output())
+    for folder, name in _folders(suite, runs):
+        print_status(folder, name, output())
 
 
 def report(
@@ -87,7 +89,7 @@ def compare(
 
 
 def dashboard(
-    suite: Annotated[str, typer.Argument(help="A suite's name, or its folder of runs.")],
+    suite: Annotated[str, typer.Argument(help=_SUITE_HELP)],
     runs: RunsOption = Path("runs"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")] = True,
@@ -97,9 +99,11 @@ def dashboard(
     from altgrad_core.report.live.server import serve
 
     console = output()
-    folder = runs_folder(suite, runs)
+    folders = _folders(suite, runs)
+    if len(folders) > 1:
+        raise UserError(f"{suite} holds {len(folders)} suites, and a dashboard shows one.")
     serve(
-        folder,
+        folders[0][0],
         ReportMaker(),
         port=port,
         open_browser=open_,
@@ -158,14 +162,22 @@ def runs_folder(suite: str, runs: Path) -> Path:
         if (folder / "plan.json").is_file():
             return folder
     if suite.endswith(".zip"):
-        if Path(suite).is_file():
-            raise UserError(f"{suite} is an archive; a folder of runs is needed here.")
         raise UserError(f"there is no archive {suite}: give its path from the current folder.")
     tried = ", ".join(str(folder) for folder in candidates)
     raise UserError(
         f"no runs of {suite!r} found: none of {tried} holds a plan.json. Run the suite first, or give "
         f"its folder (--runs says where the suites' folders are)."
     )
+
+
+def _folders(suite: str, runs: Path) -> list[tuple[Path, str]]:
+    """Folder and shown name of the suite; of an archive, of each suite that it holds, unpacked."""
+    from altgrad_core.results.archive import is_archive, read_archive
+
+    if is_archive(Path(suite)):
+        return [(one.files, suite) for one in read_archive(Path(suite))]
+    folder = runs_folder(suite, runs)
+    return [(folder, str(folder))]
 
 
 def _sources(given: Sequence[str], runs: Path) -> list[str | Path]:

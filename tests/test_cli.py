@@ -218,7 +218,7 @@ def test_an_archive_that_is_not_there_is_called_that(
 
 
 @pytest.mark.parametrize("command", ["status", "dashboard"])
-def test_what_needs_a_folder_says_so_of_an_archive(command: str, tmp_path: Path) -> None:
+def test_an_archive_that_is_none_is_refused(command: str, tmp_path: Path) -> None:
     (tmp_path / "there.zip").touch()
     said = refused(command, "there.zip", cwd=tmp_path)
-    assert said == "error: there.zip is an archive; a folder of runs is needed here."
+    assert said.startswith("error: there.zip is no whole archive of results")

@@ -22,11 +22,11 @@ _COLOURS = {
 }
 
 
-def print_status(folder: Path, console: Console) -> None:
-    """Print one line per cell of the suite in ``folder``, and how many there are of each status."""
+def print_status(folder: Path, name: str, console: Console) -> None:
+    """Print a line per cell of the suite in ``folder``, shown as ``name``; how many there are of each status."""
     plan = read_plan(folder)
     table = Table(
-        title=Text(f"{plan.suite} ({folder})"), title_justify="left", box=None, pad_edge=False
+        title=Text(f"{plan.suite} ({name})"), title_justify="left", box=None, pad_edge=False
     )
     for heading in (
         "condition",
@@ -43,15 +43,15 @@ def print_status(folder: Path, console: Console) -> None:
         )
     counts: Counter[str] = Counter()
     for cell in plan.cells:
-        name, columns = _row(folder, cell)
-        counts[name] += 1
+        state, columns = _row(folder, cell)
+        counts[state] += 1
         table.add_row(
             Text(cell.condition),
             str(cell.seed),
-            *(Text(c, style=_COLOURS.get(name, "red") if c == name else "") for c in columns),
+            *(Text(c, style=_COLOURS.get(state, "red") if c == state else "") for c in columns),
         )
     console.print(table)
-    console.print(", ".join(f"{number} {name}" for name, number in counts.most_common()))
+    console.print(", ".join(f"{number} {state}" for state, number in counts.most_common()))
 
 
 def _row(folder: Path, cell: PlannedCell) -> tuple[str, list[str]]:

@@ -140,6 +140,25 @@ def test_the_command_packs_and_the_others_read(runs: Path, tmp_path: Path) -> No
     done = CliRunner().invoke(app, ["report", str(target), "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert (out / "report.md").is_file()
+    done = CliRunner().invoke(app, ["status", str(target)])
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith(f"toy ({target})")
+    assert "4 ok" in done.output
+
+
+def test_the_dashboard_serves_an_archive(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "toy.zip"
+    archive.pack(read_sources(runs), target)
+    served: list[Path] = []
+    monkeypatch.setattr(
+        "altgrad_core.report.live.server.serve", lambda folder, *_, **__: served.append(folder)
+    )
+    done = CliRunner().invoke(app, ["dashboard", str(target)])
+    assert done.exit_code == 0, done.output
+    (folder,) = served
+    assert (folder / "plan.json").read_bytes() == (runs / "plan.json").read_bytes()
 
 
 def test_an_archive_has_its_suffix(runs: Path, tmp_path: Path) -> None:

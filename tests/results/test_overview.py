@@ -15,7 +15,7 @@ from altgrad_core.results.overview import print_status
 
 def shown(folder: Path) -> str:
     out = io.StringIO()
-    print_status(folder, Console(file=out, width=400))
+    print_status(folder, str(folder), Console(file=out, width=400))
     return out.getvalue()
 
 
