@@ -10,6 +10,7 @@ from rich.text import Text
 
 from altgrad_core._axis import axis_text
 from altgrad_core.planning.plan import Cell, Plan
+from altgrad_core.planning.tune import COARSE, widest_step
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -61,10 +62,16 @@ def totals(plan: Plan) -> str:
 def _tuning(plan: Plan) -> str:
     tune, tuned = plan.suite.tune, len(plan.tuned)
     rates, seeds = len(tune.learning_rates), len(tune.seeds)
+    step = widest_step(tune.learning_rates)
+    coarse = (
+        f"\nneighbouring rates are a factor {step:.3g} apart; more than {COARSE:g} can make a difference "
+        "by itself"
+    )
     return (
         f"before them {rates * tuned * seeds} tuning runs: {_count(rates, 'learning rate')} x "
         f"{_count(tuned, 'condition')} x {_count(seeds, 'seed')}, and up to {tune.max_extensions} "
-        "more rates for all conditions while the best of one lies on an edge"
+        f"more rates for all conditions while the best of one lies on an edge"
+        f"{coarse if step > COARSE * 1.01 else ''}"
     )
 
 

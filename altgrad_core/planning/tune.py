@@ -19,12 +19,16 @@ from altgrad_core.interfaces.plugin import Settings
 AUTO = "auto"
 """The value of ``training.learning_rate`` that asks for the protocol."""
 
+COARSE = 2.0
+"""Rates further apart than this can make a difference by themselves: the best lies between them."""
+
 
 class TuneSettings(Settings):
     """The ``tune`` section."""
 
     learning_rates: tuple[PositiveFloat, ...] = Field(
-        (1e-4, 3e-4, 1e-3, 3e-3), description="the grid to begin with, rising"
+        (2.5e-4, 5e-4, 1e-3, 2e-3),
+        description="the grid to begin with, rising; steps of more than 2 are called coarse",
     )
     seeds: tuple[NonNegativeInt, ...] = Field(
         (1000, 1001), min_length=1, description="seeds of the tuning runs, other than the suite's"
@@ -63,6 +67,11 @@ class TuneSettings(Settings):
                 "final/validation/, since the test split must not decide"
             )
         return metric
+
+
+def widest_step(rates: Sequence[float]) -> float:
+    """The largest factor between neighbouring rates."""
+    return max(b / a for a, b in pairwise(rates))
 
 
 def extended(rates: Sequence[float], *, below: bool, above: bool) -> tuple[float, ...]:

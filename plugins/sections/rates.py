@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pandas as pd
 
@@ -11,6 +12,8 @@ from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Table, cells
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.report.words import NONE, counted, listed, named, spread, with_spread
 from altgrad_plugins.sections.shared import BuiltIn, finite, head, planned, side_names
+
+_COARSE = 2.0
 
 
 class Rates(BuiltIn):
@@ -47,6 +50,12 @@ def _answer(found: Findings) -> str:
         f"({', '.join(f'{rate:g}' for rate in rates)}) with {counted(len(seeds), 'seed')} of their own "
         f"({', '.join(map(str, seeds))}), and judged on validation data."
     )
+    step = max((b / a for a, b in pairwise(rates)), default=1.0)
+    if step > 1.01 * _COARSE:
+        text += (
+            f" Neighbouring rates are a factor {step:.3g} apart: beyond {_COARSE:g}, what two conditions "
+            "differ in may be how near the grid comes to their best rates."
+        )
     left = [c for c in map(str, found.conditions["condition"]) if c not in set(tuning["condition"])]
     if left:
         text += f" {named(left)}: not tuned."

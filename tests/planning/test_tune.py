@@ -13,7 +13,7 @@ from altgrad_core.planning.export import export_plan
 from altgrad_core.planning.plan import plan_suite, plan_tuning
 from altgrad_core.planning.present import totals
 from altgrad_core.planning.suite import load_suite, parse_suite
-from altgrad_core.planning.tune import best_rate, extended
+from altgrad_core.planning.tune import TuneSettings, best_rate, extended, widest_step
 from altgrad_core.registry.catalog import Catalog
 
 TUNED = """
@@ -32,6 +32,15 @@ def test_cells_wait_for_their_rate(plan_of: Any) -> None:
     assert "8 to run" in totals(plan)
     assert "36 tuning runs: 3 learning rates x 4 conditions x 3 seeds" in totals(plan)
     assert plan.to_json()["tune"]["seeds"] == [7, 8, 9]
+    assert totals(plan).endswith(
+        "neighbouring rates are a factor 10 apart; more than 2 can make a difference by itself"
+    )
+    fine = plan_of(TUNED.replace("[1e-4, 1e-3, 1e-2]", "[5e-4, 1e-3, 2e-3]"))
+    assert "apart" not in totals(fine)
+
+
+def test_the_grid_by_default_is_no_coarser_than_a_factor_of_two() -> None:
+    assert widest_step(TuneSettings().learning_rates) == 2
 
 
 def test_the_chosen_rates_complete_them(suite_of: Any, stubs: Catalog) -> None:
