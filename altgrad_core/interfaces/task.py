@@ -43,11 +43,15 @@ class Evaluation:
         what was tuned on this split and may be applied to another, e.g. ``{"threshold": 0.31}``.
     predictions:
         arrays with one row per example, saved as ``predictions.npz``.
+    samples:
+        short texts that show what the model does, e.g. how it continues a sentence; recorded as
+        events of the kind ``sample``.
     """
 
     metrics: dict[str, float]
     calibration: dict[str, float] = field(default_factory=dict)
     predictions: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    samples: tuple[str, ...] = ()
 
 
 class Task(ABC):
@@ -59,6 +63,11 @@ class Task(ABC):
 
     head: tuple[str, ...] = ()
     """``fnmatch`` patterns of the module names that are the classifier head."""
+
+    @property
+    def epoch_samples(self) -> int | None:
+        """Training examples of an epoch, once prepared; None where epochs mean nothing, or are not told."""
+        return None
 
     @abstractmethod
     def prepare(self, cache_dir: Path, log: Callable[[str], None]) -> None:

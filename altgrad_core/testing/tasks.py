@@ -175,8 +175,13 @@ def _moves(gradient: Tensor | None) -> bool:
 def _evaluation(task: Task, metrics: Sequence[Metric]) -> None:
     model = _seeded_model(task).eval()
     for split in get_args(Split):
+        state = torch.get_rng_state()
         one, again = _evaluate(task, model, split, 3), _evaluate(task, model, split, 3)
+        if not torch.equal(torch.get_rng_state(), state):
+            raise AssertionError(f"evaluating {split} draws from torch's global generator")
         _agree(one, again, 0.0, f"two evaluations of {split}")
+        if one.samples != again.samples or not all(isinstance(text, str) for text in one.samples):
+            raise AssertionError(f"{split}: samples must be strings, the same for the same model")
         _agree(one, _evaluate(task, model, split, 8), 1e-4, f"{split} in other batches")
         _declared(one, metrics, split)
         _predictions(one, split)

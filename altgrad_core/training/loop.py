@@ -197,8 +197,10 @@ class Trainer:
         if logged:
             mean = float(torch.stack(self._losses).mean())
             self._losses.clear()
+            epoch = self.parts.task.epoch_samples
+            passed = {"train/all/epoch": self.clock.samples / epoch} if epoch else {}
             self.sink.record(
-                step, "train", {"train/all/loss": mean, "train/all/learning_rate": rate}
+                step, "train", {"train/all/loss": mean, "train/all/learning_rate": rate, **passed}
             )
             self.sink.progress(step)
         self._take(seen, step)
@@ -235,7 +237,7 @@ class Trainer:
         parts.model.eval()
         try:
             with torch.no_grad(), hold_weights(parts.model), self._autocast():
-                return parts.task.evaluate(
+                found = parts.task.evaluate(
                     parts.model,
                     split,
                     batch_size=self.settings.eval_batch_size,
@@ -244,6 +246,9 @@ class Trainer:
                 )
         finally:
             parts.model.train()
+        for text in found.samples:
+            self.sink.event(self.view.step, Event("sample", split, text))
+        return found
 
     def _evaluate_validation(self, step: int) -> None:
         evaluation = self._evaluate("validation", None)

@@ -11,6 +11,7 @@ from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Table, cells,
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.report.words import NONE, counted, named, percent, spread
 from altgrad_plugins.sections.shared import (
+    SAMPLE,
     BuiltIn,
     column,
     head,
@@ -57,6 +58,7 @@ class Failures(BuiltIn):
         """See the class."""
         runs = planned(found)
         seen = found.events[found.events["id"].isin(runs["id"])]
+        seen = seen[seen["kind"] != SAMPLE]
         seen = seen.assign(
             stage=[stage_of(k, x) for k, x in zip(seen["kind"], seen["layer"], strict=True)]
         )

@@ -18,6 +18,8 @@ Row = dict[str, Any]
 SPEED = "throughput/all/cumulative_samples_per_second@last"
 STALLS = "flips/all/stall_ratio@mean"
 FLIPS = "flips/all/flip_ratio@mean"
+SAMPLE = "sample"
+"""Kind of the events that hold what a model wrote at an evaluation (``Evaluation.samples``)."""
 
 
 class BuiltIn(Section):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from altgrad_core.interfaces.plugin import Need, Offer, hookimpl
 from altgrad_plugins.tasks.declared import METRICS
+from altgrad_plugins.tasks.language.declared import METRICS as LANGUAGE_METRICS
+from altgrad_plugins.tasks.language.settings import LanguageSettings
 from altgrad_plugins.tasks.settings import EurlexSettings, LicenseRulesSettings
 
 _PACKAGE = "altgrad_plugins.tasks"
@@ -11,7 +13,7 @@ _PACKAGE = "altgrad_plugins.tasks"
 
 @hookimpl
 def altgrad_tasks() -> list[Offer]:
-    """Multi-label text classification on two sources."""
+    """Multi-label text classification on two sources, and language modelling on any."""
     return [
         Offer(
             name="eurlex",
@@ -36,5 +38,15 @@ def altgrad_tasks() -> list[Offer]:
             metrics=METRICS,
             resample=f"{_PACKAGE}.resample:weighted_scores",
             details={"licence": "CC-BY-4.0, nexB Inc. and others", "documents": "about 13,400"},
+        ),
+        Offer(
+            name="causal_lm",
+            summary="next-token prediction on licence texts, EU law or any folder of texts",
+            target=f"{_PACKAGE}.language.task:causal_lm",
+            settings=LanguageSettings,
+            fingerprint=f"{_PACKAGE}.language.sources:fingerprint",
+            metrics=LANGUAGE_METRICS,
+            resample=f"{_PACKAGE}.language.resample:weighted_scores",
+            details={"files": "*.txt, *.jsonl, *.jsonl.gz", "fields of .jsonl": "text"},
         ),
     ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from altgrad_core.errors import UserError
-from altgrad_plugins.tasks.pretrained import from_pretrained
+from altgrad_plugins.tasks.pretrained import Named, from_pretrained
 from altgrad_plugins.tasks.settings import ModelSettings
 
 _POSITIONS_AFTER_PADDING = {"roberta", "xlm-roberta", "camembert"}
@@ -18,7 +19,10 @@ _GLOBAL_ATTENTION = {
     *("albert", "bert", "camembert", "distilbert", "electra", "ernie", "roberta", "xlm-roberta"),
 }
 """Architectures in which every token attends to all others, so that one mask serves all layers."""
-_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
+_DROPOUTS = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"),
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+)
 
 
 class TextClassifier(nn.Module):
@@ -61,15 +65,40 @@ def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
     return (hidden.float() * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
 
 
+class Sizes(Named, Protocol):
+    """What the sizes of encoders and decoders have in common."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that are read at once."""
+
+    @property
+    def dropout(self) -> float:
+        """Everywhere alike."""
+
+    @property
+    def model_fields_set(self) -> set[str]:
+        """The settings that were given."""
+
+
 def encoder_config(settings: ModelSettings, vocab_size: int, pad_id: int) -> Any:
     """The ``transformers`` configuration: the pretrained model's, or one from the sizes.
 
     Raises :class:`UserError` if a pretrained model is too short or its vocabulary too small.
     """
-    from transformers import AutoConfig
-
     if settings.pretrained is None:
         return _config_from_sizes(settings, vocab_size, pad_id)
+    return checked_config(settings, vocab_size)
+
+
+def checked_config(settings: Sizes, vocab_size: int) -> Any:
+    """The pretrained model's configuration, with the dropout of the settings.
+
+    Raises :class:`UserError` if the model is too short or its vocabulary too small.
+    """
+    from transformers import AutoConfig
+
+    assert settings.pretrained is not None
     config = from_pretrained(
         "configuration", AutoConfig, settings.pretrained, settings.pretrained_revision
     )
@@ -118,7 +147,7 @@ def _config_from_sizes(settings: ModelSettings, vocab_size: int, pad_id: int) ->
     )
 
 
-def size_facts(config: Any, settings: ModelSettings) -> dict[str, Any]:
+def size_facts(config: Any, settings: Sizes) -> dict[str, Any]:
     """Type and sizes of the encoder in use, and which settings a pretrained one overrules."""
     facts: dict[str, Any] = {
         "type": config.model_type,
@@ -156,12 +185,17 @@ def build_classifier(config: Any, labels: int, settings: ModelSettings) -> TextC
             output_loading_info=True,
             **options,
         )
-        if loading["missing_keys"]:
-            raise UserError(
-                f"model.pretrained: {settings.pretrained} lacks weights of its own architecture, "
-                f"such as {sorted(loading['missing_keys'])[0]}; they would be random."
-            )
+        complete(loading, settings.pretrained)
     return TextClassifier(encoder, config.hidden_size, labels, settings)
+
+
+def complete(loading: Mapping[str, Any], pretrained: str) -> None:
+    """Refuse a pretrained model without all of its weights, by what its loading said."""
+    if loading["missing_keys"]:
+        raise UserError(
+            f"model.pretrained: {pretrained} lacks weights of its own architecture, such as "
+            f"{sorted(loading['missing_keys'])[0]}; they would be random."
+        )
 
 
 def _takes_pooling_flag(config: Any) -> bool:

@@ -75,14 +75,15 @@ def files_fingerprint(files: Mapping[SplitName, Path]) -> str:
 
 def read_split(path: Path, split: SplitName, choice: TextChoice) -> list[Document]:
     """The documents of one file. Raises :class:`UserError` that names the row that is wrong."""
-    rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
+    rows = _parquet_rows(path) if path.suffix == ".parquet" else json_rows(path)
     documents = [parse_row(row, path.name, number, split, choice) for number, row in rows]
     if not documents:
         raise UserError(f"file {path} holds no rows; the {split} split needs at least one.")
     return documents
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
+def json_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Number (from 1) and value of each line of a ``.jsonl`` or ``.jsonl.gz``. Raises :class:`UserError`."""
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:

@@ -13,7 +13,6 @@ trained on.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -40,7 +39,6 @@ MODULE = "licensedcode"
 DISTRIBUTION = "licensedcode-data"
 HINT = "pip install 'altgrad-bench[demo]'"
 MIN_WORDS = 15
-LARGE_GROUP = 100
 _PARSER = 1
 """Version of what this module makes of the package; a change makes old caches unused."""
 
@@ -105,7 +103,7 @@ def parse_rules(folder: Path) -> tuple[dict[str, Any], dict[SplitName, list[Docu
     folder:
         holds ``licenses/*.LICENSE``, which give each licence its category, and ``rules/*.RULE``.
     """
-    from altgrad_plugins.tasks.near_duplicates import near_duplicate_groups
+    from altgrad_plugins.tasks.near_duplicates import assign_splits, near_duplicate_groups, words
 
     categories = {
         path.stem: header.get("category") for path, header, _ in _files(folder, "LICENSE")
@@ -114,14 +112,14 @@ def parse_rules(folder: Path) -> tuple[dict[str, Any], dict[SplitName, list[Docu
     documents: dict[str, Document] = {}
     for path, header, text in _files(folder, "RULE"):
         reason = _left_out(header, text)
-        normal = " ".join(_words(text))
+        normal = " ".join(words(text))
         reason = reason or ("duplicate" if normal in documents else None)
         if reason:
             left_out[reason] += 1
         else:
             documents[normal] = Document(path.stem, text, _labels(header, categories))
     groups = near_duplicate_groups([normal.split() for normal in documents])
-    assigned = _assign(list(documents), groups)
+    assigned = assign_splits(list(documents), groups)
     splits: dict[SplitName, list[Document]] = {split: [] for split in SPLITS}
     for document, split in zip(documents.values(), assigned, strict=True):
         splits[split].append(document)
@@ -160,24 +158,6 @@ def _labels(header: dict[str, Any], categories: dict[str, str | None]) -> tuple[
     labels |= {f"category:{categories[key]}" for key in keys if categories.get(key)}
     labels |= {f"kind:{n.removeprefix(_KIND)}" for n in header if n.startswith(_KIND) and header[n]}
     return tuple(sorted(labels))
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
-
-
-def _assign(normalised: list[str], groups: list[int]) -> list[SplitName]:
-    """A split for each text: its group's, which the hash of the group's first text decides."""
-    sizes = Counter(groups)
-    chosen: dict[int, SplitName] = {}
-    for group, size in sizes.items():
-        digest = hashlib.sha256(normalised[group].encode()).digest()
-        share = int.from_bytes(digest[:8], "big") / 2**64
-        if size > LARGE_GROUP or share < 0.8:
-            chosen[group] = "train"
-        else:
-            chosen[group] = "validation" if share < 0.9 else "test"
-    return [chosen[group] for group in groups]
 
 
 def _write(path: Path, facts: dict[str, Any], splits: dict[SplitName, list[Document]]) -> None:

@@ -7,15 +7,22 @@ Jaccard similarity of 0.92, and hardly below 0.8. Groups are closed transitively
 
 from __future__ import annotations
 
+import hashlib
+import re
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from altgrad_plugins.tasks.settings import SplitName
+
 SHINGLE = 5
 BANDS = 4
 ROWS = 16
+LARGE_GROUP = 100
+"""Groups with more texts, such as the many wordings of one notice, are trained on."""
 
 _Words = npt.NDArray[np.uint64]
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -68,3 +75,22 @@ def _root(parent: list[int], index: int) -> int:
         parent[index] = parent[parent[index]]
         index = parent[index]
     return index
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, without case, punctuation and space."""
+    return re.findall(r"\w+", text.lower())
+
+
+def assign_splits(normalised: list[str], groups: list[int]) -> list[SplitName]:
+    """A split for each text, 80/10/10: its group's, which the hash of the group's first text decides."""
+    sizes = Counter(groups)
+    chosen: dict[int, SplitName] = {}
+    for group, size in sizes.items():
+        digest = hashlib.sha256(normalised[group].encode()).digest()
+        share = int.from_bytes(digest[:8], "big") / 2**64
+        if size > LARGE_GROUP or share < 0.8:
+            chosen[group] = "train"
+        else:
+            chosen[group] = "validation" if share < 0.9 else "test"
+    return [chosen[group] for group in groups]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from altgrad_core.errors import UserError
 from altgrad_plugins.tasks.digest import file_digest
 from altgrad_plugins.tasks.hub_errors import why
-from altgrad_plugins.tasks.settings import ModelSettings
 
 CONFIG = ("config.json",)
 WEIGHTS = (
@@ -29,6 +28,18 @@ TOKENIZER = (
 _CONTENT = (".json", ".txt", ".model", ".safetensors", ".bin")
 
 
+class Named(Protocol):
+    """What of a ``model`` section names a pretrained model."""
+
+    @property
+    def pretrained(self) -> str | None:
+        """A hub name or a folder; None: from scratch."""
+
+    @property
+    def pretrained_revision(self) -> str | None:
+        """The commit of a hub name."""
+
+
 def local_folder(pretrained: str) -> Path | None:
     """The folder that ``pretrained`` names, complete, or ``None`` if it is a name on the hub.
 
@@ -39,7 +50,7 @@ def local_folder(pretrained: str) -> Path | None:
         if folder.exists() or pretrained.startswith((".", "/", "~")) or pretrained.count("/") > 1:
             raise UserError(
                 f"model.pretrained: there is no folder {folder}; it should be a folder with an "
-                "encoder and its tokenizer, or a name on the Hugging Face hub such as "
+                "model and its tokenizer, or a name on the Hugging Face hub such as "
                 "distilbert/distilbert-base-uncased."
             )
         return None
@@ -53,7 +64,7 @@ def local_folder(pretrained: str) -> Path | None:
     return folder
 
 
-def pretrained_fingerprint(settings: ModelSettings) -> dict[str, str]:
+def pretrained_fingerprint(settings: Named) -> dict[str, str]:
     """``{"model": ...}``: a hash of the folder's files, or the hub name with its revision."""
     if settings.pretrained is None:
         return {}

@@ -12,7 +12,7 @@ from altgrad_core.interfaces.plugin import Settings
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
-_ELSEWHERE: JsonDict = {"identity": False}
+ELSEWHERE: JsonDict = {"identity": False}
 """Says where something lies, not what it is; the fingerprint brings the content into the id."""
 
 
@@ -42,7 +42,7 @@ class EurlexDataSettings(CorpusSettings):
         None,
         description="a folder with train, validation and test as .jsonl, .jsonl.gz or .parquet, or "
         "a mapping from split to file; null takes hub",
-        json_schema_extra=_ELSEWHERE,
+        json_schema_extra=ELSEWHERE,
     )
     hub: Literal["eurlex57k", "lex_glue"] = Field(
         "eurlex57k", description="published data set that is fetched if path is null"
@@ -76,10 +76,10 @@ class ModelSettings(Settings):
     pretrained: str | None = Field(
         None,
         description="hub name or local folder, which then decides type and sizes; null: from scratch",
-        json_schema_extra=_ELSEWHERE,
+        json_schema_extra=ELSEWHERE,
     )
     pretrained_revision: str | None = Field(
-        None, description="commit of a hub name", json_schema_extra=_ELSEWHERE
+        None, description="commit of a hub name", json_schema_extra=ELSEWHERE
     )
     pooling: Literal["mean", "cls"] = Field(
         "mean", description="mean over the tokens, padding left out, or the first token"

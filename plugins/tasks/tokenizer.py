@@ -96,14 +96,42 @@ def trained_tokenizer(
     path: Path, texts: Sequence[str], vocab_size: int, log: Callable[[str], None]
 ) -> TrainedTokenizer:
     """The tokenizer in ``path``, trained on ``texts`` first if there is none yet."""
+    tokenizer_file(path, lambda: train_tokenizer(texts, vocab_size), vocab_size, log)
+    return TrainedTokenizer(path)
+
+
+def tokenizer_file(
+    path: Path, train: Callable[[], Any], vocab_size: int, log: Callable[[str], None]
+) -> None:
+    """Write the ``tokenizers.Tokenizer`` that ``train`` makes to ``path``, if there is none yet."""
     if not path.is_file():
         with only_writer(path, log):
             if not path.is_file():
                 log(f"training a tokenizer of {vocab_size:,} tokens (once)")
-                tokenizer = train_tokenizer(texts, vocab_size)
+                tokenizer = train()
                 with atomic_path(path) as temporary:
                     temporary.write_text(tokenizer.to_str(), encoding="utf-8")
-    return TrainedTokenizer(path)
+
+
+def train_byte_tokenizer(texts: Sequence[str], vocab_size: int, end: str) -> Any:
+    """A byte-level BPE that gives every text back as it was; ``end`` is its only special token.
+
+    Of each text the first 4,000 characters count.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=[end],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((text[:_TRAINED_ON] for text in texts), trainer)
+    return tokenizer
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Any:

@@ -359,3 +359,24 @@ def test_a_shift_at_the_last_evaluation_is_evaluated(tmp_path: Path) -> None:
     [seen] = [m for step, kind, m in sink.lines if kind == "evaluation" and step == 8]
     [final] = [m for _, kind, m in sink.lines if kind == "final"]
     assert final["final/validation/loss"] != seen["validation/all/loss"]
+
+
+class Telling(Regression):
+    """Says how long an epoch is, and shows what the model does."""
+
+    epoch_samples = 32
+
+    def evaluate(self, model: nn.Module, split: Split, **options: Any) -> Evaluation:
+        found = super().evaluate(model, split, **options)
+        found.samples = (f"a sample of {split}",)
+        return found
+
+
+def test_epochs_and_samples_are_recorded(tmp_path: Path) -> None:
+    sink = Memory()
+    trainer(tmp_path / "state.pt", sink, Telling(), max_steps=8).run()
+    epochs = {s: seen.get("train/all/epoch") for s, kind, seen in sink.lines if kind == "train"}
+    assert epochs == {1: 0.25, 2: 0.5, 4: 1.0, 6: 1.5, 8: 2.0}
+    told = [(step, event) for step, kind, event in sink.lines if kind == "event"]
+    of = {split: Event("sample", split, f"a sample of {split}") for split in ("validation", "test")}
+    assert told == [(4, of["validation"]), (8, of["validation"]), (8, of["test"])]

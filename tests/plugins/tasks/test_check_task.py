@@ -194,6 +194,16 @@ class RandomEvaluation(_Evaluates):
         evaluation.predictions["outputs"] = np.random.rand(12)
 
 
+class DrawsInEvaluation(_Evaluates):
+    def change(self, evaluation: Evaluation, batch_size: int) -> None:
+        torch.rand(1)
+
+
+class SamplesNumbers(_Evaluates):
+    def change(self, evaluation: Evaluation, batch_size: int) -> None:
+        evaluation.samples = (3,)  # type: ignore[assignment]
+
+
 class UnevenPredictions(_Evaluates):
     def change(self, evaluation: Evaluation, batch_size: int) -> None:
         evaluation.predictions["other"] = np.zeros(3)
@@ -234,6 +244,8 @@ def test_a_good_task_passes(tmp_path: Path) -> None:
         (TensorMetric, "'f1' must be a float"),
         (DependsOnBatches, "in other batches: the metric 'loss' is"),
         (RandomEvaluation, "two evaluations of validation: predictions 'outputs' differ"),
+        (DrawsInEvaluation, "evaluating validation draws from torch's global generator"),
+        (SamplesNumbers, "validation: samples must be strings"),
         (UnevenPredictions, "one row per example"),
         (IgnoresCalibration, "must use the calibration"),
     ],

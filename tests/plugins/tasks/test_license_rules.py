@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from altgrad_core.errors import UserError
-from altgrad_plugins.tasks import license_rules
+from altgrad_plugins.tasks import license_rules, near_duplicates
 from altgrad_plugins.tasks.license_rules import LicenseRulesSource, parse_rules
 from altgrad_plugins.tasks.settings import LicenseRulesDataSettings
 
@@ -107,7 +107,7 @@ def test_near_duplicates_share_a_split_and_large_groups_are_trained_on(
     assert 72 <= sizes["train"] <= 114
     assert sizes["validation"] > 0
     assert sizes["test"] > 0
-    monkeypatch.setattr(license_rules, "LARGE_GROUP", 1)
+    monkeypatch.setattr(near_duplicates, "LARGE_GROUP", 1)
     _, splits = parse_rules(folder)
     assert len(splits["train"]) == 120
 

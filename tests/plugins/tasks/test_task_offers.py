@@ -15,8 +15,8 @@ from altgrad_plugins.tasks.settings import EurlexSettings, LicenseRulesSettings,
 OFFERS = {offer.name: offer for offer in altgrad_tasks()}
 
 
-def test_there_are_two_tasks_with_data_and_model_sections() -> None:
-    assert set(OFFERS) == {"eurlex", "license_rules"}
+def test_there_are_three_tasks_with_data_and_model_sections() -> None:
+    assert set(OFFERS) == {"eurlex", "license_rules", "causal_lm"}
     for offer in OFFERS.values():
         assert set(offer.settings.model_fields) == {"data", "model"}
         assert len(offer.summary) <= 80
@@ -36,7 +36,7 @@ from altgrad_plugins.tasks import altgrad_tasks
 for offer in altgrad_tasks():
     module, name = offer.fingerprint.split(":")
     compute = getattr(import_module(module), name)
-    if offer.name == "eurlex":
+    if offer.name in ("eurlex", "causal_lm"):
         settings = offer.settings.model_validate({{"data": {{"path": {str(acts)!r}}}}})
         assert compute(settings)["data"].startswith("sha256:")
 for heavy in ("torch", "transformers", "tokenizers", "pandas", "datasets", "pyarrow", "numpy"):

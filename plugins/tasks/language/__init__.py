@@ -1,0 +1,1 @@
+"""The task ``causal_lm``: next-token prediction on texts of any source."""
