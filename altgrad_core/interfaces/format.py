@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from altgrad_core.interfaces.grid import Grid, compute_dtype, untransformed
+from altgrad_core.interfaces.placement import best_headroom, is_closed_under_doubling
 
 Rounding = Literal["nearest", "stochastic"]
 Overflow = Literal["saturate", "special"]
+_LISTABLE_BITS = 16
 
 
 class Format(ABC):
@@ -157,6 +159,29 @@ class Format(ABC):
     def min_positive(self) -> float:
         """The smallest positive grid value."""
         return self._grid.min_positive
+
+    @cached_property
+    def headroom(self) -> float:
+        """How far below :attr:`max_finite` the amax of a tensor belongs: at ``max_finite / headroom``.
+
+        Derived from the grid, see :mod:`.placement`; override it to say otherwise. At least 1, and 1
+        for a format that is not scaled.
+        """
+        if not self.scaled:
+            return 1.0
+        with untransformed():
+            return best_headroom(self.round, self.max_finite, self.min_positive)
+
+    @cached_property
+    def closed_under_doubling(self) -> bool:
+        """Whether halving the scale of a tensor that lies on the grid moves no value of it.
+
+        False for more than 16 bits, whose values are not listed: the careful way is right for all.
+        """
+        if self.bits > _LISTABLE_BITS:
+            return False
+        with untransformed():
+            return is_closed_under_doubling(self.code_values(), self.max_finite)
 
     def exact_in(self, dtype: torch.dtype) -> bool:
         """Whether ``dtype`` holds every finite grid value exactly."""

@@ -134,6 +134,13 @@ def _largest_scale(largest: float) -> float:
     return float(scale) if scale * largest <= _LARGEST else below
 
 
+def headroom_of(fmt: Format, settings: ScalingSettings) -> float:
+    """The headroom that is set, or, where none is, the format's own."""
+    if settings.headroom is not None:
+        return settings.headroom
+    return fmt.headroom if fmt.scaled else 1.0
+
+
 class Scaler:
     """Finds the compact scale of one tensor of a module.
 
@@ -150,6 +157,7 @@ class Scaler:
     ) -> None:
         self.format = fmt
         self.settings = settings
+        self.headroom = headroom_of(fmt, settings)
         self.axis = axis
         self.buffer = f"{tensor}_scale" if self.frozen else f"{tensor}_amax_history"
 
@@ -227,8 +235,8 @@ class Scaler:
 
     def fresh(self, amax: Tensor) -> Tensor:
         """The scale for that ``amax``, headroom included."""
-        if self.settings.headroom != 1.0:
-            roomy = (amax * self.settings.headroom).clamp_max(_LARGEST)
+        if self.headroom != 1.0:
+            roomy = (amax * self.headroom).clamp_max(_LARGEST)
             amax = torch.where(amax.isfinite(), roomy, amax)
         return scale_for(amax, self.format, power_of_two=self.settings.power_of_two)
 
@@ -266,5 +274,5 @@ class Scaler:
             )
         part = {"tensor": "", "channel": " per channel", "block": f" per {settings.block_size}"}
         exact = "" if settings.power_of_two else ", exact"
-        room = "" if settings.headroom == 1.0 else f", headroom {settings.headroom:g}"
+        room = "" if self.headroom == 1.0 else f", headroom {self.headroom:g}"
         return f"{mode}{part[settings.granularity]}{exact}{room}"

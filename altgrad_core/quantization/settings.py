@@ -55,8 +55,11 @@ class ScalingSettings(Settings):
     power_of_two: bool = Field(
         True, description="round the scale up to a power of two, so that scaling is exact"
     )
-    headroom: float = Field(
-        1.0, ge=1.0, description="amax is multiplied by this before it is mapped onto the grid"
+    headroom: float | None = Field(
+        None,
+        ge=1.0,
+        description="amax is multiplied by this before it is mapped onto the grid; null: what suits "
+        "the format, 1 for all floats of the ladder, more for tapered grids",
     )
 
 

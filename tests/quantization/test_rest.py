@@ -17,7 +17,7 @@ from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.residency import GridResidency, keep_on_grid
 from altgrad_core.quantization.resident import fitting
-from altgrad_core.quantization.resident.fitting import ScaleFit, ends_of, is_closed_under_doubling
+from altgrad_core.quantization.resident.fitting import ScaleFit, ends_of
 from altgrad_core.quantization.scaling import compact_amax
 from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.storage import compact_state, load_compact_state
@@ -121,10 +121,10 @@ def test_an_element_at_rest_moves_only_when_the_grid_grows(
 
 
 def test_a_grid_that_is_not_closed_shrinks_once_nobody_has_to_move() -> None:
-    assert not is_closed_under_doubling(FORMATS["odd"]())
-    assert not is_closed_under_doubling(FORMATS["nf4"]())
+    assert not FORMATS["odd"]().closed_under_doubling
+    assert not FORMATS["nf4"]().closed_under_doubling
     for fmt in ("e0m7", "e4m3", "e5m2 special", "e7m0"):
-        assert is_closed_under_doubling(FORMATS[fmt]())
+        assert FORMATS[fmt]().closed_under_doubling
     assert ends_of(FORMATS["lopsided"]()) == (-20.0, 8.0)
     layer = layer_of("odd", torch.tensor([[8.0, 1, -1, 1]]))
     optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)

@@ -3,7 +3,8 @@
 A resident weight keeps its scale until it must change, and then the change is made at once. The
 scale *that would do* is the smallest power of two under which the amax fits, headroom included.
 
-- A weight does not fit: the scale grows to the one that would do.
+- A weight does not fit: the scale grows to the one that would do. On a tapered grid, whose headroom is
+  its own, a weight does not fit either beyond four times the place where amax belongs.
 - All of the weight would round to zero: it shrinks to the one that would do.
 - The weight would fit four times over (an outlier would otherwise coarsen the grid for good): it
   shrinks to twice the one that would do. A grid that holds the double of each of its values, as
@@ -16,6 +17,8 @@ scale. A tensor of zeros has no amax to go by and keeps its scale, too, until it
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,11 +27,10 @@ from altgrad_core.quantization.modules.repetition import traced
 from altgrad_core.quantization.scaling import (
     compact_amax,
     expanded,
+    headroom_of,
     power_of_two_at_least,
 )
 from altgrad_core.quantization.settings import ScalingSettings
-
-_LISTABLE_BITS = 16
 
 
 class ScaleFit:
@@ -44,11 +46,14 @@ class ScaleFit:
         self._format = fmt
         self._scaling = scaling
         self._axis = axis
+        self._headroom = headroom_of(fmt, scaling)
         self._fixed = scaling.mode == "frozen"
         if fmt.scaled and not self._fixed:
             self._largest, self._smallest = fmt.max_finite, fmt.min_positive
-            self._closed = is_closed_under_doubling(fmt)
-            self._reach_below, self._reach = _reaches(fmt, rounding)
+            self._closed = fmt.closed_under_doubling
+            # Where the format itself says how far below its end it is precise, that is no room to grow.
+            placed = math.inf if scaling.headroom is not None else 4 * self._largest / fmt.headroom
+            self._reach_below, self._reach = (min(placed, r) for r in _reaches(fmt, rounding))
 
     def __call__(self, scale: Tensor, target: Tensor, resting: Tensor) -> Tensor:
         """The compact scale for ``target``, which has been on the grid of ``scale``.
@@ -62,8 +67,8 @@ class ScaleFit:
         amax = compact_amax(target, self._scaling, self._axis)
         if self._plainly_stays(scale, amax):
             return scale
-        headroom = self._scaling.headroom
-        roomy = power_of_two_at_least(amax * headroom if headroom != 1 else amax, self._largest)
+        room = self._headroom
+        roomy = power_of_two_at_least(amax * room if room != 1 else amax, self._largest)
         leaves = amax > scale * self._reach_below
         if self._reach != self._reach_below:
             leaves |= (
@@ -84,7 +89,7 @@ class ScaleFit:
         if not look_is_free(scale):
             return False
         # above a quarter of the largest, the scale is no more than twice the least that would do
-        above = max(self._smallest, self._largest / 4)
+        above = max(self._smallest, self._largest / (4 * self._headroom))
         if scale.dim() == 0:
             return above * float(scale) < float(amax) <= self._reach * float(scale)
         return bool(((amax > scale * above) & (amax <= scale * self._reach)).all())
@@ -108,16 +113,6 @@ def holds(fmt: Format, weight: Tensor, scale: Tensor) -> Tensor:
     if not fmt.scaled:
         return fmt.round(weight) == weight
     return fmt.round(weight / scale) * scale == weight
-
-
-def is_closed_under_doubling(fmt: Format) -> bool:
-    """Whether the grid holds the double of each of its values that is no larger than its largest."""
-    if fmt.bits > _LISTABLE_BITS:
-        return False  # not known: taking the careful way is right for every grid
-    values = fmt.code_values().double()
-    values = values[values.isfinite()]
-    doubles = 2 * values
-    return bool(torch.isin(doubles[doubles.abs() <= fmt.max_finite], values).all())
 
 
 def ends_of(fmt: Format) -> tuple[float, float]:

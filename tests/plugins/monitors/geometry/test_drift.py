@@ -156,7 +156,7 @@ def test_a_ladder_longer_than_that_of_a_symmetric_format_is_not_cut(
 ) -> None:
     """A table of 8 bits may have up to 255 rungs on one side of zero."""
     fmt = load_format("table", values=[float(value) for value in range(-20, 236)])
-    scaling = ScalingSettings(mode="frozen")
+    scaling = ScalingSettings(mode="frozen", headroom=1)
     place = place_of("drift", fmt, {"layers": ("0.*",)}, scaling=scaling, residency=residency)
     geometry = place.weights["0.weight"]
     rungs = torch.linspace(-20, 230, 42).round().view(7, 6)
