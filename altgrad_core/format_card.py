@@ -53,7 +53,12 @@ def _facts(fmt: Format, details: Mapping[str, Any]) -> Table:
     if lowest != -fmt.max_finite:
         facts["lowest"] = lowest
     facts["rungs"] = f"{bottom} to {top}"
-    facts["scale"] = _scale(fmt)
+    facts["scale"] = "fitted to each tensor" if fmt.scaled else "always 1"
+    if fmt.scaled:
+        room = "" if fmt.headroom == 1 else f" / {fmt.headroom:g}"
+        facts["amax goes to"] = f"the largest value{room}"
+        closed = "moves no value" if fmt.closed_under_doubling else "moves some values"
+        facts["halved scale"] = f"{closed} of the grid"
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column()
@@ -61,14 +66,6 @@ def _facts(fmt: Format, details: Mapping[str, Any]) -> Table:
         shown = "–" if value is None else number(value) if isinstance(value, float) else str(value)
         table.add_row(f"  {name}", shown)
     return table
-
-
-def _scale(fmt: Format) -> str:
-    if not fmt.scaled:
-        return "always 1"
-    place = "its largest value" if fmt.headroom == 1 else f"its largest value / {fmt.headroom:g}"
-    closed = "moves no value" if fmt.closed_under_doubling else "moves values"
-    return f"fitted to each tensor: amax to {place}; halving it {closed} of the grid"
 
 
 def _linear_picture(fmt: Format) -> list[Text]:

@@ -32,13 +32,15 @@ def test_every_card_fits_80_columns(build, offer) -> None:
 
 def test_the_facts_of_a_card(build) -> None:
     details = {offer.name: offer.details for offer in altgrad_formats()}["e3m4"]
-    facts = {line[2:19].strip(): line[21:].strip() for line in drawn(build("e3m4"), details)[1:11]}
+    facts = {line[2:19].strip(): line[21:].strip() for line in drawn(build("e3m4"), details)[1:13]}
     assert facts["largest"] == "31"
     assert facts["smallest positive"] == "0.015625 (2^-6)"
     assert facts["smallest normal"] == "0.25 (2^-2)"
     assert facts["bias"] == "3"
     assert facts["rungs"] == "-127 to 127"
     assert facts["scale"] == "fitted to each tensor"
+    assert facts["amax goes to"] == "the largest value"
+    assert facts["halved scale"] == "moves no value of the grid"
 
 
 def test_pictures_of_a_flat_and_of_a_logarithmic_grid(build) -> None:

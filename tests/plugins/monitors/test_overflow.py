@@ -96,7 +96,9 @@ def test_weights_beyond_the_shorter_end_of_a_table_overflow(
 ) -> None:
     """Under a frozen scale of 1: values down to -2 and up to 8."""
     fmt = load_format("table", values=[-2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 6.0, 8.0])
-    model = two_layers(fmt, activation_format=fmt, scaling=ScalingSettings(mode="frozen"))
+    model = two_layers(
+        fmt, activation_format=fmt, scaling=ScalingSettings(mode="frozen", headroom=1)
+    )
     place = bench(load_monitor("overflow", interval=1, layers=["0.*"]), model)
     with torch.no_grad():
         place.weights["0.weight"].parameter.copy_(torch.full((7, 6), 8.0))
