@@ -187,6 +187,17 @@ def show(
     print_offer(kind, name, set_ or (), output())
 
 
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of suite files, with the settings of every plugin that is installed."""
+    from altgrad_core.planning.schema import suite_schema
+    from altgrad_core.registry.catalog import catalog
+
+    with stdout_to_stderr():  # plugins may print
+        found = suite_schema(catalog())
+    print(json.dumps(found, indent=1))
+
+
 add_commands(app)
 
 speed = typer.Typer(help="Measure what things cost on this machine.", no_args_is_help=True)
