@@ -16,6 +16,7 @@ from altgrad_core.results.run_directory import FINISHED
 from altgrad_core.results.stored import StoredRun, StoredTuning
 
 LOSS = "train/all/loss"
+EPOCH = "train/all/epoch"
 _RANKS = "rank/all/"
 SPEED = "throughput/all/cumulative_samples_per_second@last"
 
@@ -132,12 +133,12 @@ def curves_table(
     question: Question | None,
     metrics: Sequence[Metric],
 ) -> pd.DataFrame:
-    """Values by step: the loss of training, what the task declares as curves, and ranks.
+    """Values by step: loss and epoch of training, what the task declares as curves, and ranks.
 
     ``id, condition, panel, side, seed, step, metric, value``.
     """
     names, laid = _names(runs), panels_of(runs, question)
-    wanted = {LOSS, *(f"validation/all/{metric.name}" for metric in metrics if metric.curve)}
+    wanted = {LOSS, EPOCH, *(f"validation/all/{metric.name}" for metric in metrics if metric.curve)}
     rows: list[tuple[object, ...]] = []
     for run in stored:
         condition, _ = names[run.spec.id]

@@ -25,6 +25,7 @@ def altgrad_sections() -> Iterable[Offer]:
         _offer("layers", 80, "q6", "which format suits which type of layer"),
         _offer("properties", 90, "q7", "which property of the formats the benefit goes along with"),
         _offer("reference", 100, "q8", "every condition against the reference, and the curves"),
+        _offer("samples", 105, "", "what models of language learned, in their own words"),
         _offer("seeds", 110, "", "every difference seed by seed, with the runs it comes from"),
         _offer("data", 120, "", "what the runs were trained on", module="record"),
         _offer("provenance", 130, "", "where each run comes from", module="record"),

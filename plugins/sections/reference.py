@@ -21,7 +21,7 @@ from altgrad_core.report.words import (
     score,
 )
 from altgrad_plugins.sections.results import primary
-from altgrad_plugins.sections.shared import BuiltIn, Row, column, head, planned, side_names
+from altgrad_plugins.sections.shared import EPOCH, BuiltIn, Row, column, head, planned, side_names
 
 _REFERENCES = ("bf16", "fp32")
 
@@ -127,11 +127,11 @@ def _table(found: Findings, rows: Sequence[Row], reference: str) -> Table:
 
 def _curves(found: Findings) -> list[Block]:
     """Training loss and the declared curves of validation, a panel per group."""
-    rank = found.curves["metric"].str.startswith("rank/")
+    others = found.curves["metric"].str.startswith("rank/") | (found.curves["metric"] == EPOCH)
     status = dict(zip(found.runs["id"], found.runs["status"], strict=True))
     names = side_names(found)
     blocks: list[Block] = []
-    for name, data in found.curves[~rank].groupby("metric", sort=False):
+    for name, data in found.curves[~others].groupby("metric", sort=False):
         if data["step"].nunique() < 2:
             continue
         label = metric_label(found, str(name))

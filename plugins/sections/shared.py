@@ -18,6 +18,7 @@ Row = dict[str, Any]
 SPEED = "throughput/all/cumulative_samples_per_second@last"
 STALLS = "flips/all/stall_ratio@mean"
 FLIPS = "flips/all/flip_ratio@mean"
+EPOCH = "train/all/epoch"
 SAMPLE = "sample"
 """Kind of the events that hold what a model wrote at an evaluation (``Evaluation.samples``)."""
 

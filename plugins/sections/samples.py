@@ -1,0 +1,125 @@
+"""What models of language learned: against n-grams, by epoch, and in their own words.
+
+Read from what a task may give: the fact ``baselines`` (name -> split -> metric -> value), the curve
+``train/all/epoch``, and the samples of its evaluations. A suite that has none of them has no such
+section.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Table, cells
+from altgrad_core.interfaces.section import Findings
+from altgrad_core.report.words import NONE, counted, listed, metric_label, significant
+from altgrad_plugins.sections.results import primary
+from altgrad_plugins.sections.shared import (
+    EPOCH,
+    SAMPLE,
+    BuiltIn,
+    by_condition,
+    head,
+    planned,
+    to_run,
+)
+
+_MOST_EPOCHS = 8
+_LOSS, _VALIDATION = "train/all/loss", "validation/all/loss"
+
+
+class Samples(BuiltIn):
+    """The baselines beside the best and the worst condition, losses by epoch, one sample each."""
+
+    title = "Samples: what did the models learn?"
+
+    def build(self, found: Findings) -> Sequence[Block]:
+        """See the class."""
+        return [*_baselines(found), *_epochs(found), *_samples(found)]
+
+
+def _baselines(found: Findings) -> list[Block]:
+    name, metric = primary(found)
+    if metric is None or len(found.facts) != 1 or not name.startswith("final/test/"):
+        return []
+    told = next(iter(found.facts.values())).get("baselines", {})
+    known = {
+        base: float(splits["test"][metric.name])
+        for base, splits in told.items()
+        if metric.name in splits.get("test", {})
+    }
+    means = {c: s.mean for c, s in by_condition(found, name).items() if s.n}
+    if not known or not means:
+        return []
+    order = sorted(means, key=lambda condition: -metric.sign * means[condition])
+    parts = [f"{base} {significant(value)}" for base, value in known.items()]
+    text = (
+        f"{metric_label(found, name)} on the test split; {metric.direction} is better. Models that count "
+        f"tokens of the training split reach: {listed(parts)}. The best condition, {order[0]}, reaches "
+        f"{significant(means[order[0]])}, the worst, {order[-1]}, {significant(means[order[-1]])}."
+    )
+    bar = max(known.values(), key=lambda value: metric.sign * value)
+    ahead = sum(metric.better(mean, bar) for mean in means.values())
+    return [
+        Paragraph(f"{text} {ahead} of {counted(len(means), 'condition')} beat all that only count.")
+    ]
+
+
+def _epochs(found: Findings) -> list[Block]:
+    """Loss of training and validation by epoch, where there is more than one."""
+    at = found.curves[found.curves["metric"] == EPOCH]
+    if at.empty or at["value"].max() <= 1.0:
+        return []
+    rate = at.assign(rate=at["value"] / at["step"]).groupby("id")["rate"].max()  # epochs a step
+    losses = found.curves[found.curves["metric"].isin([_LOSS, _VALIDATION])]
+    passed = (losses["step"] * losses["id"].map(rate)).round(9)
+    losses = losses.assign(epoch=passed.map(math.ceil))
+    last = losses["epoch"].max()
+    shown = range(max(1, last - _MOST_EPOCHS + 1), last + 1)
+    train = losses[losses["metric"] == _LOSS].groupby(["condition", "epoch"])["value"].mean()
+    ends = losses[losses["metric"] == _VALIDATION].sort_values("step", kind="stable")
+    final = ends.groupby(["condition", "id", "epoch"])["value"].last()
+    held = final.groupby(level=["condition", "epoch"]).mean()
+    rows = tuple(
+        cells(str(condition), *(_pair(train, held, (str(condition), epoch)) for epoch in shown))
+        for condition in dict.fromkeys(found.conditions["condition"])
+    )
+    caption = (
+        "Loss by epoch, mean over seeds: of training over the epoch, and of validation at its last "
+        "evaluation in it. The last epoch may not be a whole one."
+    )
+    titles = tuple(f"Epoch {epoch}" for epoch in shown)
+    return [Table(head(("Condition",), titles), rows, caption)]
+
+
+def _pair(train: pd.Series[float], held: pd.Series[float], key: tuple[str, int]) -> str:
+    texts = [significant(s[key]) if key in s.index else NONE for s in (train, held)]
+    return " / ".join(texts)
+
+
+def _samples(found: Findings) -> list[Block]:
+    """Of each condition the last sample of its first run that has one."""
+    runs = planned(found)
+    seen = found.events[(found.events["kind"] == SAMPLE) & found.events["id"].isin(runs["id"])]
+    if seen.empty:
+        return []
+    place = dict(zip(runs["id"], runs["directory"], strict=True))
+    rows = []
+    for condition, some in seen.groupby("condition", sort=False):
+        mine = some[some["seed"] == some["seed"].min()]
+        last = mine.sort_values("step", kind="stable").iloc[-1]
+        rows.append(
+            (
+                to_run(str(condition), str(place[last["id"]])),
+                Cell(str(last["step"])),
+                Cell(" ".join(str(last["message"]).split())),
+            )
+        )
+    columns = (*head(("Condition",), ("Step",)), *head(("Sample",), ()))
+    caption = (
+        "What each model wrote at its last evaluation, first seed; before the arrow stands the text that "
+        "it goes on from. Every evaluation's are in the metrics.jsonl of its run."
+    )
+    return [Table(columns, tuple(rows), caption)]
