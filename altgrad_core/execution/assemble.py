@@ -86,7 +86,9 @@ def assemble(spec: RunSpec, task: Task, device: torch.device) -> tuple[Parts, Qu
     torch.manual_seed(derive_seed(spec.seed, "model"))
     model = task.build_model()
     generator = torch.Generator(device=device)
-    report = quantize_from_settings(model, spec.quantization, task.head, build_format, generator)
+    report = quantize_from_settings(
+        model, spec.quantization, task.head, build_format, generator, task.layer_groups
+    )
     model.to(device)
     weights = weight_geometry(model)
     plugin: OptimizerPlugin = catalog().build(

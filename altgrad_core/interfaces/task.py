@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -62,7 +63,11 @@ class Task(ABC):
     """
 
     head: tuple[str, ...] = ()
-    """``fnmatch`` patterns of the module names that are the classifier head."""
+    """``fnmatch`` patterns of the module names that are the head: classifier, output embeddings."""
+
+    layer_groups: Mapping[str, Sequence[str]] = MappingProxyType({})
+    """Name -> ``fnmatch`` patterns of module names: the groups ``attention`` and ``mlp``, among which
+    the setting ``quantization.layers`` picks. A pattern may match no module."""
 
     @property
     def epoch_samples(self) -> int | None:

@@ -13,7 +13,12 @@ Residency = Literal["master", "grid"]
 RoundingMode = Literal["nearest", "stochastic"]
 Compensation = Literal["none", "kahan"]
 
-FORMAT_KEYS = ("format", "compensation_format", "activation_format", "gradient_format")
+Layers = Literal["all", "attention_only", "mlp_only", "body_and_head"]
+
+FORMAT_KEYS = (
+    *("format", "rest_format", "compensation_format"),
+    *("activation_format", "gradient_format"),
+)
 """Settings of the section that hold a format."""
 SCALING_KEYS = ("scaling", "activation_scaling", "gradient_scaling")
 """Settings of the section that hold :class:`ScalingSettings`."""
@@ -76,6 +81,15 @@ class QuantizationSettings(Settings):
     """What is quantised, and how."""
 
     format: FormatChoice = FormatChoice(name="bf16")
+    layers: Layers = Field(
+        "all",
+        description="which layers have format. all: as quantize_encoder and quantize_classifier say; "
+        "attention_only, mlp_only: these of the body, its others have rest_format; body_and_head: both",
+    )
+    rest_format: FormatChoice | None = Field(
+        FormatChoice(name="bf16"),
+        description="attention_only, mlp_only: format of the body's other layers; null leaves them alone",
+    )
     residency: Residency = Field(
         "master",
         description="where weights live: a float32 master that is rounded when used, or the grid",
@@ -97,8 +111,8 @@ class QuantizationSettings(Settings):
         description="format of the gradients at the outputs of the quantised layers; null: not rounded",
     )
     gradient_rounding: RoundingMode = "nearest"
-    quantize_encoder: bool = True
-    quantize_classifier: bool = False
+    quantize_encoder: bool = Field(True, description="the model's body: all but the task's head")
+    quantize_classifier: bool = Field(False, description="the task's head: classifier, lm_head")
     scaling: ScalingSettings = ScalingSettings()
     activation_scaling: ScalingSettings | None = Field(
         None, description="null: as scaling, but per tensor"
@@ -122,7 +136,15 @@ class QuantizationSettings(Settings):
         """
         return tuple(self._contradictions())
 
+    @property
+    def group(self) -> str:
+        """The group of layers that ``layers`` picks, as tasks name it; empty where it picks none."""
+        chosen, _, only = self.layers.rpartition("_")
+        return chosen if only == "only" else ""
+
     def _contradictions(self) -> Iterator[str]:
+        if self.layers != "all" and not self.quantize_encoder:
+            yield f"layers: {self.layers} picks layers of the body, and quantize_encoder is false"
         if self.residency == "master" and self.compensation != "none":
             yield "compensation keeps what rounding took from a weight on the grid, and a master loses nothing"
         if self.residency == "grid" and not self.scaling.power_of_two:

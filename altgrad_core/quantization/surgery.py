@@ -8,6 +8,7 @@ is itself a Linear needs no wrapper, and a module that is registered twice is qu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from altgrad_core.interfaces.format import Format, Rounding
 from altgrad_core.quantization.adapters import Adapter, adapter_of
 from altgrad_core.quantization.conversion.candidates import Candidate, find_candidates
 from altgrad_core.quantization.conversion.notes import check_shared, notes_on, weights_of
+from altgrad_core.quantization.conversion.presets import Groups, group_rules
 from altgrad_core.quantization.conversion.rules import (
     Filter,
     Rule,
@@ -116,20 +118,24 @@ def quantize_from_settings(
     head: tuple[str, ...],
     load_format: Callable[[FormatChoice], Format],
     generator: torch.Generator | None = None,
+    groups: Groups = MappingProxyType({}),
 ) -> QuantizationReport:
     """Quantise ``model`` as the ``quantization`` section of a suite says.
 
     head:
-        ``fnmatch`` patterns of the modules that are the classifier head. ``quantize_classifier``
+        ``fnmatch`` patterns of the modules that are the model's head. ``quantize_classifier``
         decides about the layers in them, ``quantize_encoder`` about all others; overrides come
         after both.
     load_format:
         builds a format; called once per distinct choice.
     generator:
         what stochastic rounding in the forward and backward pass draws from.
+    groups:
+        name -> patterns of the groups of layers among which the setting ``layers`` picks.
 
     Raises:
-        UserError: as :func:`quantize_model`, and if a head pattern matches no module.
+        UserError: as :func:`quantize_model`, for a group that is not there, and if a head pattern
+            matches no module.
     """
     if contradictions := settings.contradictions():
         raise UserError("; ".join(contradictions))
@@ -146,15 +152,20 @@ def quantize_from_settings(
         return formats[key]
 
     format = load(settings.format)
-    encoder = Rule("*", format if settings.quantize_encoder else None, "quantize_encoder: false")
-    classifier = format if settings.quantize_classifier else None
+    candidates = find_candidates(model)
+    body = [Rule("*", format if settings.quantize_encoder else None, "quantize_encoder: false")]
+    if settings.group:
+        rest = load(settings.rest_format)
+        body = group_rules(settings.group, groups, candidates, format, rest)
+    both = settings.quantize_classifier or settings.layers == "body_and_head"
+    classifier = format if both else None
     heads = [Rule(p, classifier, "classifier head, quantize_classifier: false") for p in head]
     overrides = [
         Rule(o.pattern, load(o.format), f"override {o.pattern!r}: null") for o in settings.overrides
     ]
-    candidates = find_candidates(model)
     check_patterns(overrides, candidates)
-    decisions = {c: decide(c, encoder, [*heads, *overrides], None) for c in candidates}
+    base, *rules = [*body, *heads, *overrides]
+    decisions = {c: decide(c, base, rules, None) for c in candidates}
     return _carry_out(model, decisions, _roles(settings, load, generator))
 
 

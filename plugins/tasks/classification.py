@@ -15,6 +15,7 @@ from altgrad_plugins.tasks.documents import Source
 from altgrad_plugins.tasks.encoded import EncodedCorpus, EncodedSplit, Int64, batch_rows
 from altgrad_plugins.tasks.encoder import build_classifier, encoder_config, size_facts
 from altgrad_plugins.tasks.eurlex import EurlexSource
+from altgrad_plugins.tasks.layer_groups import LAYER_GROUPS
 from altgrad_plugins.tasks.license_rules import LicenseRulesSource
 from altgrad_plugins.tasks.losses import multilabel_loss, positive_weight
 from altgrad_plugins.tasks.metrics import all_scores, best_threshold
@@ -26,6 +27,7 @@ class TextClassification(Task):
     """Documents of a source, prepared once; their batches, model, loss and scores."""
 
     head = ("classifier",)
+    layer_groups = LAYER_GROUPS
 
     def __init__(self, source: Source, model: ModelSettings) -> None:
         self._source = source

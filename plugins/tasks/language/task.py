@@ -21,6 +21,7 @@ from altgrad_plugins.tasks.language.preparation import prepared_blocks
 from altgrad_plugins.tasks.language.resample import scores
 from altgrad_plugins.tasks.language.settings import LanguageSettings
 from altgrad_plugins.tasks.language.tokens import TextCodec
+from altgrad_plugins.tasks.layer_groups import LAYER_GROUPS
 
 _PROMPT = 16
 """Tokens of the first validation block that the sample continues."""
@@ -30,6 +31,7 @@ class LanguageModelling(Task):
     """Blocks of texts; their batches, model, loss and scores."""
 
     head = ("lm_head",)
+    layer_groups = LAYER_GROUPS
 
     def __init__(self, settings: LanguageSettings) -> None:
         self._settings = settings

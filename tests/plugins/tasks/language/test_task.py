@@ -14,6 +14,9 @@ from torch import nn
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.task import Evaluation
+from altgrad_core.quantization.settings import QuantizationSettings
+from altgrad_core.quantization.surgery import quantize_from_settings
+from altgrad_core.registry.build import load_format
 from altgrad_core.testing.tasks import check_task
 from altgrad_plugins.tasks.language.declared import METRICS
 from altgrad_plugins.tasks.language.resample import weighted_scores
@@ -128,3 +131,22 @@ def test_the_tokenizer_is_made_again_where_the_cache_lost_it(tiny_lm: Tiny, tmp_
 def test_too_little_text_is_refused(tiny_lm: Tiny, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train texts have .* tokens, and one block has 5,000"):
         causal_lm(tiny_lm(model={"max_length": 5000})).prepare(tmp_path, _silent)
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_every_matrix_of_the_blocks_is_quantised_and_the_head_by_its_own_switch(
+    tiny_lm: Tiny, tmp_path: Path, head: bool
+) -> None:
+    task = causal_lm(tiny_lm())
+    task.prepare(tmp_path, _silent)
+    model = task.build_model()
+    settings = QuantizationSettings.model_validate({"format": "e5m2", "quantize_classifier": head})
+    report = quantize_from_settings(
+        model, settings, task.head, lambda choice: load_format(choice.name), None, task.layer_groups
+    )
+    blocks = {
+        f"transformer.h.0.{n}" for n in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    }
+    assert set(report.layers) == blocks | ({"lm_head"} if head else set())
+    assert model.get_parameter("transformer.wte.weight") is model.get_output_embeddings().weight  # type: ignore[operator, union-attr]
+    assert math.isfinite(_evaluate(task, model).metrics["loss"])
