@@ -105,6 +105,10 @@ CORE: Mapping[str, Metric] = {
     "throughput/all/cumulative_samples_per_second": Metric(
         "cumulative_samples_per_second", "Samples/s", "higher"
     ),
+    "throughput/all/tokens_per_second": Metric("tokens_per_second", "Tokens/s", "higher"),
+    "throughput/all/cumulative_tokens_per_second": Metric(
+        "cumulative_tokens_per_second", "Tokens/s", "higher"
+    ),
 }
 """What every run has, whatever its task."""
 

@@ -16,6 +16,7 @@ from altgrad_core.report.words import Spread, spread
 Row = dict[str, Any]
 
 SPEED = "throughput/all/cumulative_samples_per_second@last"
+TOKENS = "throughput/all/cumulative_tokens_per_second@last"
 STALLS = "flips/all/stall_ratio@mean"
 FLIPS = "flips/all/flip_ratio@mean"
 EPOCH = "train/all/epoch"

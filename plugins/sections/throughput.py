@@ -10,7 +10,14 @@ import altgrad_core.report.charts as charts
 from altgrad_core.interfaces.blocks import Block, Paragraph
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.report.words import Spread, counted, significant
-from altgrad_plugins.sections.shared import SPEED, BuiltIn, by_condition, measured, side_names
+from altgrad_plugins.sections.shared import (
+    SPEED,
+    TOKENS,
+    BuiltIn,
+    by_condition,
+    measured,
+    side_names,
+)
 
 _MOST_BARS = 40
 SIMULATED = (
@@ -21,7 +28,7 @@ SIMULATED = (
 
 
 class Throughput(BuiltIn):
-    """Samples per second of every condition; the numbers are in the main table."""
+    """Samples per second of every condition (the numbers are in the main table), and the range of tokens."""
 
     title = "Throughput: which formats are fastest?"
 
@@ -32,7 +39,13 @@ class Throughput(BuiltIn):
                 Paragraph("No run has measured its throughput; the monitor is called throughput.")
             ]
         speeds = {c: s for c, s in by_condition(found, SPEED).items() if s.n}
-        return [Paragraph(f"{SIMULATED} {_answer(speeds)}"), _bars(found, speeds)]
+        tokens = [s.mean for s in by_condition(found, TOKENS).values() if s.n]
+        also = (
+            f" In tokens: {significant(min(tokens))} to {significant(max(tokens))}/s."
+            if tokens
+            else ""
+        )
+        return [Paragraph(f"{SIMULATED} {_answer(speeds)}{also}"), _bars(found, speeds)]
 
 
 def _answer(speeds: dict[str, Spread]) -> str:

@@ -22,7 +22,7 @@ def test_every_shipped_suite_can_be_planned(name: str) -> None:
     assert plan.suite.contrast is not None
 
 
-@pytest.mark.parametrize("name", ["quickstart", "eurlex_matrix"])
+@pytest.mark.parametrize("name", ["quickstart", "eurlex_matrix", "lm_quickstart", "eurlex_lm"])
 def test_the_matrix_has_twelve_conditions_per_seed(name: str) -> None:
     plan = plan_suite(load_suite(name, ["seeds=[0, 1]"]))
     assert [cell.label for cell in plan.cells] == TWELVE * 2
@@ -45,3 +45,21 @@ def test_the_full_matrix_can_start_from_scratch() -> None:
     assert len(plan.specs) == 12
     assert {spec.task.settings["model"]["pretrained"] for spec in plan.specs} == {None}
     assert {spec.training.learning_rate for spec in plan.specs} == {3e-4}
+
+
+@pytest.mark.parametrize("name", ["lm_quickstart", "eurlex_lm"])
+def test_language_models_are_compared_by_perplexity(name: str) -> None:
+    plan = plan_suite(load_suite(name))
+    assert plan.suite.contrast is not None
+    assert plan.suite.contrast.metric == "final/test/perplexity"
+    assert {spec.task.name for spec in plan.specs} == {"causal_lm"}
+    (metric,) = [metric for metric in plan.specs[0].metrics if metric.primary]
+    assert (metric.name, metric.direction, metric.worst) == ("perplexity", "lower", None)
+
+
+def test_presets_of_layers_are_an_axis() -> None:
+    overrides = ["quantization.format=e5m2", "matrix.quantization.layers=[all, mlp_only]"]
+    plan = plan_suite(load_suite("lm_quickstart", overrides))
+    labels = {cell.label for cell in plan.cells}
+    assert {"e5m2_adamw_all", "e5m2_adamw_mlp_only"} <= labels
+    assert len({spec.id for spec in plan.specs}) == 4
