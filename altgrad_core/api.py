@@ -1,4 +1,4 @@
-"""The library: what ``import altgrad_core`` offers, as plain functions."""
+"""What the library offers in a form of its own: formats by name, options as keywords."""
 
 from __future__ import annotations
 
@@ -13,27 +13,11 @@ from altgrad_core.execution.options import Observer, RunOptions
 from altgrad_core.execution.runner import SuiteResult
 from altgrad_core.execution.runner import run_suite as _run_suite
 from altgrad_core.interfaces.format import Format, Rounding
-from altgrad_core.planning.plan import Plan, plan_suite
-from altgrad_core.planning.suite import load_suite
-from altgrad_core.quantization.adapters import register_adapter
-from altgrad_core.quantization.residency import keep_on_grid
+from altgrad_core.planning.plan import Plan
 from altgrad_core.quantization.settings import Residency, ScalingSettings
-from altgrad_core.quantization.surgery import QuantizationReport, dequantize_model
+from altgrad_core.quantization.surgery import QuantizationReport
 from altgrad_core.quantization.surgery import quantize_model as _quantize_model
 from altgrad_core.registry.build import load_format
-from altgrad_core.results.collect import load_results
-
-__all__ = [
-    "dequantize_model",
-    "keep_on_grid",
-    "load_format",
-    "load_results",
-    "load_suite",
-    "plan_suite",
-    "quantize_model",
-    "register_adapter",
-    "run_suite",
-]
 
 
 def quantize_model(

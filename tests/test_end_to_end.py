@@ -77,8 +77,18 @@ def test_a_suite_from_file_to_report(
     assert "4 finished earlier, 0 to go" in again.stdout
     for path in (runs / "tiny").glob("*/metrics.jsonl"):
         path.parent.rename(path.parent.with_name("away-" + path.parent.name))
-    run(suite, runs, "--workers", "1", "--no-report")
-    assert {cell["id"]: timeless(runs / "tiny" / cell["id"]) for cell in cells} == first
+    # One at a time, each in an interpreter of its own, as two at a time forked from another.
+    run(suite, runs, "--workers", "1", "--executor", "fresh", "--no-report")
+    for cell in cells:
+        directory = runs / "tiny" / cell["id"]
+        assert timeless(directory) == first[cell["id"]]
+        before = RunDirectory(directory.with_name(f"away-{cell['id']}"))
+        assert predictions(RunDirectory(directory)) == predictions(before)
+
+
+def predictions(directory: RunDirectory) -> dict[str, bytes]:
+    with np.load(directory.predictions) as arrays:
+        return {name: arrays[name].tobytes() for name in arrays}
 
 
 GRID = {"residency": "grid", "rounding": "stochastic", "compensation": "kahan"}

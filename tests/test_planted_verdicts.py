@@ -54,10 +54,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(installed: Path, tmp_path: Path) -> Run:
-    """``run(data={...}, task="accuracy", **sections)``: the suite's answer.
-
-    The command line runs in a process of its own, from which its workers are forked.
-    """
+    """``run(data={...}, task="accuracy", **sections)``: the suite's answer."""
 
     def go(*arguments: str) -> subprocess.CompletedProcess[str]:
         paths = [str(installed), os.environ.get("PYTHONPATH", "")]
@@ -106,7 +103,7 @@ def run(installed: Path, tmp_path: Path) -> Run:
             **sections,
         }
         (tmp_path / "planted.yaml").write_text(yaml.safe_dump(suite))
-        done = go("run", "planted.yaml", "--executor", "forked", "--device", "cpu", *more)
+        done = go("run", "planted.yaml", "--device", "cpu", *more)
         assert done.returncode == 0, done.stdout + done.stderr
         return Answer(tmp_path / "runs" / "planted")
 

@@ -23,6 +23,7 @@ from altgrad_core.execution.launch import (
     threads_on_record,
     worker_command,
     worker_environment,
+    worker_imports,
 )
 from altgrad_core.execution.options import Observer, RunOptions
 from altgrad_core.execution.preparation import prepare_data
@@ -31,7 +32,6 @@ from altgrad_core.planning.declaration import Suite
 from altgrad_core.planning.plan import Cell, metrics_of
 from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import OtherLayout, dump_spec, load_spec
-from altgrad_core.registry.catalog import catalog
 from altgrad_core.results.objects import read_object
 from altgrad_core.results.run_directory import (
     FINISHED,
@@ -62,6 +62,7 @@ def run_cells(
     suite: Suite,
     cells: Sequence[Cell],
     every: Sequence[Cell],
+    executor: Executor,
     options: RunOptions,
     observer: Observer,
 ) -> SuiteResult:
@@ -69,7 +70,6 @@ def run_cells(
 
     Raises ``UserError`` before anything trains if the cells cannot be run.
     """
-    executor: Executor = catalog().build("executor", options.executor, {})
     # Two cells may be one run, where a tuned learning rate meets a given one: the first stands for it.
     unique = {cell.spec.id: (cell, cell.spec) for cell in reversed(cells) if cell.spec is not None}
     planned = list(reversed(unique.values()))
@@ -83,11 +83,12 @@ def run_cells(
     errors: list[str] = []
     if todo:
         specs = [spec for _, spec in todo]
-        device = prepare_data(specs, directories, options, executor, observer)
+        imports = worker_imports(specs)
+        device = prepare_data(specs, directories, imports, executor, options, observer)
         threads = _threads(directories, options.threads or DEFAULT_THREADS, observer)
         errors = run_jobs(
             executor,
-            [_job(s, directories[s.id], device, threads[s.id], options) for s in specs],
+            [_job(s, directories[s.id], device, threads[s.id], imports, options) for s in specs],
             directories,
             {spec.id: spec.training.max_steps for spec in specs},
             observer,
@@ -200,7 +201,12 @@ def _threads(
 
 
 def _job(
-    spec: RunSpec, directory: RunDirectory, device: str, threads: int, options: RunOptions
+    spec: RunSpec,
+    directory: RunDirectory,
+    device: str,
+    threads: int,
+    imports: tuple[str, ...],
+    options: RunOptions,
 ) -> Job:
     return Job(
         run_id=spec.id,
@@ -208,4 +214,5 @@ def _job(
         directory=directory.path,
         command=worker_command(directory, device, threads, options.cache),
         environment=worker_environment(threads),
+        preload=imports,
     )

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from altgrad_core.errors import UserError
+from altgrad_core.interfaces.plugin import Kind, Offer
+from altgrad_core.planning.spec import PluginChoice, RunSpec
+from altgrad_core.registry.catalog import catalog
 from altgrad_core.results.objects import read_environment
 from altgrad_core.results.run_directory import RunDirectory
 
@@ -14,6 +18,11 @@ _MAX_CPU_WORKERS = 8
 DEFAULT_THREADS = 1
 """CPU threads of every run, however many run at once: sums depend on it in their last bits, so it must not
 follow from the machine, from ``--workers``, or from how many runs are still to go."""
+
+
+_WORKER = "altgrad_core.execution.worker"
+_IMPORTED = (_WORKER, "torch._inductor.config")
+"""What every worker imports; the second when it asks torch for deterministic kernels."""
 
 
 def worker_command(
@@ -25,7 +34,7 @@ def worker_command(
     """
     return (
         sys.executable,
-        *("-P", "-m", "altgrad_core.execution.worker", str(directory.path.resolve())),
+        *("-P", "-m", _WORKER, str(directory.path.resolve())),
         *("--device", device, "--threads", str(threads), "--cache", str(cache.resolve())),
         *more,
     )
@@ -41,6 +50,26 @@ def worker_environment(threads: int) -> dict[str, str]:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def worker_imports(specs: Sequence[RunSpec]) -> tuple[str, ...]:
+    """The modules that the workers of all these cells import.
+
+    What only some of them use is left out: an import may change more than it says, and no cell is to be
+    touched by what belongs to another.
+    """
+    common = [offer for offer in _offers(specs[0]) if all(offer in _offers(s) for s in specs)]
+    targets = [offer.target.partition(":")[0] for offer in common]
+    lazy = [name for offer in common for name in offer.imports]
+    return tuple(dict.fromkeys((*_IMPORTED, *targets, *lazy)))
+
+
+def _offers(spec: RunSpec) -> list[Offer]:
+    """The plugins that a cell names for itself, in the order in which a worker loads them."""
+    named: list[tuple[Kind, PluginChoice]] = [("tracker", choice) for choice in spec.trackers]
+    named += [("task", spec.task), ("optimizer", spec.optimizer)]
+    named += [("monitor", choice) for choice in spec.monitors]
+    return [catalog().get(kind, choice.name).offer for kind, choice in named]
 
 
 def threads_on_record(directory: RunDirectory) -> int | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from altgrad_core.errors import UserError
 from altgrad_core.execution.interruption import signals_held_back
-from altgrad_core.execution.launch import cores, worker_command, worker_environment
+from altgrad_core.execution.launch import DEFAULT_THREADS, worker_command, worker_environment
 from altgrad_core.execution.options import Observer, RunOptions
 from altgrad_core.execution.outcome import how_it_ended, last_lines
 from altgrad_core.interfaces.executor import Executor, Exit, Job
@@ -27,8 +27,9 @@ _LOG_LINES = 15
 def prepare_data(
     specs: Sequence[RunSpec],
     directories: Mapping[str, RunDirectory],
-    options: RunOptions,
+    imports: tuple[str, ...],
     executor: Executor,
+    options: RunOptions,
     observer: Observer,
 ) -> str:
     """Load the data of every distinct task once, and return the resolved device. Raises ``UserError``."""
@@ -36,7 +37,7 @@ def prepare_data(
     tasks = {spec.task.model_dump_json(): spec for spec in reversed(specs)}
     for spec in reversed(tasks.values()):
         observer.message(f"preparing data: {spec.task.name}")
-        device = _prepare(spec, directories[spec.id], device, options, executor, observer)
+        device = _prepare(spec, directories[spec.id], device, imports, executor, options, observer)
     return device
 
 
@@ -44,18 +45,20 @@ def _prepare(
     spec: RunSpec,
     directory: RunDirectory,
     device: str,
-    options: RunOptions,
+    imports: tuple[str, ...],
     executor: Executor,
+    options: RunOptions,
     observer: Observer,
 ) -> str:
-    threads = options.threads or cores()  # no result depends on it: nothing is summed here
+    threads = options.threads or DEFAULT_THREADS  # as the runs, to share what is imported
     with tempfile.TemporaryDirectory(prefix=".preparation-", dir=directory.path.parent) as name:
         folder = Path(name).resolve()
         report = _Report(folder / "report.jsonl", observer)
         command = worker_command(
             directory, device, threads, options.cache, "--prepare", str(report.path)
         )
-        job = Job("preparation", spec.task.name, folder, command, worker_environment(threads))
+        surroundings = worker_environment(threads)
+        job = Job("preparation", spec.task.name, folder, command, surroundings, imports)
         ends: list[Exit] = []
         with signals_held_back() as check:
 

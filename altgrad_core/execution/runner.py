@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from altgrad_core.execution.cells import SuiteResult as SuiteResult
 from altgrad_core.execution.cells import run_cells
 from altgrad_core.execution.options import Observer, RunOptions
 from altgrad_core.execution.tuning import run_tuned
+from altgrad_core.interfaces.executor import Executor
 from altgrad_core.planning.plan import Plan
+from altgrad_core.registry.catalog import catalog
 
 
 def run_suite(plan: Plan, options: RunOptions, observer: Observer) -> SuiteResult:
@@ -14,6 +18,8 @@ def run_suite(plan: Plan, options: RunOptions, observer: Observer) -> SuiteResul
 
     Where learning rates are ``auto``, the tuning runs come first.
     """
-    if plan.tuned:
-        return run_tuned(plan, options, observer)
-    return run_cells(plan.suite, plan.cells, plan.cells, options, observer)
+    executor: Executor = catalog().build("executor", options.executor, {})
+    with closing(executor):
+        if plan.tuned:
+            return run_tuned(plan, executor, options, observer)
+        return run_cells(plan.suite, plan.cells, plan.cells, executor, options, observer)

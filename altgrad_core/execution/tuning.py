@@ -16,6 +16,7 @@ from altgrad_core._files import write_json
 from altgrad_core.errors import UserError
 from altgrad_core.execution.cells import SuiteResult, run_cells
 from altgrad_core.execution.options import Observer, RunOptions
+from altgrad_core.interfaces.executor import Executor
 from altgrad_core.interfaces.metric import Metric, declared
 from altgrad_core.planning.declaration import Suite
 from altgrad_core.planning.plan import Cell, Plan, plan_suite, plan_tuning, tuning_label
@@ -27,7 +28,9 @@ _TRAINS = 0.5
 """A rate still trains if its mean score is at least this part of the best one."""
 
 
-def run_tuned(plan: Plan, options: RunOptions, observer: Observer) -> SuiteResult:
+def run_tuned(
+    plan: Plan, executor: Executor, options: RunOptions, observer: Observer
+) -> SuiteResult:
     """Tune, then run the cells with the rates that were chosen.
 
     Ends after tuning where a tuning run has no result: conditions would not have had the same
@@ -39,7 +42,7 @@ def run_tuned(plan: Plan, options: RunOptions, observer: Observer) -> SuiteResul
     while True:
         cells = plan_tuning(suite, rates)
         observer.message(f"tuning learning rates: {', '.join(f'{rate:g}' for rate in rates)}")
-        result = run_cells(suite, cells, (*plan.cells, *cells), options, observer)
+        result = run_cells(suite, cells, (*plan.cells, *cells), executor, options, observer)
         if not result.ok:
             observer.message("learning rates are not chosen yet: some tuning runs have no result")
             return result
@@ -60,19 +63,20 @@ def run_tuned(plan: Plan, options: RunOptions, observer: Observer) -> SuiteResul
             "tune.learning_rates lower, or exclude these conditions."
         )
     _announce(found, observer)
-    return _run_final(suite, found, cells, options, observer)
+    return _run_final(suite, found, cells, executor, options, observer)
 
 
 def _run_final(
     suite: Suite,
     found: StoredTuning,
     tuning: Sequence[Cell],
+    executor: Executor,
     options: RunOptions,
     observer: Observer,
 ) -> SuiteResult:
     chosen = {label: condition.chosen for label, condition in found.conditions.items()}
     final = plan_suite(suite, rates=chosen)
-    return run_cells(suite, final.cells, (*final.cells, *tuning), options, observer)
+    return run_cells(suite, final.cells, (*final.cells, *tuning), executor, options, observer)
 
 
 def _refuse_undefined(

@@ -25,6 +25,10 @@ class Job:
     directory: Path
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    preload: tuple[str, ...] = ()
+    """Modules that the command imports in any case. If it is ``python -P -m MODULE``, an executor may fork the
+    job's process from one that has imported them, in this environment, and do so for every job that names
+    the same. A module that cannot be imported there is left to the job to complain of."""
 
 
 @dataclass(frozen=True)
@@ -56,3 +60,6 @@ class Executor(ABC):
         children are ended and waited for, and the interrupt goes on. No child outlives the executor's
         process: an executor on the same machine gives each a :data:`LIFELINE`.
         """
+
+    def close(self) -> None:  # noqa: B027  # few have anything to do
+        """Let go of what was kept from one call of :meth:`execute` to the next; called when all is run."""

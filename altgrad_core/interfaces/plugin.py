@@ -82,6 +82,9 @@ class Offer:
     source:
         trackers only: ``"module:attr"`` of a function ``(address) -> suites`` that reads back what the
         tracker has kept, so that ``NAME:ADDRESS`` is a source of results; it raises ``UserError``.
+    imports:
+        modules that a run with this plugin imports beyond that of ``target``, when it gets to them: large ones
+        are worth naming, so that they are imported once for many runs.
     label:
         the short form of the name in condition labels (``e5m2_manifold``); the name itself if empty.
         It may name settings in braces: ``e{exponent_bits}m{mantissa_bits}``. Of a section: another
@@ -104,6 +107,7 @@ class Offer:
     fingerprint: str | None = None
     resample: str | None = None
     source: str | None = None
+    imports: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = ()
     label: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)

@@ -13,5 +13,10 @@ def altgrad_executors() -> list[Offer]:
             name="local",
             summary="child processes on this machine, --workers at a time",
             target="altgrad_plugins.executors.local:LocalExecutor",
-        )
+        ),
+        Offer(
+            name="fresh",
+            summary="as local, but each imports everything anew: slower, and never forked",
+            target="altgrad_plugins.executors.local:FreshExecutor",
+        ),
     ]

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
+import select
 import signal
-import subprocess
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from altgrad_core.interfaces.executor import LIFELINE, Executor, Exit, Job
+from altgrad_core.interfaces.executor import Executor, Exit, Job
 from altgrad_core.interfaces.plugin import NoSettings
+from altgrad_plugins.executors.children import Child, Kept
 
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 5.0
 
 
 @dataclass
-class _Child:
+class _Running:
     job: Job
-    process: subprocess.Popen[bytes]
+    child: Child
     deadline: float
     timed_out: bool = False
 
@@ -28,12 +28,18 @@ class _Child:
 class LocalExecutor(Executor):
     """``workers`` child processes at a time; output goes to ``log.txt`` in the job's directory.
 
-    Each child leads a process group of its own, so that a timeout or an interrupt ends what it started
-    as well: SIGTERM first, SIGKILL five seconds later. A pipe tells it when this process is gone.
+    Jobs that say what they import are forked from a process that has imported it
+    (:mod:`altgrad_plugins.executors.template`); all others are started afresh. Each child leads a process
+    group of its own, so that a timeout or an interrupt ends what it started as well: SIGTERM first,
+    SIGKILL five seconds later. A pipe tells it when this process is gone.
     """
+
+    forks = True
 
     def __init__(self, settings: NoSettings) -> None:
         self.settings = settings
+        self._kept = Kept()
+        weakref.finalize(self, self._kept.close)
 
     def execute(
         self,
@@ -47,69 +53,69 @@ class LocalExecutor(Executor):
     ) -> None:
         """Run every job; see :class:`~altgrad_core.interfaces.executor.Executor`."""
         waiting = list(reversed(jobs))
-        children: list[_Child] = []
-        lifeline, held = os.pipe()
+        running: list[_Running] = []
         try:
-            while waiting or children:
-                while waiting and len(children) < workers:
+            while waiting or running:
+                while waiting and len(running) < workers:
                     job = waiting.pop()
-                    children.append(_start(job, timeout, lifeline))
+                    deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+                    child = self._kept.start(job, fork=self.forks)
+                    running.append(_Running(job, child, deadline))
                     started(job)
-                time.sleep(_POLL_SECONDS)
-                for child in list(children):
-                    if (code := _poll(child)) is not None:
-                        children.remove(child)
-                        finished(child.job, Exit(code, child.timed_out))
+                _wait_for_news(running)
+                for one in list(running):
+                    if (code := _poll(one)) is not None:
+                        running.remove(one)
+                        finished(one.job, Exit(code, one.timed_out))
                 tick()
         finally:
-            _end(children)
-            os.close(held)
-            os.close(lifeline)
+            _end([one.child for one in running])
+
+    def close(self) -> None:
+        """End the processes that jobs were forked from."""
+        self._kept.close()
 
 
-def _start(job: Job, timeout: float | None, lifeline: int) -> _Child:
-    with (job.directory / "log.txt").open("ab") as log:
-        process = subprocess.Popen(
-            job.command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | dict(job.environment) | {LIFELINE: str(lifeline)},
-            pass_fds=(lifeline,),
-            start_new_session=True,
-        )
-    deadline = time.monotonic() + timeout if timeout is not None else float("inf")
-    return _Child(job, process, deadline)
+class FreshExecutor(LocalExecutor):
+    """Every job in an interpreter of its own, which imports everything anew."""
+
+    forks = False
 
 
-def _poll(child: _Child) -> int | None:
-    code = child.process.poll()
-    if code is None and time.monotonic() > child.deadline:
-        child.timed_out = True
-        _end([child])
-        code = child.process.returncode
+def _wait_for_news(running: Sequence[_Running]) -> None:
+    """Wait until there may be something to do, at most a tenth of a second."""
+    poll = select.poll()
+    for one in running:
+        for place in one.child.wait_on():
+            poll.register(place, select.POLLIN)
+    poll.poll(1000 * _POLL_SECONDS)
+
+
+def _poll(one: _Running) -> int | None:
+    code = one.child.poll()
+    if code is None and time.monotonic() > one.deadline:
+        one.timed_out = True
+        _end([one.child])
+        code = one.child.poll()
     return code
 
 
-def _end(children: Sequence[_Child]) -> None:
+def _end(children: Sequence[Child]) -> None:
     """End the children together, with everything that they started, and wait for them."""
     _signal(children, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE_SECONDS
-    for child in children:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.process.wait(max(0.0, deadline - time.monotonic()))
-    while _signal(children, 0) and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        # Each is asked: a process that nobody has waited for still counts as one of its group.
+        ended = [child.poll() is not None for child in children]
+        if all(ended) and not _signal(children, 0):
+            return
         time.sleep(_POLL_SECONDS)
     _signal(children, signal.SIGKILL)
     for child in children:
-        child.process.wait()
+        child.reap()
 
 
-def _signal(children: Sequence[_Child], number: int) -> bool:
+def _signal(children: Sequence[Child], number: int) -> bool:
     """Send a signal to the children's groups (0 sends none); whether any group has a member left."""
-    there = False
-    for child in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.process.pid, number)
-            there = True
-    return there
+    members = [child.signal(number) for child in children]
+    return any(members)

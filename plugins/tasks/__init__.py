@@ -9,6 +9,12 @@ from altgrad_plugins.tasks.language.settings import LanguageSettings
 from altgrad_plugins.tasks.settings import EurlexSettings, LicenseRulesSettings
 
 _PACKAGE = "altgrad_plugins.tasks"
+_ENCODERS = (
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.distilbert.modeling_distilbert",
+    "transformers.models.roberta.modeling_roberta",
+)
 
 
 @hookimpl
@@ -21,6 +27,7 @@ def altgrad_tasks() -> list[Offer]:
             target=f"{_PACKAGE}.classification:eurlex",
             settings=EurlexSettings,
             fingerprint=f"{_PACKAGE}.eurlex:fingerprint",
+            imports=_ENCODERS,
             metrics=METRICS,
             resample=f"{_PACKAGE}.resample:weighted_scores",
             details={
@@ -35,6 +42,7 @@ def altgrad_tasks() -> list[Offer]:
             settings=LicenseRulesSettings,
             needs=(Need("module", "licensedcode", "pip install 'altgrad-bench[demo]'"),),
             fingerprint=f"{_PACKAGE}.license_rules:fingerprint",
+            imports=_ENCODERS,
             metrics=METRICS,
             resample=f"{_PACKAGE}.resample:weighted_scores",
             details={"licence": "CC-BY-4.0, nexB Inc. and others", "documents": "about 13,400"},
@@ -45,6 +53,10 @@ def altgrad_tasks() -> list[Offer]:
             target=f"{_PACKAGE}.language.task:causal_lm",
             settings=LanguageSettings,
             fingerprint=f"{_PACKAGE}.language.sources:fingerprint",
+            imports=(
+                "transformers.models.auto.modeling_auto",
+                "transformers.models.gpt2.modeling_gpt2",
+            ),
             metrics=LANGUAGE_METRICS,
             resample=f"{_PACKAGE}.language.resample:weighted_scores",
             details={"files": "*.txt, *.jsonl, *.jsonl.gz", "fields of .jsonl": "text"},

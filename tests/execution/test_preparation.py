@@ -44,8 +44,9 @@ def prepare(
         device = preparation.prepare_data(
             [spec],
             {spec.id: directory},
-            RunOptions(timeout=timeout),
+            (),
             catalog().build("executor", "local", {}),
+            RunOptions(timeout=timeout),
             observer,
         )
         return device, said
