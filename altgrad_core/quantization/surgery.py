@@ -159,7 +159,7 @@ def quantize_from_settings(
         body = group_rules(settings.group, groups, candidates, format, rest)
     both = settings.quantize_classifier or settings.layers == "body_and_head"
     classifier = format if both else None
-    heads = [Rule(p, classifier, "classifier head, quantize_classifier: false") for p in head]
+    heads = [Rule(p, classifier, "head, quantize_classifier: false") for p in head]
     overrides = [
         Rule(o.pattern, load(o.format), f"override {o.pattern!r}: null") for o in settings.overrides
     ]

@@ -44,8 +44,8 @@ def test_the_head_is_left_alone_by_default() -> None:
     report, loaded = quantize(format="e5m2")
     assert report.layers == {"encoder.0": "e5m2", "encoder.1": "e5m2"}
     assert report.skipped == {
-        "classifier.0": "classifier head, quantize_classifier: false",
-        "classifier.2": "classifier head, quantize_classifier: false",
+        "classifier.0": "head, quantize_classifier: false",
+        "classifier.2": "head, quantize_classifier: false",
     }
     assert loaded == ["e5m2"]
 
@@ -81,6 +81,6 @@ def test_patterns_must_match() -> None:
         UserError, match=r"'encoder\.9' matches no layer of the model that can.*encoder\.0"
     ):
         quantize(format="e5m2", overrides=[{"pattern": "encoder.9", "format": None}])
-    with pytest.raises(UserError, match=r"classifier head is 'head'.*classifier"):
+    with pytest.raises(UserError, match=r"its head is 'head'.*classifier"):
         quantize(head=("head",), format="e5m2")
     assert len(quantize(head=(), format="e5m2")[0].layers) == 4

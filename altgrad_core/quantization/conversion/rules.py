@@ -96,7 +96,7 @@ def check_head(model: nn.Module, head: Sequence[str]) -> None:
     for pattern in head:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise UserError(
-                f"The task says that its classifier head is {pattern!r}, but its model has no such "
+                f"The task says that its head is {pattern!r}, but its model has no such "
                 f"module. Modules are: {_some(names)}. Correct the task's `head`."
             )
 

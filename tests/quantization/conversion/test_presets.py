@@ -48,7 +48,7 @@ def test_a_preset_picks_a_group_of_the_body(
 ) -> None:
     report = quantize(**settings)
     assert report.layers == {f"body.{name}": fmt for name, fmt in layers.items()}
-    assert report.skipped["head"] == "classifier head, quantize_classifier: false"
+    assert report.skipped["head"] == "head, quantize_classifier: false"
 
 
 def test_the_head_goes_along_with_the_body() -> None:
