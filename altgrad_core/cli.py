@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from altgrad_core import __version__
 from altgrad_core._streams import safe_streams, stdout_to_stderr
 from altgrad_core._text import plain
 from altgrad_core.cli_results import RunsOption, add_commands, report_on
@@ -27,6 +28,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # help texts have brackets of their own
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"altgrad-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    pass
+
 
 SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a shipped suite.")
@@ -168,11 +185,27 @@ def list_(
             help="formats, optimizers, monitors, tasks, sections, executors, trackers or suites."
         ),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """List the plugins and suites that are installed."""
-    from altgrad_core.registry.present import print_offers
+    """List the plugins and suites that are installed; exit code 1 where one is broken."""
+    from altgrad_core.planning.suite import described_suites
+    from altgrad_core.registry.present import listing, parse_kind, print_listing, problems
 
-    print_offers(kind, output())
+    console = output()
+    only_suites = kind in ("suite", "suites")
+    with stdout_to_stderr() if as_json else nullcontext():  # plugins may print
+        found = {} if only_suites else listing(None if kind is None else parse_kind(kind))
+        if kind is None or only_suites:
+            found["suites"] = described_suites()
+        wrong = problems()
+    if as_json:
+        print(json.dumps({**found, "problems": wrong}, indent=2))
+    else:
+        print_listing(found, console)
+        for problem in wrong:
+            console.print(problem, style="red", markup=False, highlight=False)
+    if wrong:
+        raise SystemExit(1)
 
 
 @app.command()

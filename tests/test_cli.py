@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+import altgrad_core
 
 SUITES = Path(__file__).parents[1] / "suites"
 
@@ -54,6 +57,38 @@ def test_export_gives_files_that_users_would_name_and_that_run_alone(tmp_path: P
     alone = cli("plan", tmp_path / "e5m2_manifold.yaml", "--json")
     [cell] = json.loads(alone.stdout)["cells"]
     assert cell["id"] == ids["e5m2_manifold"]
+
+
+def test_the_version() -> None:
+    assert cli("--version").stdout == f"altgrad-bench {altgrad_core.__version__}\n"
+
+
+def test_list_as_data() -> None:
+    listed = json.loads(cli("list", "--json").stdout)
+    assert listed["problems"] == []
+    (e3m4,) = [row for row in listed["formats"] if row["name"] == "e3m4"]
+    assert e3m4["from"] == f"altgrad-bench {altgrad_core.__version__}"
+    suites = json.loads(cli("list", "suites", "--json").stdout)
+    assert list(suites) == ["suites", "problems"]
+    assert "eurlex_matrix" in [row["name"] for row in suites["suites"]]
+
+
+def test_a_broken_plugin_is_an_exit_code(tmp_path: Path) -> None:
+    info = tmp_path / "stranger-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[altgrad]\nplugin = stranger_plugin\n")
+    (tmp_path / "stranger_plugin.py").write_text("raise KeyboardInterrupt\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "altgrad_core.cli", "list", "formats"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "e3m4" in done.stdout
+    assert "stranger 1.0 (plugin = stranger_plugin): KeyboardInterrupt" in done.stdout
 
 
 def test_list_and_show() -> None:

@@ -62,6 +62,12 @@ def shipped_suites() -> dict[str, Path]:
     return {file.stem: file for file in files}
 
 
+def described_suites() -> list[dict[str, str]]:
+    """The suites that come with the package: name and description of each."""
+    found = {name: load_suite(path) for name, path in shipped_suites().items()}
+    return [{"name": name, "description": suite.description} for name, suite in found.items()]
+
+
 def _refuse_too_many(suite: Suite) -> None:
     """Count the cells, exclusions not looked at, before any is made."""
     cells = (prod(len(axis.rows) for axis in suite.axes) + len(suite.include)) * len(suite.seeds)

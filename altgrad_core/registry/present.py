@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import yaml
@@ -22,20 +22,41 @@ from altgrad_core.registry.problems import unknown
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-def print_offers(kind: str | None, console: Console) -> None:
-    """Print the offers of ``kind`` (singular or plural), or of every kind, and the broken plugins."""
-    found = catalog()
-    for each in KINDS if kind is None else (parse_kind(kind),):
-        table = Table(title=f"{each}s", title_justify="left", box=None, pad_edge=False)
-        for heading in ("name", "summary", "from", "needs"):
+def listing(kind: Kind | None) -> dict[str, list[dict[str, str]]]:
+    """The offers of ``kind``, or of every kind, as plain data: ``formats`` and so on -> a row each."""
+    return {
+        f"{each}s": [_listed(entry) for entry in catalog().offers(each).values()]
+        for each in (KINDS if kind is None else (kind,))
+    }
+
+
+def problems() -> list[str]:
+    """The plugins that could not be read, and the names that are offered twice."""
+    return [str(one) for one in (*catalog().clashes(), *catalog().broken)]
+
+
+def print_listing(listed: Mapping[str, Sequence[Mapping[str, str]]], console: Console) -> None:
+    """Print a table for each kind of a :func:`listing`."""
+    for title, rows in listed.items():
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        headings = list(rows[0]) if rows else ["name"]
+        for heading in headings:
             table.add_column(heading)
-        for registered in found.offers(each).values():
-            offer, missing = registered.offer, "; ".join(missing_needs(registered.offer))
-            table.add_row(Text(offer.name), Text(offer.summary), registered.origin, Text(missing))
+        for row in rows:
+            table.add_row(*(Text(row[heading]) for heading in headings))
         console.print(table)
         console.print()
-    for problem in (*found.clashes(), *found.broken):
-        console.print(Text(str(problem), style="red"))
+
+
+def _listed(entry: Registered) -> dict[str, str]:
+    missing = "; ".join(missing_needs(entry.offer))
+    offer = entry.offer
+    return {
+        "name": offer.name,
+        "summary": offer.summary,
+        "from": entry.origin,
+        "needs": missing,
+    }
 
 
 def parse_kind(word: str) -> Kind:
