@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from altgrad_core.analysis.family import LEVEL, Family, Row, number_or
+from altgrad_core.analysis.family import Family, Row, number_or
 from altgrad_core.analysis.limits import beyond_margin, divergence, limits
-from altgrad_core.analysis.numbers import counted, interval_text, quoted, score, significant
 from altgrad_core.analysis.statistics import ALPHA, MIN_SEEDS
+from altgrad_core.analysis.words import LEVEL, counted, interval_text, quoted, score, significant
 from altgrad_core.interfaces.section import Question
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from altgrad_core.analysis.numbers import (
+from altgrad_core.analysis.words import (
+    LEVEL,
     counted,
     group_names,
     interval_text,
@@ -15,14 +16,10 @@ from altgrad_core.analysis.numbers import (
     score,
     significant,
 )
-from altgrad_core.analysis.statistics import ALPHA
 from altgrad_core.interfaces.section import Question
 
 Row = Mapping[Any, Any]
 """A row of the table of effects."""
-
-LEVEL = f"{100 * (1 - ALPHA):g}\N{NO-BREAK SPACE}%"
-"""The nominal coverage of intervals."""
 
 
 @dataclass(frozen=True)

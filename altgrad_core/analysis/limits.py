@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from altgrad_core.analysis.family import LEVEL, Family, Row
-from altgrad_core.analysis.numbers import (
+from altgrad_core.analysis.family import Family, Row
+from altgrad_core.analysis.statistics import unseen_rate
+from altgrad_core.analysis.words import (
+    LEVEL,
     counted,
     interval_text,
     percent,
@@ -14,7 +16,6 @@ from altgrad_core.analysis.numbers import (
     score,
     significant,
 )
-from altgrad_core.analysis.statistics import unseen_rate
 
 _NAMED = 3
 """Groups whose divergence is told one by one."""

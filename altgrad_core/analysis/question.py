@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from altgrad_core.analysis.numbers import listed, score
+from altgrad_core.analysis.words import listed, score
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.metric import declared
 from altgrad_core.interfaces.section import Question

@@ -6,7 +6,7 @@ writes markup of its own, but for `backticks` around what is to be set as code.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -102,3 +102,30 @@ def cells(*texts: str) -> tuple[Cell, ...]:
 def columns(*titles: str, numbers: Collection[str] = ()) -> tuple[Column, ...]:
     """Columns by title; those whose title is in ``numbers`` hold numbers."""
     return tuple(Column(title, title in numbers) for title in titles)
+
+
+Shown = str | Callable[[Mapping[str, Any]], str | Cell]
+"""What stands in a column of :func:`table`: the value of that name, or what is made of the row."""
+
+
+def table(
+    rows: Iterable[Mapping[str, Any]],
+    made: Iterable[tuple[str, Shown]],
+    caption: str = "",
+    *,
+    words: Collection[str] = (),
+) -> Table:
+    """A table with a row for each mapping; its columns are titles with what they show.
+
+    The first column and those whose title is in ``words`` hold words, all others numbers.
+    """
+    known = list(made)
+    head = tuple(Column(t, place > 0 and t not in words) for place, (t, _) in enumerate(known))
+    return Table(
+        head, tuple(tuple(_cell(row, shown) for _, shown in known) for row in rows), caption
+    )
+
+
+def _cell(row: Mapping[str, Any], shown: Shown) -> Cell:
+    value = str(row[shown]) if isinstance(shown, str) else shown(row)
+    return value if isinstance(value, Cell) else Cell(value)

@@ -22,13 +22,7 @@ from altgrad_core.analysis.design import Group
 from altgrad_core.analysis.frames import SPEED, score_columns
 from altgrad_core.analysis.pairs import pairs_table
 from altgrad_core.analysis.statistics import MIN_SEEDS, holm, summarise
-from altgrad_core.errors import UserError
-from altgrad_core.interfaces.blocks import Bullets, Paragraph, Table, cells, columns
-from altgrad_core.interfaces.metric import Metric, declared
-from altgrad_core.report.build import write_document
-from altgrad_core.report.document import Document, Part
-from altgrad_core.report.terminal import TerminalTable
-from altgrad_core.report.words import (
+from altgrad_core.analysis.words import (
     LEVEL,
     counted,
     interval_text,
@@ -37,6 +31,12 @@ from altgrad_core.report.words import (
     score,
     significant,
 )
+from altgrad_core.errors import UserError
+from altgrad_core.interfaces.blocks import Bullets, Paragraph, Table, cells, columns
+from altgrad_core.interfaces.metric import Metric, declared
+from altgrad_core.report.build import write_document
+from altgrad_core.report.document import Document, Part
+from altgrad_core.report.terminal import TerminalTable
 from altgrad_core.results.collect import results_table
 from altgrad_core.results.differences import outcome_differences, setting_differences
 from altgrad_core.results.run_directory import FINISHED

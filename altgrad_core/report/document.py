@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from altgrad_core.analysis.words import NONE
 from altgrad_core.interfaces.blocks import Block, Chart, Table
-from altgrad_core.report.words import NONE
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from altgrad_core.analysis.frames import SPEED, score_columns
+from altgrad_core.analysis.words import Spread, metric_label, significant, with_spread
 from altgrad_core.interfaces.blocks import Cell, Column, Table
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.report.document import without_empty_columns
-from altgrad_core.report.words import Spread, metric_label, significant, with_spread
 from altgrad_core.results.run_directory import FINISHED
 
 _SHORTEST = 12

@@ -29,20 +29,11 @@ from typing import Any
 
 import pandas as pd
 
-from altgrad_core._axis import FORMAT_AXIS as FORMAT_AXIS
-from altgrad_core._axis import OPTIMIZER_AXIS as OPTIMIZER_AXIS
-from altgrad_core._axis import axis_text as axis_text
-from altgrad_core._axis import is_axis as is_axis
+from altgrad_core._axis import FORMAT_AXIS, OPTIMIZER_AXIS, axis_text, is_axis
 from altgrad_core._files import atomic_file
 from altgrad_core.errors import UserError
 from altgrad_core.results.sources import Results, read_sources
-from altgrad_core.results.stored import (
-    History,
-    PlannedCell,
-    StoredRun,
-    StoredSpec,
-    StoredSuite,
-)
+from altgrad_core.results.stored import History, PlannedCell, StoredRun, StoredSpec, StoredSuite
 
 _FIXED = (
     *("id", "suite", "condition", "seed", "status", "message", "step", "max_steps", "seconds"),
@@ -50,6 +41,13 @@ _FIXED = (
     *("task", "learning_rate", "device", "threads"),
     *("versions", "fingerprint", "settings", "environment", "directory"),
 )
+
+_UNKNOWN: dict[str, Any] = {
+    **dict.fromkeys(_FIXED, ""),
+    **dict.fromkeys(("step", "max_steps", "seconds"), 0),
+    **dict.fromkeys(("learning_rate", "threads"), math.nan),
+}
+"""The row of a run of which nothing is known."""
 
 _SETTINGS = {"task", "quantization", "optimizer", "training", "monitors"}
 """The parts of a spec that decide what a run does."""
@@ -74,7 +72,15 @@ def load_results(path: Results) -> pd.DataFrame:
 
 def load_curves(path: Results, names: Sequence[str]) -> pd.DataFrame:
     """Metrics by step: columns ``id``, ``step``, ``name``, ``value``. Raises as above."""
-    return curves_table(read_sources(path), names)
+    rows = [
+        (run.spec.id, step, name, value)
+        for suite in read_sources(path)
+        for run in suite.runs
+        for name in names
+        for step, value in sorted(run.history.series.get(name, {}).items())
+    ]
+    table = pd.DataFrame(rows, columns=["id", "step", "name", "value"])
+    return table.astype({"id": object, "step": "int64", "name": object, "value": "float64"})
 
 
 def results_table(suites: Iterable[StoredSuite]) -> pd.DataFrame:
@@ -89,19 +95,6 @@ def results_table(suites: Iterable[StoredSuite]) -> pd.DataFrame:
     floats = dict.fromkeys(("learning_rate", "seconds", "threads", *metrics), "float64")
     # An empty table has these types too; the copy puts columns of one type together again.
     return table.astype(_TYPES | floats).copy()
-
-
-def curves_table(suites: Iterable[StoredSuite], names: Sequence[str]) -> pd.DataFrame:
-    """The table of :func:`load_curves` for suites that were read already."""
-    rows = [
-        (run.spec.id, step, name, value)
-        for suite in suites
-        for run in suite.runs
-        for name in names
-        for step, value in sorted(run.history.series.get(name, {}).items())
-    ]
-    table = pd.DataFrame(rows, columns=["id", "step", "name", "value"])
-    return table.astype({"id": object, "step": "int64", "name": object, "value": "float64"})
 
 
 def write_table(table: pd.DataFrame, path: Path | str) -> None:
@@ -129,33 +122,24 @@ def _suite_rows(suite: StoredSuite) -> Iterator[dict[str, Any]]:
     runs = {run.spec.id: run for run in suite.runs}
     cells = suite.plan.cells if suite.plan is not None else ()
     for cell in cells:
-        run = runs.get(cell.id) if cell.id is not None else None
-        if run is None:
-            yield _cell_row(suite, cell)
-        else:
-            planned = cell.stage == "final"
-            row = _run_row(suite, run, planned=planned, stage=cell.stage)
-            yield row if cell.condition == run.spec.condition else row | _named_by(cell)
+        run = runs.get(cell.id or "")
+        known = _cell_row(suite, cell) if run is None else _run_row(run)
+        # What a cell says of itself counts: its run may have been made for another, or another plan.
+        named = {"condition": cell.condition, "seed": cell.seed, **_axes(cell.axes)}
+        stage = {"planned": cell.stage == "final", "stage": cell.stage}
+        yield {**known, "suite": suite.name, **named, **stage}
     asked = {cell.id for cell in cells}
     rest = [run for run in suite.runs if run.spec.id not in asked]
     rest.sort(key=lambda run: (run.spec.condition, run.spec.seed, run.spec.id))
     for run in rest:
-        yield _run_row(suite, run, planned=suite.plan is None)
+        left = {"suite": suite.name, "planned": suite.plan is None, "stage": "final"}
+        yield _run_row(run) | left
 
 
-def _named_by(cell: PlannedCell) -> dict[str, Any]:
-    """What a cell says of itself; its run may have been made for another, or under another plan."""
-    return {"condition": cell.condition, "seed": cell.seed, **_axes(cell.axes)}
-
-
-def _run_row(
-    suite: StoredSuite, run: StoredRun, *, planned: bool, stage: str = "final"
-) -> dict[str, Any]:
-    spec, status = run.spec, run.status
-    environment = run.environment
+def _run_row(run: StoredRun) -> dict[str, Any]:
+    spec, status, environment = run.spec, run.status, run.environment
     return {
         "id": spec.id,
-        "suite": suite.name,
         "condition": spec.condition,
         "seed": spec.seed,
         "status": status.status,
@@ -163,8 +147,6 @@ def _run_row(
         "step": status.step,
         "max_steps": spec.training.max_steps,
         "seconds": status.seconds,
-        "planned": planned,
-        "stage": stage,
         "format": format_label(spec),
         "optimizer": spec.optimizer.name,
         "residency": spec.quantization.residency,
@@ -190,28 +172,12 @@ def _cell_row(suite: StoredSuite, cell: PlannedCell) -> dict[str, Any]:
     if cell.id is not None and cell.id in suite.damaged:
         status, message = "error", suite.damaged[cell.id]
     return {
+        **_UNKNOWN,
         "id": cell.id or "",
-        "suite": suite.name,
-        "condition": cell.condition,
-        "seed": cell.seed,
         "status": status,
         "message": message,
-        "step": 0,
-        "max_steps": 0,
-        "seconds": 0.0,
-        "planned": cell.stage == "final",
-        "stage": cell.stage,
         "format": axis_text(cell.axes.get(FORMAT_AXIS, "")),
         "optimizer": axis_text(cell.axes.get(OPTIMIZER_AXIS, "")),
-        "residency": "",
-        "rounding": "",
-        "compensation": "",
-        "task": "",
-        "learning_rate": math.nan,
-        "device": "",
-        "threads": math.nan,
-        **dict.fromkeys(("versions", "fingerprint", "settings", "environment", "directory"), ""),
-        **_axes(cell.axes),
     }
 
 
@@ -241,10 +207,7 @@ def _one_type(values: list[Any]) -> list[Any]:
     kinds = {type(value) for value in values}
     if len(kinds) == 1 or kinds <= {int, float}:
         return values
-    missing = (
-        value is None or (isinstance(value, float) and math.isnan(value)) for value in values
-    )
-    return [None if gap else axis_text(value) for gap, value in zip(missing, values, strict=True)]
+    return [None if pd.isna(value) else axis_text(value) for value in values]
 
 
 def _summaries(history: History) -> dict[str, float]:
@@ -260,11 +223,5 @@ def _summaries(history: History) -> dict[str, float]:
         row[f"{name}@last"] = series[steps[-1]]
         if history.kinds[name] == "monitor":
             row[f"{name}@first"] = series[steps[0]]
-            row[f"{name}@mean"] = _mean(list(series.values()))
+            row[f"{name}@mean"] = pd.Series(series).mean()
     return row
-
-
-def _mean(values: list[float]) -> float:
-    """The mean of the values that are numbers; infinities count, gaps do not."""
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan

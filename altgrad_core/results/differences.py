@@ -20,33 +20,24 @@ def setting_differences(a: StoredSpec, b: StoredSpec) -> dict[str, tuple[str, st
     Only of what a :class:`StoredSpec` holds: two runs with different ids may differ in the rest of
     ``spec.yaml`` alone, and have no difference here.
     """
-    left, right = (dict(_flat(spec.model_dump(mode="json", exclude=_NAMES))) for spec in (a, b))
-    keys = dict.fromkeys((*left, *right))
-    pairs = {key: (left.get(key, MISSING), right.get(key, MISSING)) for key in keys}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def final_metrics(run: StoredRun) -> dict[str, float]:
-    """The final metrics of a run by name, those of the test split first; none if it ended early."""
-    kinds, series = run.history.kinds, run.history.series
-    names = [name for name, kind in kinds.items() if kind == "final"]
-    names.sort(key=lambda name: not name.startswith("final/test/"))
-    return {name: series[name][max(series[name])] for name in names}
-
-
-def outcome(run: StoredRun) -> dict[str, str]:
-    """How a run ended, as texts that are equal only if nothing differs: status, step, final metrics.
-
-    Numbers are written with all their digits, so that equal texts are equal bits (but for the bits
-    of a NaN).
-    """
-    status = {"status": run.status.status, "step": str(run.status.step)}
-    return status | {name: repr(float(value)) for name, value in final_metrics(run).items()}
+    return _apart(*(dict(_flat(one.model_dump(mode="json", exclude=_NAMES))) for one in (a, b)))
 
 
 def outcome_differences(a: StoredRun, b: StoredRun) -> dict[str, tuple[str, str]]:
-    """What differs between two :func:`outcome`\\ s: name -> the two values as text."""
-    left, right = outcome(a), outcome(b)
+    """What differs in how two runs ended: name -> the two values as text."""
+    return _apart(_outcome(a), _outcome(b))
+
+
+def _outcome(run: StoredRun) -> dict[str, str]:
+    """Status, step and final metrics, those of the test split first, with all their digits."""
+    kinds, series = run.history.kinds, run.history.series
+    names = [name for name, kind in kinds.items() if kind == "final"]
+    names.sort(key=lambda name: not name.startswith("final/test/"))
+    ended = {"status": str(run.status.status), "step": str(run.status.step)}
+    return ended | {name: repr(float(series[name][max(series[name])])) for name in names}
+
+
+def _apart(left: dict[str, str], right: dict[str, str]) -> dict[str, tuple[str, str]]:
     names = dict.fromkeys((*left, *right))
     pairs = {name: (left.get(name, MISSING), right.get(name, MISSING)) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

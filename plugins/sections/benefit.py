@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 import altgrad_core.report.charts as charts
-from altgrad_core.interfaces.blocks import Block, Bullets, Cell, Paragraph, Table, cells
-from altgrad_core.interfaces.section import Findings
-from altgrad_core.report.words import (
+from altgrad_core.analysis.words import (
     LEVEL,
     NONE,
     counted,
     group_names,
     group_noun,
-    interval_text,
     metric_label,
     score,
     sides,
-    significant,
     verdict_word,
 )
+from altgrad_core.interfaces.blocks import Block, Bullets, Cell, Paragraph, Shown, Table, table
+from altgrad_core.interfaces.section import Findings
 from altgrad_plugins.sections.more_seeds import more_seeds
-from altgrad_plugins.sections.shared import BuiltIn, Row, effects, finite, head, records
+from altgrad_plugins.sections.shared import (
+    BuiltIn,
+    Row,
+    digits,
+    effects,
+    finite,
+    interval,
+    over_seeds,
+    plain,
+    records,
+    signed,
+)
 
 _ROLES = ("tested", "identical", "reference")
 _MOST_COMPANIONS = 6
@@ -50,37 +60,42 @@ class Benefit(BuiltIn):
         ]
         if beyond := [row for row in rows if row["role"] == "tested" and finite(row["excess"])]:
             blocks.append(_excess(found, beyond))
-        blocks += [*_heat(found, rows), *_companions(found, rows)]
+        blocks += _companions(found, rows)
         said = _remarks(rows)
         return [*blocks, Bullets(said)] if said else blocks
 
 
 def forest(found: Findings, rows: Sequence[Row], name: str = "benefit") -> list[Block]:
     """The gains of the rows with their intervals and seeds; nothing where none is known."""
-    known = [row for row in rows if finite(row["gain"])]
-    if not known or found.question is None:
+    known, asked = [row for row in rows if finite(row["gain"])], found.question
+    if not known or asked is None:
         return []
-    frame = pd.DataFrame(
-        {
-            "group": [row["group"] for row in known],
-            "centre": [row["gain"] for row in known],
-            "low": [row["low"] for row in known],
-            "high": [row["high"] for row in known],
-            "note": [f"{score(row['gain'], signed=True)}  {verdict_word(row)}" for row in known],
-            "control": [row["role"] != "tested" for row in known],
-        }
+    frame = pd.DataFrame(known)[["group", "gain", "low", "high"]].assign(
+        note=[f"{score(row['gain'], signed=True)}  {verdict_word(row)}" for row in known],
+        control=[row["role"] != "tested" for row in known],
     )
     pairs = found.pairs[found.pairs["group"].isin(frame["group"]) & (found.pairs["dropped"] == "")]
     seeds = pairs.rename(columns={"gain": "value"})[["group", "seed", "value"]]
-    label = f"gain in {metric_label(found, found.question.metric)}"
+    label = f"gain in {metric_label(found, asked.metric)}"
+    drawn = "mean over seeds, and each seed as a dot"
+    if frame["low"].notna().any():
+        drawn = (
+            f"mean over seeds with its {LEVEL} t interval (not adjusted), and each seed as a dot"
+        )
     caption = (
-        f"{label[0].upper()}{label[1:]}, {sides(found)}: mean over seeds with its {LEVEL} t interval "
-        "(not adjusted), and each seed as a dot; positive is better. Grey: controls."
+        f"{label[0].upper()}{label[1:]}, {sides(found)}: {over_seeds(found, drawn)}; positive is "
+        "better. Grey: controls."
     )
-    if found.question.margin is not None:
-        caption += f" Dashed: the margin of ±{score(found.question.margin)}."
+    if asked.margin is not None:
+        caption += f" Dashed: the margin of ±{score(asked.margin)}."
     chart = charts.forest(
-        name, caption, frame, seeds, title=label, margin=found.question.margin, floor=_floor(found)
+        name,
+        caption,
+        frame.rename(columns={"gain": "centre"}),
+        seeds,
+        title=label,
+        margin=asked.margin,
+        floor=_floor(found),
     )
     return [chart]
 
@@ -112,20 +127,34 @@ def _answer(found: Findings, rows: Sequence[Row]) -> str:
 def _table(found: Findings, rows: Sequence[Row]) -> Table:
     asked = found.question
     assert asked is not None
-    numbers = (
-        *(asked.baseline, asked.treatment, "Gain", f"{LEVEL} interval", "Std", "Sampling error"),
-        *("Pairs", "Improved", "p (t)", "p (Holm)", "p (sign flips)", "p (TOST)", "Seeds needed"),
-    )
-    columns = (*head((group_noun(found).capitalize(),), numbers), *head(("Verdict",), ()))
-    shown = tuple((*_numbers(row), _verdict(row)) for row in rows)
-    family = max((int(row["family"]) for row in rows if finite(row["family"])), default=0)
-    return Table(columns, shown, _caption(found, rows, family))
+    shown: list[tuple[str, Shown]] = [
+        (group_noun(found).capitalize(), "group"),
+        (asked.baseline, plain("baseline")),
+        (asked.treatment, plain("treatment")),
+        ("Gain", signed("gain")),
+        (f"{LEVEL} interval", interval()),
+        ("Std", plain("gain_std")),
+        ("Sampling error", plain("sampling_std")),
+        (
+            "Pairs",
+            lambda r: f"{r['n']} of {r['planned']}" if r["n"] < r["planned"] else str(r["n"]),
+        ),
+        ("Improved", lambda r: f"{r['improved']:g} of {r['n']}" if r["n"] else NONE),
+        ("p (t)", digits("p")),
+        ("p (Holm)", digits("p_holm")),
+        ("p (sign flips)", digits("p_sign_flip")),
+        ("p (TOST)", digits("p_tost_holm")),
+        ("Seeds needed", lambda r: f"{r['seeds_needed']:g}" if finite(r["seeds_needed"]) else NONE),
+        ("Verdict", _verdict),
+    ]
+    return table(rows, shown, _caption(found, rows), words=("Verdict",))
 
 
-def _caption(found: Findings, rows: Sequence[Row], family: int) -> str:
+def _caption(found: Findings, rows: Sequence[Row]) -> str:
     """What the columns mean, of those that are there."""
     assert found.question is not None
     label = metric_label(found, found.question.metric)
+    family = max((int(row["family"]) for row in rows if finite(row["family"])), default=0)
     meanings = {
         "gain": f"Gain: {sides(found)} in {label}, seed by seed; positive is better.",
         "gain_std": "Std: over seeds.",
@@ -142,93 +171,42 @@ def _caption(found: Findings, rows: Sequence[Row], family: int) -> str:
     return " ".join(known)
 
 
-def _numbers(row: Row) -> tuple[Cell, ...]:
-    n, whole = int(row["n"]), int(row["planned"])
-    needed = row["seeds_needed"]
-    return cells(
-        str(row["group"]),
-        score(row["baseline"]),
-        score(row["treatment"]),
-        score(row["gain"], signed=True),
-        interval_text(row["low"], row["high"]),
-        score(row["gain_std"]),
-        score(row["sampling_std"]),
-        str(n) if n == whole else f"{n} of {whole}",
-        f"{int(row['improved'])} of {n}" if n else NONE,
-        *(significant(row[name]) for name in ("p", "p_holm", "p_sign_flip", "p_tost_holm")),
-        str(int(needed)) if finite(needed) else NONE,
-    )
-
-
-def _verdict(row: Row) -> Cell:
+def _verdict(row: Mapping[str, Any]) -> Cell:
     bad = row["verdict"] in ("harm", "censored", "refused")
     return Cell(verdict_word(row), tone="bad" if bad else "plain")
 
 
 def _excess(found: Findings, rows: Sequence[Row]) -> Table:
     """Whether a gain is the grid's: what it has over that of the reference."""
-    shown = tuple(
-        cells(
-            str(row["group"]),
-            str(row["reference_group"]),
-            score(row["gain"], signed=True),
-            score(row["excess"], signed=True),
-            interval_text(row["excess_low"], row["excess_high"]),
-            significant(row["excess_p"]),
-            significant(row["excess_p_holm"]),
-            str(row["needs_grid"]),
-        )
-        for row in rows
-    )
-    numbers = ("Gain", "Over the reference", f"{LEVEL} interval", "p (t)", "p (Holm)")
-    first = group_noun(found).capitalize()
-    columns = (*head((first, "Reference"), numbers), *head(("Needs the grid",), ()))
+    shown: list[tuple[str, Shown]] = [
+        (group_noun(found).capitalize(), "group"),
+        ("Reference", "reference_group"),
+        ("Gain", signed("gain")),
+        ("Over the reference", signed("excess")),
+        (f"{LEVEL} interval", interval("excess_")),
+        ("p (t)", digits("excess_p")),
+        ("p (Holm)", digits("excess_p_holm")),
+        ("Needs the grid", "needs_grid"),
+    ]
     caption = (
         "What a format gains over what the reference gains from the same treatment, seed by seed: "
         "a gain that the reference has as well does not need the grid."
     )
-    return Table(columns, shown, caption)
-
-
-def _heat(found: Findings, rows: Sequence[Row]) -> list[Block]:
-    """Gains by format and setting; nothing where only one of the two varies."""
-    known = [row for row in rows if row["role"] != "placebo"]
-    if len({row["format"] for row in known}) < 2 or len({row["setting"] for row in known}) < 2:
-        return []
-    frame = pd.DataFrame(
-        {
-            "row": [row["setting"] or NONE for row in known],
-            "column": [row["format"] for row in known],
-            "value": [row["gain"] for row in known],
-            "text": [
-                "censored" if row["censored"] else score(row["gain"], signed=True) for row in known
-            ],
-        }
-    )
-    assert found.question is not None
-    caption = f"Gain in {metric_label(found, found.question.metric)} by setting and format."
-    return [charts.heat("benefit_by_setting", caption, frame)]
+    return table(rows, shown, caption, words=("Reference", "Needs the grid"))
 
 
 def _companions(found: Findings, rows: Sequence[Row]) -> list[Block]:
-    table = found.companions
-    if table.empty:
+    if found.companions.empty:
         return []
-    every = list(dict.fromkeys(table["metric"]))
+    gains = found.companions.pivot(index="group", columns="metric", values="gain")
+    every = list(dict.fromkeys(found.companions["metric"]))
     metrics = every[:_MOST_COMPANIONS]
-    gains = {(r["group"], r["metric"]): r["gain"] for r in records(table)}
-    shown = tuple(
-        cells(
-            str(row["group"]),
-            *(score(gains.get((row["group"], m), float("nan")), signed=True) for m in metrics),
-        )
-        for row in rows
-    )
-    labels = tuple(f"{metric_label(found, m)}{_split(m, metrics)}" for m in metrics)
+    known = gains.reindex([row["group"] for row in rows]).reset_index()
+    labels = ((f"{metric_label(found, m)}{_split(m, metrics)}", signed(m)) for m in metrics)
     caption = "Gains under the other scores; positive is better. Described, not tested."
     if more := len(every) - len(metrics):
         caption += f" {counted(more, 'more score')}: companions.csv."
-    return [Table(head((group_noun(found).capitalize(),), labels), shown, caption)]
+    return [table(records(known), [(group_noun(found).capitalize(), "group"), *labels], caption)]
 
 
 def _split(metric: str, metrics: Sequence[str]) -> str:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
-from altgrad_core.interfaces.blocks import Block, Bullets, Cell, Paragraph, Table, cells
-from altgrad_core.interfaces.section import Findings
-from altgrad_core.report.words import (
+from altgrad_core.analysis.words import (
     LEVEL,
-    NONE,
     counted,
     group_names,
-    interval_text,
     listed,
     metric_label,
     named,
     score,
 )
+from altgrad_core.interfaces.blocks import Block, Bullets, Cell, Paragraph, Shown, Table, table
+from altgrad_core.interfaces.section import Findings
 from altgrad_plugins.sections.benefit import forest
-from altgrad_plugins.sections.shared import BuiltIn, Row, effects, finite, head
+from altgrad_plugins.sections.shared import BuiltIn, Row, effects, finite, interval, signed
 
 _PLACEBOS = {
     "permuted": "each weight has the stiffness of another one of its tensor",
@@ -82,16 +82,24 @@ def _undecided(twins: pd.DataFrame) -> str:
 
 def _twins(found: Findings) -> Table:
     """A row per setting: the differences in the order of the seeds."""
-    rows = []
-    for (formats, setting), some in found.twins.groupby(["formats", "setting"], sort=False):
-        differences = ", ".join(score(float(d), signed=True) for d in some["difference"])
-        statuses = dict.fromkeys(map(str, some["status"]))
-        tone = Cell(listed(statuses), tone="bad" if "differ" in statuses else "plain")
-        rows.append((*cells(str(formats), str(setting), differences), tone))
+    rows = [
+        {"formats": formats, "setting": setting, "d": some["difference"], "s": some["status"]}
+        for (formats, setting), some in found.twins.groupby(["formats", "setting"], sort=False)
+    ]
     metric = metric_label(found, found.question.metric) if found.question else ""
+    shown: list[tuple[str, Shown]] = [
+        ("Formats", "formats"),
+        ("Setting", "setting"),
+        ("Differences by seed", lambda row: ", ".join(score(d, signed=True) for d in row["d"])),
+        ("Result", _result),
+    ]
     caption = f"A/A pairs, difference in {metric}, in the order of the seeds."
-    columns = (*head(("Formats", "Setting"), ("Differences by seed",)), *head(("Result",), ()))
-    return Table(columns, tuple(rows), caption)
+    return table(rows, shown, caption, words=("Setting", "Result"))
+
+
+def _result(row: Mapping[str, Any]) -> Cell:
+    statuses = dict.fromkeys(row["s"])
+    return Cell(listed(statuses), tone="bad" if "differ" in statuses else "plain")
 
 
 def _identity(found: Findings) -> list[str]:
@@ -119,22 +127,23 @@ def _placebos(found: Findings, placebos: Sequence[Row]) -> list[Block]:
     """What each placebo gains, beside the treatment that it is a placebo of."""
     if not placebos:
         return []
-    tested = effects(found, "tested", "reference", "identical")
-    rows = []
-    for row in placebos:
-        same = [t for t in tested if (t["format"], t["setting"]) == (row["format"], row["setting"])]
-        rows.append(
-            cells(
-                str(row["group"]),
-                str(row["placebo"]),
-                score(row["gain"], signed=True),
-                interval_text(row["low"], row["high"]),
-                score(same[0]["gain"], signed=True) if same and finite(same[0]["gain"]) else NONE,
-                str(int(row["n"])),
-            )
-        )
-    numbers = ("Gain over the baseline", f"{LEVEL} interval", "Gain of the treatment", "Pairs")
-    caption = (
-        "Placebos are outside the family; their intervals are not adjusted. Positive is better."
+    gains = {
+        (row["format"], row["setting"]): row["gain"]
+        for row in reversed(effects(found, "tested", "reference", "identical"))
+    }
+    shown: list[tuple[str, Shown]] = [
+        ("Setting", "group"),
+        ("Placebo", "placebo"),
+        ("Gain over the baseline", signed("gain")),
+        (f"{LEVEL} interval", interval()),
+        (
+            "Gain of the treatment",
+            lambda row: score(gains.get((row["format"], row["setting"]), math.nan), signed=True),
+        ),
+        ("Pairs", "n"),
+    ]
+    adjusted = (
+        "; their intervals are not adjusted" if any(finite(p["low"]) for p in placebos) else ""
     )
-    return [Table(head(("Setting", "Placebo"), numbers), tuple(rows), caption)]
+    caption = f"Placebos are outside the family{adjusted}. Positive is better."
+    return [table(placebos, shown, caption, words=("Placebo",))]

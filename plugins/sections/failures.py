@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Table, cells, columns
+from altgrad_core.analysis.words import NONE, counted, named, percent
+from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Shown, table
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report.words import NONE, counted, named, percent, spread
 from altgrad_plugins.sections.shared import (
     SAMPLE,
     BuiltIn,
     column,
-    head,
+    digits,
     measured,
     planned,
     records,
@@ -111,52 +111,47 @@ def _wrong(runs: pd.DataFrame) -> list[Block]:
     wrong = runs[(runs["status"] != "ok") | (runs["message"] != "")]
     if wrong.empty:
         return []
-    rows = tuple(
-        (
-            to_run(str(row["condition"]), str(row["directory"])),
-            Cell(str(row["seed"])),
-            Cell(str(row["status"]), tone="plain" if row["status"] == "ok" else "bad"),
-            Cell(f"{row['step']} of {row['max_steps']}" if row["max_steps"] else NONE),
-            Cell(str(row["message"]) or NONE),
-        )
-        for row in records(wrong)
-    )
-    titles = ("Condition", "Seed", "Status", "Step", "What happened")
-    return [
-        Table(
-            columns(*titles, numbers=("Seed", "Step")), rows, "Runs that did not simply end well."
-        )
+    shown: list[tuple[str, Shown]] = [
+        ("Condition", lambda r: to_run(r["condition"], r["directory"])),
+        ("Seed", "seed"),
+        ("Status", lambda r: Cell(r["status"], tone="plain" if r["status"] == "ok" else "bad")),
+        ("Step", lambda r: f"{r['step']} of {r['max_steps']}" if r["max_steps"] else NONE),
+        ("What happened", lambda r: r["message"] or NONE),
     ]
+    caption = "Runs that did not simply end well."
+    return [table(records(wrong), shown, caption, words=("Status", "What happened"))]
 
 
 def _events(runs: pd.DataFrame, seen: pd.DataFrame) -> list[Block]:
     """Events by format, stage and kind: in how many runs, in which layers, when first."""
     if seen.empty:
         return []
-    formats = list(dict.fromkeys(map(str, runs["format"])))
+    formats = list(dict.fromkeys(runs["format"]))
     done = runs[runs["status"].isin(["ok", "diverged"])]["format"].value_counts()
-    rows = []
-    for (fmt, stage, kind), some in seen.groupby(["format", "stage", "kind"], sort=False):
-        first = some.sort_values("step", kind="stable").iloc[0]
-        layers = named(dict.fromkeys(map(str, some["layer"])), _NAMED_LAYERS)
-        share = f"{some['id'].nunique()} of {int(done.get(fmt, 0))}"
-        row = cells(
-            str(fmt),
-            str(stage),
-            str(kind),
-            share,
-            layers,
-            str(first["step"]),
-            str(first["message"]),
+    ordered = seen.sort_values("step", kind="stable").groupby(["format", "stage", "kind"])
+    places = seen.groupby(["format", "stage", "kind"], sort=False)
+    rows = places.agg(runs=("id", "nunique"), layers=("layer", lambda x: list(dict.fromkeys(x))))
+    rows = rows.join(ordered[["step", "message"]].first()).reset_index()
+    rows = rows.iloc[
+        sorted(
+            rows.index,
+            key=lambda i: (formats.index(rows["format"][i]), STAGES.index(rows["stage"][i])),
         )
-        rows.append(((formats.index(str(fmt)), STAGES.index(str(stage))), row))
-    rows.sort(key=lambda ranked: ranked[0])
-    titles = ("Format", "Stage", "Event", "Runs", "Layers", "First at step", "Message of the first")
+    ]
+    shown: list[tuple[str, Shown]] = [
+        ("Format", "format"),
+        ("Stage", "stage"),
+        ("Event", "kind"),
+        ("Runs", lambda row: f"{row['runs']} of {int(done.get(row['format'], 0))}"),
+        ("Layers", lambda row: named(row["layers"], _NAMED_LAYERS)),
+        ("First at step", "step"),
+        ("Message of the first", "message"),
+    ]
     caption = (
         "What monitors reported, each once for a layer; each run's own are in its metrics.jsonl."
     )
-    head_ = columns(*titles, numbers=("Runs", "First at step"))
-    return [Table(head_, tuple(row for _, row in rows), caption)]
+    words = ("Stage", "Event", "Layers", "Message of the first")
+    return [table(records(rows), shown, caption, words=words)]
 
 
 def _rates(found: Findings) -> list[Block]:
@@ -165,14 +160,13 @@ def _rates(found: Findings) -> list[Block]:
     if not known:
         return []
     runs = planned(found)
-    formats = tuple(dict.fromkeys(map(str, runs["format"])))
-
-    def mean(name: str, fmt: str) -> float:
-        values = column(runs, f"{name}@mean")[runs["format"] == fmt]
-        return spread(v for v in values if math.isfinite(v)).mean
-
-    rows = tuple(
-        cells(*_RATES[name], *(percent(mean(name, fmt)) for fmt in formats)) for name in known
-    )
+    values = pd.DataFrame({name: column(runs, f"{name}@mean") for name in known})
+    means = values.replace([math.inf, -math.inf], math.nan).groupby(runs["format"], sort=False)
+    rows = means.mean().T.reset_index(names="rate")
+    shown: list[tuple[str, Shown]] = [
+        ("Stage", lambda row: _RATES[row["rate"]][0]),
+        ("Rate (%)", lambda row: _RATES[row["rate"]][1]),
+        *((fmt, digits(fmt, percent)) for fmt in dict.fromkeys(runs["format"])),
+    ]
     caption = "Mean over steps, layers and runs, in % of the elements, for every run of the format."
-    return [Table(head(("Stage", "Rate (%)"), formats), rows, caption)]
+    return [table(records(rows), shown, caption, words=("Rate (%)",))]

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 import altgrad_core.report.charts as charts
-from altgrad_core.interfaces.blocks import Block, Paragraph, Table, cells
+from altgrad_core.analysis.words import NONE, counted, listed, metric_label, score, significant
+from altgrad_core.interfaces.blocks import Block, Paragraph, Table, table
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report.words import NONE, counted, listed, metric_label, score, significant
-from altgrad_plugins.sections.results import primary
-from altgrad_plugins.sections.shared import BuiltIn, by_condition, effects, head
+from altgrad_plugins.sections.shared import BuiltIn, by_condition, effects, over_seeds, primary
 
 TYPES: tuple[tuple[str, str], ...] = (
     ("attention, query", r"(^|[._])(q|query|q_lin|q_proj|wq)([._]|$)"),
@@ -73,7 +72,7 @@ class Layers(BuiltIn):
         first = next(iter(measured))
         blocks: list[Block] = [
             Paragraph(_answer(first, measured[first], formats, note)),
-            _table(measured, formats),
+            _table(found, measured, formats),
             _heat(first, measured[first]),
         ]
         if monitors:
@@ -165,23 +164,25 @@ def _answer(first: Criterion, means: pd.DataFrame, formats: Sequence[str], note:
     return f"{head_}{text}, of {counted(len(formats), 'format')}. {note}"
 
 
-def _table(measured: dict[Criterion, pd.DataFrame], formats: Sequence[str]) -> Table:
-    kinds = list(dict.fromkeys(kind for means in measured.values() for kind in means.index))
-    rows = []
-    for kind in kinds:
-        texts = []
-        for criterion, means in measured.items():
-            order = ranked(criterion, means, formats, kind)[:3] if kind in means.index else []
-            texts.append(
-                ", ".join(f"{f} ({significant(means.loc[kind, f])})" for f in order) or NONE
-            )
-        rows.append(cells(str(kind), *texts))
-    titles = tuple(f"By {criterion.title}" for criterion in measured)
+def _table(
+    found: Findings, measured: dict[Criterion, pd.DataFrame], formats: Sequence[str]
+) -> Table:
+    kinds = dict.fromkeys(kind for means in measured.values() for kind in means.index)
+
+    def best(criterion: Criterion, kind: str) -> str:
+        means = measured[criterion]
+        order = ranked(criterion, means, formats, kind)[:3] if kind in means.index else []
+        return ", ".join(f"{f} ({significant(means[f][kind])})" for f in order) or NONE
+
+    titles = {f"By {one.title}": one for one in measured}
+    rows = ({"kind": kind} | {t: best(one, kind) for t, one in titles.items()} for kind in kinds)
+    over = over_seeds(found, "layers, steps, seeds and settings", "layers, steps and settings")
     caption = (
-        "The three best formats, best first, with the mean over layers, steps, seeds and settings of "
-        "the baseline's runs. A stall does no harm where a master weight collects the update."
+        f"The three best formats, best first, with the mean over {over} of the baseline's runs. A stall "
+        "does no harm where a master weight collects the update."
     )
-    return Table(head(("Type of layer", *titles), ()), tuple(rows), caption)
+    shown = [("Type of layer", "kind"), *((title, title) for title in titles)]
+    return table(rows, shown, caption, words=tuple(titles))
 
 
 def _heat(criterion: Criterion, means: pd.DataFrame) -> Block:

@@ -8,9 +8,9 @@ from itertools import count, islice
 
 import pandas as pd
 
+from altgrad_core.analysis.words import MIN_SEEDS, counted
 from altgrad_core.interfaces.blocks import Block, Code, Paragraph
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report.words import MIN_SEEDS, counted
 from altgrad_plugins.sections.shared import planned
 
 

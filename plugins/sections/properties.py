@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -17,10 +16,20 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 import altgrad_core.report.charts as charts
-from altgrad_core.interfaces.blocks import Block, Paragraph, Table, cells
+from altgrad_core.analysis.words import NONE, counted, metric_label, significant
+from altgrad_core.interfaces.blocks import Block, Paragraph, Shown, Table, table
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report.words import NONE, counted, metric_label, score, significant
-from altgrad_plugins.sections.shared import BuiltIn, column, effects, finite, head, planned
+from altgrad_plugins.sections.shared import (
+    BuiltIn,
+    column,
+    digits,
+    effects,
+    finite,
+    over_seeds,
+    planned,
+    records,
+    signed,
+)
 from altgrad_plugins.sections.surface import surface_blocks
 
 FEWEST = 3
@@ -35,15 +44,6 @@ _EXACT = 9_999
 """Permutations that are drawn where there are more than this many; fewer are all counted."""
 
 
-@dataclass(frozen=True)
-class Correlation:
-    """Spearman's ρ between the benefit and a property over ``n`` formats; p from permutations."""
-
-    n: int
-    rho: float
-    p: float
-
-
 class Properties(BuiltIn):
     """Correlations of the benefit with each property, and the plane over two of them."""
 
@@ -54,18 +54,17 @@ class Properties(BuiltIn):
         gains = benefits(found)
         if len(gains) < FEWEST:
             return [Paragraph(_too_few(len(gains)))]
-        table = properties(found, gains)
-        if table.empty:
+        known, mean = properties(found, gains), gains.mean(axis=1)
+        if known.empty:
             return [
                 Paragraph("The numbers of the formats are not at hand: nothing can be correlated.")
             ]
-        tested = {str(name): correlate(gains.mean(axis=1), table[name]) for name in table}
-        adjusted = _holm([one.p for one in tested.values()])
+        tested = correlations(mean, known)
         blocks: list[Block] = [
-            Paragraph(_answer(tested, adjusted)),
-            _correlations(tested, adjusted),
-            _values(gains.mean(axis=1), table),
-            _figure(found, gains.mean(axis=1), table),
+            Paragraph(_answer(tested)),
+            _correlations(tested),
+            _values(found, mean, known),
+            _figure(found, mean, known),
             Paragraph(_collinear(found, gains.index)),
         ]
         return [*blocks, *surface_blocks(found, gains)]
@@ -75,8 +74,7 @@ def benefits(found: Findings) -> pd.DataFrame:
     """Gains by format (rows) and setting (columns), of the settings that all formats have."""
     rows = [row for row in effects(found, "tested") if finite(row["gain"]) and not row["refused"]]
     known = pd.DataFrame(
-        [(row["format"], row["setting"], row["gain"]) for row in rows if not row["censored"]],
-        columns=["format", "setting", "gain"],
+        [row for row in rows if not row["censored"]], columns=["format", "setting", "gain"]
     )
     return known.pivot_table(index="format", columns="setting", values="gain", sort=False).dropna(
         axis=1
@@ -92,26 +90,27 @@ def properties(found: Findings, gains: pd.DataFrame) -> pd.DataFrame:
     for name, title in _FACTS.items():
         if name in found.formats:
             table[title] = found.formats[name].reindex(gains.index).astype("float64")
-    runs = planned(found)
     rows = [row for row in effects(found, "tested") if row["setting"] in gains.columns]
+    runs = planned(found)
+    runs = runs[runs["condition"].isin([row["baseline_condition"] for row in rows])]
     for name, title in _MEASURED.items():
-        values = column(runs, name)
-        table[title] = [
-            values[
-                runs["condition"].isin(
-                    [r["baseline_condition"] for r in rows if r["format"] == fmt]
-                )
-            ].mean()
-            for fmt in gains.index
-        ]
+        table[title] = column(runs, name).groupby(runs["format"]).mean().reindex(gains.index)
     return table.replace([math.inf, -math.inf], math.nan).dropna(axis=1, how="all")
 
 
-def correlate(gains: pd.Series[float], values: pd.Series[float]) -> Correlation:
-    """Spearman's ρ over the formats that have the property; its two-sided permutation p."""
+def correlations(gains: pd.Series[float], known: pd.DataFrame) -> pd.DataFrame:
+    """A row per property: over how many formats (``n``), Spearman's ``rho``, ``p``, and Holm's."""
+    found = pd.DataFrame([_correlate(gains, known[name]) for name in known], index=known.columns)
+    tested = found["p"].dropna()
+    adjusted = multipletests(tested, method="holm")[1] if len(tested) else []
+    return found.assign(holm=pd.Series(adjusted, tested.index, dtype="float64"))
+
+
+def _correlate(gains: pd.Series[float], values: pd.Series[float]) -> dict[str, float]:
+    """Over the formats that have the property; the two-sided p is that of permutations."""
     both = pd.concat([gains, values], axis=1).dropna().to_numpy()
     if len(both) < FEWEST or (both == both[0]).all(axis=0).any():
-        return Correlation(len(both), math.nan, math.nan)
+        return {"n": len(both), "rho": math.nan, "p": math.nan}
     x, y = both.T
 
     def rho(one: np.ndarray) -> float:
@@ -120,13 +119,7 @@ def correlate(gains: pd.Series[float], values: pd.Series[float]) -> Correlation:
     test = stats.permutation_test(
         (x,), rho, permutation_type="pairings", n_resamples=_EXACT, rng=np.random.default_rng(0)
     )
-    return Correlation(len(both), rho(x), float(test.pvalue))
-
-
-def _holm(ps: Sequence[float]) -> list[float]:
-    known = [p for p in ps if finite(p)]
-    adjusted = iter(multipletests(known, method="holm")[1] if known else ())
-    return [float(next(adjusted)) if finite(p) else math.nan for p in ps]
+    return {"n": len(both), "rho": rho(x), "p": float(test.pvalue)}
 
 
 def _too_few(n: int) -> str:
@@ -136,17 +129,16 @@ def _too_few(n: int) -> str:
     )
 
 
-def _answer(tested: dict[str, Correlation], adjusted: Sequence[float]) -> str:
-    n = max(one.n for one in tested.values())
+def _answer(tested: pd.DataFrame) -> str:
+    n = int(tested["n"].max())
     over = f"over {counted(n, 'format')}"
-    known = [
-        (name, one.rho, p)
-        for (name, one), p in zip(tested.items(), adjusted, strict=True)
-        if finite(p)
-    ]
-    if not known:
+    known = tested.dropna(subset=["holm"])
+    if known.empty:
         return f"No correlation is defined {over}: benefits or properties are all equal."
-    name, rho, p = min(known, key=lambda row: (row[2], -abs(row[1])))
+    name, rho, p = min(
+        zip(known.index, known["rho"], known["holm"], strict=True),
+        key=lambda row: (row[2], -abs(row[1])),
+    )
     text = (
         f"{name} (ρ {significant(rho)}, p {significant(p)} after Holm over {len(known)} properties)"
     )
@@ -159,29 +151,29 @@ def _answer(tested: dict[str, Correlation], adjusted: Sequence[float]) -> str:
     return f"No property is shown to go along with the benefit {over}{few}; the nearest is {text}."
 
 
-def _correlations(tested: dict[str, Correlation], adjusted: Sequence[float]) -> Table:
-    rows = tuple(
-        cells(name, str(one.n), significant(one.rho), significant(one.p), significant(p))
-        for (name, one), p in zip(tested.items(), adjusted, strict=True)
-    )
+def _correlations(tested: pd.DataFrame) -> Table:
+    shown: list[tuple[str, Shown]] = [
+        ("Property", "name"),
+        ("Formats", "n"),
+        ("Spearman ρ", digits("rho")),
+        ("p", digits("p")),
+        ("p (Holm)", digits("holm")),
+    ]
     caption = "Each p counts permutations of the benefits over the formats."
-    return Table(head(("Property",), ("Formats", "Spearman ρ", "p", "p (Holm)")), rows, caption)
+    return table(records(tested.rename_axis("name").reset_index()), shown, caption)
 
 
-def _values(gains: pd.Series[float], table: pd.DataFrame) -> Table:
-    rows = tuple(
-        cells(
-            str(fmt),
-            score(gains[fmt], signed=True),
-            *(_number(float(table[name][fmt])) for name in table),
-        )
-        for fmt in gains.index
-    )
+def _values(found: Findings, gains: pd.Series[float], known: pd.DataFrame) -> Table:
+    mean = over_seeds(found, "mean gain over seeds, then over settings", "mean gain over settings")
     caption = (
-        "Benefit: mean gain over seeds, then over settings. SQNR: of a normal tensor scaled by its "
-        "largest value. Step SNR and stall ratio: of the baseline's runs."
+        f"Benefit: {mean}. SQNR: of a normal tensor scaled by its largest value. Step SNR and stall "
+        "ratio: of the baseline's runs."
     )
-    return Table(head(("Format",), ("Benefit", *map(str, table))), rows, caption)
+    shown = [("Format", "format"), ("Benefit", signed("benefit"))]
+    shown += [(str(name), digits(str(name), _number)) for name in known]
+    return table(
+        records(known.assign(benefit=gains).rename_axis("format").reset_index()), shown, caption
+    )
 
 
 def _number(value: float) -> str:
@@ -190,21 +182,13 @@ def _number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else significant(value)
 
 
-def _figure(found: Findings, gains: pd.Series[float], table: pd.DataFrame) -> Block:
-    frame = pd.DataFrame(
-        [
-            (name, fmt, float(table[name][fmt]), gains[fmt])
-            for name in table
-            for fmt in gains.index
-            if math.isfinite(float(table[name][fmt]))
-        ],
-        columns=["panel", "label", "x", "y"],
-    )
+def _figure(found: Findings, gains: pd.Series[float], known: pd.DataFrame) -> Block:
+    frame = known.assign(y=gains).rename_axis("label").reset_index()
+    frame = frame.melt(["label", "y"], var_name="panel", value_name="x").dropna(subset=["x"])
     assert found.question is not None
     label = f"gain in {metric_label(found, found.question.metric)}"
-    return charts.scatter(
-        "properties", "The benefit of each format by its properties.", frame, ylabel=label
-    )
+    caption = "The benefit of each format by its properties."
+    return charts.scatter("properties", caption, frame, ylabel=label)
 
 
 def _collinear(found: Findings, formats: pd.Index[str]) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import pandas as pd
 
 import altgrad_core.report.charts as charts
-from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Table, cells
+from altgrad_core.analysis.words import NONE, counted, listed, named, spread, with_spread
+from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Shown, Table, table
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report.words import NONE, counted, listed, named, spread, with_spread
-from altgrad_plugins.sections.shared import BuiltIn, finite, head, planned, side_names
+from altgrad_plugins.sections.shared import BuiltIn, finite, planned, side_names
 
 _COARSE = 2.0
 
@@ -69,43 +70,56 @@ def _answer(found: Findings) -> str:
 
 
 def _table(tuning: pd.DataFrame) -> Table:
-    rows = []
-    for condition, tried in tuning.groupby("condition", sort=False):
-        chosen = tried[tried["chosen"]]
-        censored = bool(tried["censored"].any())
-        rate = f"{chosen['rate'].iloc[0]:g}" if len(chosen) else NONE
-        stable, largest = tried["largest_stable"].iloc[0], tried["rate"].max()
-        limit = f"{'≥ ' if stable == largest else ''}{stable:g}" if finite(stable) else NONE
-        rows.append(
-            (
-                Cell(str(condition)),
-                Cell(
-                    f"{rate}, censored" if censored else rate, tone="bad" if censored else "plain"
-                ),
-                *cells(
-                    with_spread(spread(chosen["score"].tolist())),
-                    limit,
-                    str(int(tried["diverged"].sum())),
-                    str(tried["rate"].nunique()),
-                ),
-            )
-        )
-    numbers = ("Chosen", "Score there", "Largest stable rate", "Diverged runs", "Rates tried")
+    tries = [
+        {
+            "condition": condition,
+            "chosen": tried[tried["chosen"]],
+            "censored": bool(tried["censored"].any()),
+            "stable": tried["largest_stable"].iloc[0],
+            "largest": tried["rate"].max(),
+            "diverged": int(tried["diverged"].sum()),
+            "tried": tried["rate"].nunique(),
+        }
+        for condition, tried in tuning.groupby("condition", sort=False)
+    ]
+    shown: list[tuple[str, Shown]] = [
+        ("Condition", "condition"),
+        ("Chosen", _chosen),
+        ("Score there", lambda row: with_spread(spread(row["chosen"]["score"]))),
+        ("Largest stable rate", _stable),
+        ("Diverged runs", "diverged"),
+        ("Rates tried", "tried"),
+    ]
+    several = tuning["seed"].nunique() > 1
+    score = "mean ± standard deviation over the tuning seeds" if several else "one tuning seed"
     caption = (
-        "Score: of validation, mean ± standard deviation over the tuning seeds. Largest stable rate: "
-        "the largest at which no run diverged and the score is at least half as good as the best; ≥ "
-        "where it is the largest that was tried."
+        f"Score: of validation, {score}. Largest stable rate: the largest at which no run diverged and "
+        "the score is at least half as good as the best; ≥ where it is the largest that was tried."
     )
-    return Table(head(("Condition",), numbers), tuple(rows), caption)
+    return table(tries, shown, caption)
+
+
+def _chosen(row: Mapping[str, Any]) -> Cell:
+    rate = f"{row['chosen']['rate'].iloc[0]:g}" if len(row["chosen"]) else NONE
+    return Cell(f"{rate}, censored", tone="bad") if row["censored"] else Cell(rate)
+
+
+def _stable(row: Mapping[str, Any]) -> str:
+    if not finite(row["stable"]):
+        return NONE
+    return f"{'≥ ' if row['stable'] == row['largest'] else ''}{row['stable']:g}"
 
 
 def _curves(found: Findings) -> Block:
     """Score over learning rate, a panel per setting and format, a line per side."""
-    laid = found.conditions.set_index("condition")[["panel"]]
-    data = found.tuning.join(laid, on="condition", how="inner")
+    data = found.tuning.join(
+        found.conditions.set_index("condition")[["panel"]], on="condition", how="inner"
+    )
     data = data.assign(side=data["condition"].map(side_names(found)))
     data = data.rename(columns={"rate": "step", "score": "value"})
-    caption = "Validation score by learning rate: each tuning seed thin, their mean thick."
+    several = data["seed"].nunique() > 1
+    lines = "each tuning seed thin, their mean thick" if several else "one tuning seed"
+    caption = f"Validation score by learning rate: {lines}."
     return charts.curves(
         "tuning",
         caption,

@@ -9,18 +9,17 @@ from typing import Any
 
 import pandas as pd
 
+from altgrad_core.analysis.words import NONE, percent, significant
 from altgrad_core.interfaces.blocks import (
     Block,
     Bullets,
-    Cell,
     Code,
     Paragraph,
+    Shown,
     Table,
-    cells,
-    columns,
+    table,
 )
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report.words import NONE, percent, significant
 from altgrad_plugins.sections.shared import BuiltIn, planned, records, to_run
 
 SPLITS = ("train", "validation", "test")
@@ -60,23 +59,21 @@ class Provenance(BuiltIn):
         if runs.empty:
             return [Paragraph("There are no run directories yet.")]
         shared, told = _shared(runs)
-        rows = tuple(
-            (
-                to_run(str(row["id"]), str(row["directory"])),
-                *cells(
-                    str(row["condition"]),
-                    str(row["seed"]),
-                    significant(row["seconds"]) if row["seconds"] else NONE,
-                    *(_fact(row[name]) for name in _ORIGIN if name not in shared),
-                ),
-            )
-            for row in records(runs)
-        )
-        own = [title for name, title in _ORIGIN.items() if name not in shared]
-        titles = ("Run", "Condition", "Seed", "Time (s)", *own)
+        shown: list[tuple[str, Shown]] = [
+            ("Run", lambda row: to_run(row["id"], row["directory"])),
+            ("Condition", "condition"),
+            ("Seed", "seed"),
+            ("Time (s)", lambda row: significant(row["seconds"]) if row["seconds"] else NONE),
+            *((title, _known(name)) for name, title in _ORIGIN.items() if name not in shared),
+        ]
         total = f"{significant(float(runs['seconds'].sum()))} seconds in all."
-        table = Table(columns(*titles, numbers=("Seed", "Time (s)", "Threads")), rows, total)
-        return [Bullets(told), table] if told else [table]
+        words = ("Condition", "Device", "Versions", "Data")
+        blocks: list[Block] = [table(records(runs), shown, total, words=words)]
+        return [Bullets(told), *blocks] if told else blocks
+
+
+def _known(name: str) -> Shown:
+    return lambda row: _fact(row[name])
 
 
 def _shared(runs: pd.DataFrame) -> tuple[set[str], tuple[str, ...]]:
@@ -141,24 +138,21 @@ def _warnings(facts: Mapping[str, Any]) -> Iterator[str]:
 def _tables(facts: Mapping[str, Any]) -> list[Table]:
     """Facts about each split side by side, then the others."""
     by_split: dict[str, dict[str, str]] = {}
-    whole: list[tuple[Cell, ...]] = []
+    whole: list[dict[str, str]] = []
     told = next(iter(facts.values())) if len(facts) == 1 else facts  # one task needs no name
     for path, value in _flat(told):
         split = next((part for part in path if part in SPLITS), "")
         name = ": ".join(part for part in path if part != split).replace("_", " ")
         if split:
-            by_split.setdefault(name, {})[split] = _text(value)
+            row = by_split.setdefault(name, {"name": name, **dict.fromkeys(SPLITS, NONE)})
+            row[split] = _text(value)
         else:
-            whole.append(cells(name, _text(value)))
-    rows = tuple(
-        cells(name, *(values.get(split, NONE) for split in SPLITS))
-        for name, values in by_split.items()
-    )
+            whole.append({"name": name, "value": _text(value)})
     tables = (
-        Table(columns("By split", *SPLITS, numbers=SPLITS), rows),
-        Table(columns("Fact", "Value"), tuple(whole)),
+        table(by_split.values(), [("By split", "name"), *((one, one) for one in SPLITS)]),
+        table(whole, [("Fact", "name"), ("Value", "value")], words=("Value",)),
     )
-    return [table for table in tables if table.rows]
+    return [one for one in tables if one.rows]
 
 
 def _flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

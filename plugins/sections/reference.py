@@ -9,77 +9,76 @@ import pandas as pd
 from scipy import stats
 
 import altgrad_core.report.charts as charts
-from altgrad_core.interfaces.blocks import Block, Paragraph, Table, cells
+from altgrad_core.analysis.words import LEVEL, counted, metric_label, named, score
+from altgrad_core.interfaces.blocks import Block, Paragraph
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report.words import (
-    LEVEL,
-    NONE,
-    counted,
-    interval_text,
-    metric_label,
-    named,
-    score,
+from altgrad_plugins.sections.shared import (
+    EPOCH,
+    BuiltIn,
+    Row,
+    column,
+    over_seeds,
+    planned,
+    primary,
+    side_names,
 )
-from altgrad_plugins.sections.results import primary
-from altgrad_plugins.sections.shared import EPOCH, BuiltIn, Row, column, head, planned, side_names
 
 _REFERENCES = ("bf16", "fp32")
 
 
 class Reference(BuiltIn):
-    """Each condition − the reference, paired by seed, and the curves of training and validation."""
+    """What can be said of the differences, which are in the main table; and the curves."""
 
     title = "Reference: how far from the baseline precision?"
 
     def build(self, found: Findings) -> Sequence[Block]:
         """See the class."""
-        drawn = _curves(found)
-        reference = reference_condition(found)
-        if reference is None:
-            return [Paragraph("The suite has no bf16 or fp32 condition to compare with."), *drawn]
-        rows = differences(found, reference)
-        known = [row for row in rows if row["n"]]
-        if not known:
-            return [Paragraph(f"No condition has a result on a seed of {reference}."), *drawn]
-        return [Paragraph(_answer(known, reference)), _table(found, rows, reference), *drawn]
+        reference, rows = differences(found)
+        text = "The suite has no bf16 or fp32 condition to compare with."
+        if reference:
+            known = [row for row in rows if row["n"]]
+            text = f"No condition has a result on a seed of {reference}."
+            text = _answer(known, reference) if known else text
+        return [Paragraph(text), *_curves(found)]
 
 
-def reference_condition(found: Findings) -> str | None:
+def _reference(found: Findings) -> str:
     """bf16, else fp32, with the baseline, on master weights where the suite has them; else the first."""
     runs = planned(found)
     if found.question is not None:
         side = dict(zip(found.conditions["condition"], found.conditions["side"], strict=True))
         runs = runs[runs["condition"].map(side) == "baseline"]
-    for fmt in _REFERENCES:
-        chosen = runs[runs["format"] == fmt]
-        if len(chosen):
-            masters = chosen[chosen["residency"] == "master"]
-            return str((masters if len(masters) else chosen)["condition"].iloc[0])
-    return None
+    runs = runs[runs["format"].isin(_REFERENCES)]
+    runs = runs.sort_values(
+        ["format", "residency"], key=lambda values: ~values.isin(["bf16", "master"]), kind="stable"
+    )
+    return str(runs["condition"].iloc[0]) if len(runs) else ""
 
 
-def differences(found: Findings, reference: str) -> list[Row]:
-    """Every other condition − the reference, under the score that decides; positive is better."""
-    name, metric = primary(found)
-    sign = -1 if metric is not None and metric.direction == "lower" else 1
+def differences(found: Findings) -> tuple[str, list[Row]]:
+    """The condition that is the reference, empty for none; every other one − the reference.
+
+    Under the score that decides; positive is better.
+    """
+    reference, (name, metric) = _reference(found), primary(found)
+    if not reference or metric is None:
+        return "", []
     runs = planned(found)
     values = column(runs, name)
-    if metric is not None and metric.worst is not None:
+    if metric.worst is not None:
         values = values.mask(runs["status"] == "diverged", metric.worst)
     scores = runs.assign(score=values).dropna(subset=["score"])
     by_seed = scores.pivot_table(index="seed", columns="condition", values="score", sort=False)
     rows: list[Row] = []
     for condition in map(str, found.conditions["condition"]):
-        if condition == reference:
-            continue
         pairs = by_seed.reindex(columns=[condition, reference]).dropna()
-        gains = sign * (pairs[condition] - pairs[reference])
+        gains = metric.sign * (pairs.iloc[:, 0] - pairs.iloc[:, 1])
         low = high = math.nan
         if len(gains) > 1 and gains.nunique() > 1:
             low, high = stats.ttest_1samp(gains, 0.0).confidence_interval(0.95)
         row: Row = {"condition": condition, "n": len(gains), "mean": float(gains.mean())}
-        rows.append({**row, "low": low, "high": high, "better": int((gains > 0).sum())})
-    return rows
+        rows.append({**row, "low": low, "high": high})
+    return reference, [row for row in rows if row["condition"] != reference]
 
 
 def _answer(rows: Sequence[Row], reference: str) -> str:
@@ -105,26 +104,6 @@ def _which(names: Sequence[str]) -> str:
     return f"{len(names)} ({named(names, 4)})" if names else "none"
 
 
-def _table(found: Findings, rows: Sequence[Row], reference: str) -> Table:
-    name, _ = primary(found)
-    numbers = ("Difference", f"{LEVEL} interval", "Pairs", "Better than the reference")
-    shown = tuple(
-        cells(
-            row["condition"],
-            score(row["mean"], signed=True),
-            interval_text(row["low"], row["high"]),
-            str(row["n"]),
-            f"{row['better']} of {row['n']}" if row["n"] else NONE,
-        )
-        for row in rows
-    )
-    caption = (
-        f"Difference in {metric_label(found, name)} from {reference}, seed by seed; positive is better. "
-        "Intervals are not adjusted."
-    )
-    return Table(head(("Condition",), numbers), shown, caption)
-
-
 def _curves(found: Findings) -> list[Block]:
     """Training loss and the declared curves of validation, a panel per group."""
     others = found.curves["metric"].str.startswith("rank/") | (found.curves["metric"] == EPOCH)
@@ -140,6 +119,7 @@ def _curves(found: Findings) -> list[Block]:
             side=data["condition"].map(names),
         )
         split = str(name).partition("/")[0]
-        caption = f"{label} by step ({split}); seeds thin, their mean thick, a cross where a run diverged."
+        lines = over_seeds(found, "seeds thin, their mean thick")
+        caption = f"{label} by step ({split}); {lines}, a cross where a run diverged."
         blocks.append(charts.curves(f"curve_{len(blocks)}", caption, frame, title=label))
     return blocks or [Paragraph("No run has logged a loss or an evaluation yet.")]

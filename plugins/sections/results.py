@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 
-import altgrad_core.report.charts as charts
-from altgrad_core.interfaces.blocks import Block, Bullets, Cell, Paragraph, Table, cells
-from altgrad_core.interfaces.metric import Metric
-from altgrad_core.interfaces.section import Findings
-from altgrad_core.report.words import (
-    NONE,
+from altgrad_core.analysis.words import (
+    LEVEL,
     Spread,
     counted,
+    interval_text,
     metric_label,
     percent,
     score,
     significant,
     with_spread,
 )
+from altgrad_core.interfaces.blocks import Block, Bullets, Cell, Paragraph, Shown, Table, table
+from altgrad_core.interfaces.section import Findings
+from altgrad_plugins.sections.ranks import ranks_kept
+from altgrad_plugins.sections.reference import differences
 from altgrad_plugins.sections.shared import (
     FLIPS,
     SPEED,
     STALLS,
     BuiltIn,
     by_condition,
-    head,
+    measured,
+    over_seeds,
     planned,
+    primary,
     records,
     to_run,
 )
@@ -37,31 +41,15 @@ _MOST_SCORES = 5
 
 
 class Results(BuiltIn):
-    """One row per condition, scores by setting and format, and what a reader must know of them."""
+    """One row per condition, and what a reader must know of them."""
 
     title = "Results: which conditions score best?"
 
     def build(self, found: Findings) -> Sequence[Block]:
         """See the class."""
-        blocks: list[Block] = [Paragraph(_answer(found)), _table(found), *_heat(found)]
-        said = _remarks(found)
+        blocks: list[Block] = [Paragraph(_answer(found)), _table(found)]
+        said = (*found.notes, *_remarks(found))
         return [*blocks, Bullets(said)] if said else blocks
-
-
-def primary(found: Findings) -> tuple[str, Metric | None]:
-    """The column that decides, and its declaration: the question's, else the task's primary one."""
-    if found.question is not None:
-        return found.question.metric, found.question.declared
-    metric = next((one for one in found.metrics if one.primary), None)
-    return (f"final/test/{metric.name}", metric) if metric is not None else ("", None)
-
-
-def score_columns(found: Findings) -> list[str]:
-    """The scores of the main table: the one that decides, then the task's others on the test split."""
-    first, _ = primary(found)
-    others = [f"final/test/{metric.name}" for metric in found.metrics]
-    known = [name for name in dict.fromkeys([first, *others]) if name in found.runs]
-    return known[:_MOST_SCORES]
 
 
 def ranked(found: Findings) -> list[tuple[str, Spread]]:
@@ -71,8 +59,7 @@ def ranked(found: Findings) -> list[tuple[str, Spread]]:
         return []
     diverged = dict(zip(found.conditions["condition"], found.conditions["diverged"], strict=True))
     known = [(c, s) for c, s in by_condition(found, name).items() if s.n and math.isfinite(s.mean)]
-    sign = -1 if metric.direction == "higher" else 1
-    return sorted(known, key=lambda row: (bool(diverged[row[0]]), sign * row[1].mean))
+    return sorted(known, key=lambda row: (bool(diverged[row[0]]), -metric.sign * row[1].mean))
 
 
 def _answer(found: Findings) -> str:
@@ -89,41 +76,58 @@ def _answer(found: Findings) -> str:
 
 
 def _table(found: Findings) -> Table:
-    scores = score_columns(found)
-    spreads = {name: by_condition(found, name) for name in (*scores, SPEED, STALLS, FLIPS)}
-    runs = planned(found)
-    rows = []
-    for one in records(found.conditions):
-        condition = str(one["condition"])
-        places = [d for d in runs.loc[runs["condition"] == condition, "directory"] if d]
-        rows.append(
-            (
-                to_run(condition, places[0] if len(places) == 1 else ""),
-                _status(runs[runs["condition"] == condition]),
-                *cells(*(with_spread(spreads[name][condition]) for name in scores)),
-                *cells(
-                    significant(spreads[SPEED][condition].mean),
-                    percent(spreads[STALLS][condition].mean),
-                    percent(spreads[FLIPS][condition].mean),
-                ),
-            )
-        )
-    labels = [metric_label(found, name) for name in scores]
-    columns = head(("Condition", "Status"), (*labels, "Samples/s", "Stalls (%)", "Flips (%)"))
-    seeds = runs["seed"].nunique()
-    spread_note = "mean ± standard deviation over seeds" if seeds > 1 else "one seed"
-    caption = (
-        f"Test split, {spread_note}. Stalls: share of the non-zero updates that left the rung "
-        "unchanged. Flips: share of the weights whose rung changed in a step."
-    )
-    if (runs["residency"] == "master").any() and (
-        runs[STALLS].notna().any() if STALLS in runs else False
-    ):
-        caption += (
-            " On master weights many stalls are normal and do no harm: the master collects what the "
+    """A row per condition; the scores are the one that decides, and the first others of the task."""
+    runs, kept, (reference, rows) = planned(found), ranks_kept(found), differences(found)
+    apart = {row["condition"]: row for row in rows}
+    every = dict.fromkeys([primary(found)[0], *(f"final/test/{m.name}" for m in found.metrics)])
+    scores = [name for name in every if name in found.runs][:_MOST_SCORES]
+
+    def spreads(name: str, write: Any) -> Shown:
+        known = by_condition(found, name)
+        return lambda row: write(known[row["condition"]])
+
+    def named(row: Any) -> Cell:
+        places = [d for d in runs.loc[runs["condition"] == row["condition"], "directory"] if d]
+        return to_run(row["condition"], places[0] if len(places) == 1 else "")
+
+    def interval(row: Any) -> str:
+        one = apart.get(row["condition"], {"low": math.nan, "high": math.nan})
+        return interval_text(one["low"], one["high"])
+
+    def over(row: Any) -> str:
+        return score(apart.get(row["condition"], {"mean": math.nan})["mean"], signed=True)
+
+    shown: list[tuple[str, Shown]] = [
+        ("Condition", named),
+        ("Status", lambda row: _status(runs[runs["condition"] == row["condition"]])),
+        *((metric_label(found, name), spreads(name, with_spread)) for name in scores),
+        (f"Over {reference}", over),
+        (f"{LEVEL} interval", interval),
+        ("Samples/s", spreads(SPEED, lambda one: significant(one.mean))),
+        ("Stalls (%)", spreads(STALLS, lambda one: percent(one.mean))),
+        ("Flips (%)", spreads(FLIPS, lambda one: percent(one.mean))),
+        ("Rank kept (%)", lambda row: percent(kept[row["condition"]])),
+    ]
+    said = " ".join(_caption(found, reference, [row["low"] for row in rows]))
+    return table(records(found.conditions), shown, said, words=("Status",))
+
+
+def _caption(found: Findings, reference: str, lows: Sequence[float]) -> Iterator[str]:
+    """What the columns mean, of those that are there."""
+    yield f"Test split, {over_seeds(found, 'mean ± standard deviation over seeds')}."
+    if reference:
+        label = metric_label(found, primary(found)[0])
+        adjusted = "; intervals are not adjusted" if any(map(math.isfinite, lows)) else ""
+        yield f"Over {reference}: difference in {label}, seed by seed; positive is better{adjusted}."
+    if measured(found, STALLS):
+        yield "Stalls: share of the non-zero updates that left the rung unchanged."
+    if measured(found, FLIPS):
+        yield "Flips: share of the weights whose rung changed in a step."
+    if measured(found, STALLS) and (planned(found)["residency"] == "master").any():
+        yield (
+            "On master weights many stalls are normal and do no harm: the master collects what the "
             "rung does not show."
         )
-    return Table(columns, tuple(rows), caption)
 
 
 def _status(runs: pd.DataFrame) -> Cell:
@@ -134,54 +138,22 @@ def _status(runs: pd.DataFrame) -> Cell:
     return Cell(text, tone="plain" if set(counts.index) <= {"ok"} else "bad")
 
 
-def _heat(found: Findings) -> list[Block]:
-    """Format × setting; nothing where only one of the two varies."""
-    table = found.conditions
-    if table["format"].nunique() < 2 or table["setting"].nunique() < 3:
-        return []
-    name, _ = primary(found)
-    means = by_condition(found, name)
-    frame = pd.DataFrame(
-        {
-            "row": table["setting"].replace("", NONE),
-            "column": table["format"],
-            "value": math.nan,  # scores are compared by their numbers; a tint would say which is good
-            "text": [score(means[str(c)].mean) for c in table["condition"]],
-        }
-    )
-    caption = f"Mean {metric_label(found, name)} by setting and format."
-    return [charts.heat("scores", caption, frame)]
-
-
-def _remarks(found: Findings) -> tuple[str, ...]:
+def _remarks(found: Findings) -> Iterator[str]:
     """What a reader must know to read the numbers."""
-    return tuple(filter(None, [*found.notes, _diverged(found), _devices(found), _leftover(found)]))
-
-
-def _diverged(found: Findings) -> str:
-    count = int((planned(found)["status"] == "diverged").sum())
-    name, metric = primary(found)
-    if not count or metric is None:
-        return ""
-    runs = f"{counted(count, 'run')} diverged before the final evaluation"
-    label = metric_label(found, name)
-    if metric.worst is None:
-        return f"{runs}: {label} has no worst value that a diverged run could count as; see the verdict."
-    return (
-        f"{runs}, and count as the worst {label}, {significant(metric.worst)}, in every difference."
-    )
-
-
-def _devices(found: Findings) -> str:
-    devices = sorted(set(planned(found)["device"]) - {""})
-    if len(devices) < 2:
-        return ""
-    return f"The runs used different devices ({', '.join(devices)}): samples/s are not comparable."
-
-
-def _leftover(found: Findings) -> str:
-    left = found.runs[~found.runs["planned"] & (found.runs["stage"] == "final")]
-    if left.empty:
-        return ""
-    runs = f"{counted(len(left), 'run')} of other settings"
-    return f"The folder also holds {runs}, which the suite as last run does not ask for: left out."
+    runs, (name, metric) = planned(found), primary(found)
+    count, label = int((runs["status"] == "diverged").sum()), metric_label(found, name)
+    if count and metric is not None:
+        lost = f"{counted(count, 'run')} diverged before the final evaluation"
+        if metric.worst is None:
+            yield f"{lost}: {label} has no worst value that a diverged run could count as; see the verdict."
+        else:
+            worst = significant(metric.worst)
+            counts = "counts" if count == 1 else "count"
+            yield f"{lost}, and {counts} as the worst {label}, {worst}, in every difference."
+    devices = sorted(set(runs["device"]) - {""})
+    if len(devices) > 1:
+        yield f"The runs used different devices ({', '.join(devices)}): samples/s are not comparable."
+    left = int((~found.runs["planned"] & (found.runs["stage"] == "final")).sum())
+    if left:
+        others = f"{counted(left, 'run')} of other settings"
+        yield f"The folder also holds {others}, which the suite as last run does not ask for: left out."

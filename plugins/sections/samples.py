@@ -12,17 +12,18 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Table, cells
+from altgrad_core.analysis.words import NONE, counted, listed, metric_label, significant
+from altgrad_core.interfaces.blocks import Block, Paragraph, Shown, table
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report.words import NONE, counted, listed, metric_label, significant
-from altgrad_plugins.sections.results import primary
 from altgrad_plugins.sections.shared import (
     EPOCH,
     SAMPLE,
     BuiltIn,
     by_condition,
-    head,
+    over_seeds,
     planned,
+    primary,
+    records,
     to_run,
 )
 
@@ -82,16 +83,16 @@ def _epochs(found: Findings) -> list[Block]:
     ends = losses[losses["metric"] == _VALIDATION].sort_values("step", kind="stable")
     final = ends.groupby(["condition", "id", "epoch"])["value"].last()
     held = final.groupby(level=["condition", "epoch"]).mean()
-    rows = tuple(
-        cells(str(condition), *(_pair(train, held, (str(condition), epoch)) for epoch in shown))
+    rows = (
+        {"condition": condition} | {f"{n}": _pair(train, held, (condition, n)) for n in shown}
         for condition in dict.fromkeys(found.conditions["condition"])
     )
     caption = (
-        "Loss by epoch, mean over seeds: of training over the epoch, and of validation at its last "
+        f"Loss by epoch, {over_seeds(found)}: of training over the epoch, and of validation at its last "
         "evaluation in it. The last epoch may not be a whole one."
     )
-    titles = tuple(f"Epoch {epoch}" for epoch in shown)
-    return [Table(head(("Condition",), titles), rows, caption)]
+    epochs = ((f"Epoch {epoch}", str(epoch)) for epoch in shown)
+    return [table(rows, [("Condition", "condition"), *epochs], caption)]
 
 
 def _pair(train: pd.Series[float], held: pd.Series[float], key: tuple[str, int]) -> str:
@@ -106,20 +107,19 @@ def _samples(found: Findings) -> list[Block]:
     if seen.empty:
         return []
     place = dict(zip(runs["id"], runs["directory"], strict=True))
-    rows = []
-    for condition, some in seen.groupby("condition", sort=False):
-        mine = some[some["seed"] == some["seed"].min()]
-        last = mine.sort_values("step", kind="stable").iloc[-1]
-        rows.append(
-            (
-                to_run(str(condition), str(place[last["id"]])),
-                Cell(str(last["step"])),
-                Cell(" ".join(str(last["message"]).split())),
-            )
-        )
-    columns = (*head(("Condition",), ("Step",)), *head(("Sample",), ()))
+    seen = seen.sort_values("step", kind="stable").sort_values(
+        "seed", ascending=False, kind="stable"
+    )
+    last = seen.groupby("condition", sort=False).tail(1)
+    order = {condition: at for at, condition in enumerate(found.conditions["condition"])}
+    last = last.sort_values("condition", key=lambda names: names.map(order))
+    shown: list[tuple[str, Shown]] = [
+        ("Condition", lambda row: to_run(row["condition"], place[row["id"]])),
+        ("Step", "step"),
+        ("Sample", lambda row: " ".join(row["message"].split())),
+    ]
     caption = (
         "What each model wrote at its last evaluation, first seed; before the arrow stands the text that "
         "it goes on from. Every evaluation's are in the metrics.jsonl of its run."
     )
-    return [Table(columns, tuple(rows), caption)]
+    return [table(records(last), shown, caption, words=("Sample",))]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
-from altgrad_core.interfaces.blocks import Cell, Column, columns
+from altgrad_core.analysis.words import Spread, interval_text, score, significant, spread
+from altgrad_core.interfaces.blocks import Cell, Shown
+from altgrad_core.interfaces.metric import Metric
+from altgrad_core.interfaces.metric import column as metric_column
 from altgrad_core.interfaces.plugin import NoSettings
 from altgrad_core.interfaces.section import Findings, Section
-from altgrad_core.report.words import Spread, spread
 
 Row = dict[str, Any]
 
@@ -47,6 +49,19 @@ def planned(found: Findings) -> pd.DataFrame:
     return found.runs[found.runs["planned"]]
 
 
+def over_seeds(found: Findings, several: str = "mean over seeds", one: str = "one seed") -> str:
+    """What is said of several seeds, or of one, where that is all there is."""
+    return several if planned(found)["seed"].nunique() > 1 else one
+
+
+def primary(found: Findings) -> tuple[str, Metric | None]:
+    """The column that decides, and its declaration: the question's, else the task's primary one."""
+    if found.question is not None:
+        return found.question.metric, found.question.declared
+    metric = next((one for one in found.metrics if one.primary), None)
+    return (metric_column(metric), metric) if metric is not None else ("", None)
+
+
 def column(runs: pd.DataFrame, name: str) -> pd.Series[float]:
     """A numeric column of the table of runs; all NaN if no run recorded it."""
     if name in runs:
@@ -77,9 +92,24 @@ def side_names(found: Findings) -> dict[str, str]:
     return {str(c): known.get(side, str(optimizer)) for c, side, optimizer in rows}
 
 
-def head(words: Sequence[str], numbers: Sequence[str]) -> tuple[Column, ...]:
-    """The head of a table: columns of words, then columns of numbers."""
-    return columns(*words, *numbers, numbers=numbers)
+def plain(name: str) -> Shown:
+    """A column of a table that shows a score."""
+    return lambda row: score(row[name])
+
+
+def signed(name: str) -> Shown:
+    """One that shows a difference of scores."""
+    return lambda row: score(row[name], signed=True)
+
+
+def digits(name: str, write: Callable[[float], str] = significant) -> Shown:
+    """One that shows another number, to three digits."""
+    return lambda row: write(row[name])
+
+
+def interval(prefix: str = "") -> Shown:
+    """One that shows an interval: ``low`` and ``high``, with that prefix."""
+    return lambda row: interval_text(row[f"{prefix}low"], row[f"{prefix}high"])
 
 
 def to_run(text: str, directory: str) -> Cell:

@@ -13,10 +13,10 @@ import statsmodels.api as sm
 from scipy import stats
 
 import altgrad_core.report.charts as charts
-from altgrad_core.interfaces.blocks import Block, Paragraph, Table, cells
+from altgrad_core.analysis.words import LEVEL, counted, score, significant
+from altgrad_core.interfaces.blocks import Block, Paragraph, Shown, Table, table
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report.words import LEVEL, counted, interval_text, score, significant
-from altgrad_plugins.sections.shared import effects, head
+from altgrad_plugins.sections.shared import digits, effects, interval, plain, signed
 
 _TERMS = {"const": "intercept", "exponent_bits": "exponent bits", "mantissa_bits": "mantissa bits"}
 
@@ -47,26 +47,26 @@ def _table(
 ) -> Table:
     fit = sm.OLS(means, design).fit()
     slopes = _over_seeds(found, design, gains)
-    rows = []
-    for name, title in _TERMS.items():
-        low, high, p = slopes.get(name, (np.nan,) * 3)
-        rows.append(
-            cells(
-                title,
-                score(fit.params[name], signed=True),
-                score(fit.bse[name]),
-                significant(fit.pvalues[name]),
-                interval_text(low, high),
-                significant(p),
-            )
-        )
-    numbers = ("Value", "Error", "p", f"{LEVEL} interval over seeds", "p over seeds")
+    rows = [
+        {"term": title, "value": fit.params[name], "error": fit.bse[name], "p": fit.pvalues[name]}
+        | dict(zip(("low", "high", "p_seeds"), slopes.get(name, (np.nan,) * 3), strict=True))
+        for name, title in _TERMS.items()
+    ]
+    shown: list[tuple[str, Shown]] = [
+        ("Term", "term"),
+        ("Value", signed("value")),
+        ("Error", plain("error")),
+        ("p", digits("p")),
+        (f"{LEVEL} interval over seeds", interval()),
+        ("p over seeds", digits("p_seeds")),
+    ]
     caption = (
         f"Benefit = intercept + slopes · bits, least squares over {counted(len(means), 'format')} "
-        f"(R² {significant(fit.rsquared)}). Error and p: how far the formats lie off the plane. Over "
-        "seeds: whether new seeds on these very formats would give the same slope."
+        f"(R² {significant(fit.rsquared)}). Error and p: how far the formats lie off the plane."
     )
-    return Table(head(("Term",), numbers), tuple(rows), caption)
+    if slopes:
+        caption += " Over seeds: whether new seeds on these very formats would give the same slope."
+    return table(rows, shown, caption)
 
 
 def _over_seeds(

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import pandas as pd
 
 import altgrad_core.report.charts as charts
+from altgrad_core.analysis.words import Spread, counted, significant
 from altgrad_core.interfaces.blocks import Block, Paragraph
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report.words import Spread, counted, significant
 from altgrad_plugins.sections.shared import (
     SPEED,
     TOKENS,
     BuiltIn,
     by_condition,
-    measured,
+    over_seeds,
     side_names,
 )
 
@@ -34,18 +34,15 @@ class Throughput(BuiltIn):
 
     def build(self, found: Findings) -> Sequence[Block]:
         """See the class."""
-        if not measured(found, SPEED):
+        speeds = {c: s for c, s in by_condition(found, SPEED).items() if s.n}
+        if not speeds:
             return [
                 Paragraph("No run has measured its throughput; the monitor is called throughput.")
             ]
-        speeds = {c: s for c, s in by_condition(found, SPEED).items() if s.n}
-        tokens = [s.mean for s in by_condition(found, TOKENS).values() if s.n]
-        also = (
-            f" In tokens: {significant(min(tokens))} to {significant(max(tokens))}/s."
-            if tokens
-            else ""
-        )
-        return [Paragraph(f"{SIMULATED} {_answer(speeds)}{also}"), _bars(found, speeds)]
+        text = f"{SIMULATED} {_answer(speeds)}"
+        if tokens := [s.mean for s in by_condition(found, TOKENS).values() if s.n]:
+            text += f" In tokens: {significant(min(tokens))} to {significant(max(tokens))}/s."
+        return [Paragraph(text), _bars(found, speeds)]
 
 
 def _answer(speeds: dict[str, Spread]) -> str:
@@ -65,19 +62,9 @@ def _answer(speeds: dict[str, Spread]) -> str:
 
 def _bars(found: Findings, speeds: dict[str, Spread]) -> Block:
     side = side_names(found)
-    shown = list(speeds.items())[:_MOST_BARS]
-    frame = pd.DataFrame(
-        {
-            "label": [condition for condition, _ in shown],
-            "value": [values.mean for _, values in shown],
-            "note": [significant(values.mean) for _, values in shown],
-            "side": [side[condition] for condition, _ in shown],
-        }
-    )
-    more = (
-        f"; {len(speeds) - _MOST_BARS} more are in the main table"
-        if len(speeds) > _MOST_BARS
-        else ""
-    )
-    caption = f"Samples per second of training, mean over seeds{more}."
+    rows = [(c, s.mean, significant(s.mean), side[c]) for c, s in speeds.items()][:_MOST_BARS]
+    frame = pd.DataFrame(rows, columns=["label", "value", "note", "side"])
+    left = len(speeds) - len(rows)
+    more = f"; {left} more are in the main table" if left else ""
+    caption = f"Samples per second of training, {over_seeds(found)}{more}."
     return charts.bars("throughput", caption, frame, title="samples/s")

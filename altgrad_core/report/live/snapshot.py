@@ -20,8 +20,8 @@ from markupsafe import Markup
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.blocks import Paragraph
 from altgrad_core.report.document import Document
-from altgrad_core.report.live.progress import read_progress, summary
 from altgrad_core.report.render import TEMPLATES, Live, fragment, render_html
+from altgrad_core.results.overview import read_progress, summary
 from altgrad_core.results.run_directory import RunDirectory
 from altgrad_core.results.stored import StoredRun, StoredSuite, read_suite
 
@@ -87,7 +87,7 @@ class Snapshot:
 
     def _progress(self, version: str) -> str:
         try:
-            cells, trouble = read_progress(self.folder), ""
+            cells, trouble = read_progress(self.folder, watched=True), ""
         except (UserError, OSError) as error:
             cells, trouble = [], str(error)
         return fragment(

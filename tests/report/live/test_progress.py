@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from altgrad_core.errors import UserError
-from altgrad_core.report.live.progress import Progress, read_progress, summary
 from altgrad_core.report.render import fragment
+from altgrad_core.results.overview import Progress, read_progress, summary
 
 
 def progress_html(cells: list[Progress]) -> str:
@@ -41,7 +41,7 @@ def rows(html: str) -> list[list[str]]:
 
 
 def test_each_cell_has_its_status_step_and_seconds(under_way: Any) -> None:
-    running, done, pending = read_progress(under_way.folder)
+    running, done, pending = read_progress(under_way.folder, watched=True)
     assert (done.status, done.step, done.share) == ("ok", 100, 1.0)
     assert (running.status, running.step, running.max_steps, running.share) == (
         *("running", 10, 100),
@@ -53,7 +53,7 @@ def test_each_cell_has_its_status_step_and_seconds(under_way: Any) -> None:
 
 
 def test_what_is_under_way_comes_first_and_all_is_summed_up(under_way: Any) -> None:
-    html = progress_html(read_progress(under_way.folder))
+    html = progress_html(read_progress(under_way.folder, watched=True))
     assert rows(html) == [
         ["e5m2_adamw", "0", "running", "10/100", "5", "0 s ago", ""],
         ["bf16_adamw", "0", "ok", "100/100", "12", "–", ""],
@@ -70,12 +70,16 @@ def test_a_silent_run_whose_process_is_gone_is_interrupted(under_way: Any) -> No
     under_way.beat(20, age=3600)
     with (under_way.run / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert read_progress(under_way.folder)[0].status == "running"  # slow, but there
-    found = read_progress(under_way.folder)[0]
+        assert (
+            read_progress(under_way.folder, watched=True)[0].status == "running"
+        )  # slow, but there
+    found = read_progress(under_way.folder, watched=True)[0]
     assert found.status == "interrupted"
     assert "run the suite again" in found.message
     under_way.beat(21)
-    assert read_progress(under_way.folder)[0].status == "running"  # just heard of: not asked
+    assert (
+        read_progress(under_way.folder, watched=True)[0].status == "running"
+    )  # just heard of: not asked
 
 
 def test_trouble_stands_before_what_is_done(fabricated: ModuleType, tmp_path: Path) -> None:
@@ -85,7 +89,7 @@ def test_trouble_stands_before_what_is_done(fabricated: ModuleType, tmp_path: Pa
         cells.append(f.cell("e5m2", "adamw", seed, run))
     cells.append(f.cell("e5m2", "adamw", 9, None, skip="needs a CUDA device"))
     f.write_plan(tmp_path, cells)
-    html = progress_html(read_progress(tmp_path))
+    html = progress_html(read_progress(tmp_path, watched=True))
     assert [row[2] for row in rows(html)] == [
         *("interrupted", "error", "diverged", "ok"),
         "skipped",
@@ -101,14 +105,17 @@ def test_runs_that_tune_say_so(fabricated: ModuleType, tmp_path: Path) -> None:
         fabricated.cell("e5m2", "adamw", 1, "1" * 12),
     ]
     fabricated.write_plan(tmp_path, cells)
-    assert [row[2] for row in rows(progress_html(read_progress(tmp_path)))] == ["tune", "final"]
+    assert [row[2] for row in rows(progress_html(read_progress(tmp_path, watched=True)))] == [
+        "tune",
+        "final",
+    ]
 
 
 def test_names_and_messages_are_text(fabricated: ModuleType, tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>\"'"
     run = fabricated.write_run(tmp_path, evil, "adamw", 0, status="error", message=evil)
     fabricated.write_plan(tmp_path, [fabricated.cell(evil, "adamw", 0, run)])
-    html = progress_html(read_progress(tmp_path))
+    html = progress_html(read_progress(tmp_path, watched=True))
     assert "<script" not in html
     assert rows(html)[0][0] == f"{evil}_adamw"
     assert rows(html)[0][-1] == evil
@@ -117,10 +124,10 @@ def test_names_and_messages_are_text(fabricated: ModuleType, tmp_path: Path) -> 
 
 def test_an_empty_plan_and_a_damaged_one(fabricated: ModuleType, tmp_path: Path) -> None:
     fabricated.write_plan(tmp_path, [])
-    assert "0 of 0 runs have ended." in progress_html(read_progress(tmp_path))
+    assert "0 of 0 runs have ended." in progress_html(read_progress(tmp_path, watched=True))
     (tmp_path / "plan.json").write_text("{")
     with pytest.raises(UserError, match=r"plan\.json cannot be read"):
-        read_progress(tmp_path)
+        read_progress(tmp_path, watched=True)
     (tmp_path / "plan.json").unlink()
     with pytest.raises(UserError, match="cannot be read"):
-        read_progress(tmp_path)
+        read_progress(tmp_path, watched=True)

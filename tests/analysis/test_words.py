@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from altgrad_core.analysis.numbers import (
+from altgrad_core.analysis.words import (
     Spread,
     counted,
     listed,

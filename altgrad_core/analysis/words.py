@@ -1,4 +1,8 @@
-"""Numbers and names as readers meet them: a real minus sign, ``–`` for none, no long lists."""
+"""Words and numbers as readers meet them: a real minus sign, ``–`` for none, no long lists.
+
+The verdict, sections and renderers share them, and sections of any author may import them. None claims
+more than the numbers do.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from altgrad_core.analysis.statistics import ALPHA
+from altgrad_core.analysis.statistics import MIN_SEEDS as MIN_SEEDS
+from altgrad_core.interfaces.section import Findings
+
 NONE = "–"
 MINUS = "\N{MINUS SIGN}"
+LEVEL = f"{100 * (1 - ALPHA):g}\N{NO-BREAK SPACE}%"
+"""The nominal coverage of intervals."""
 _NAMED = 3
 """More groups than these are counted by format, where formats have several settings."""
+
+
+VERDICTS = {
+    "benefit": "benefit",
+    "harm": "harm",
+    "equivalent": "equivalent",
+    "undecided": "cannot tell",
+    "too few seeds": "too few seeds",
+    "censored": "censored",
+    "refused": "not comparable",
+    "unfinished": "not finished",
+    "nothing to test": "nothing to test",
+}
+"""What a reader is told for each verdict of the table of effects."""
+
+ROLES = {"reference": "reference", "identical": "identical grid", "placebo": "placebo"}
 
 
 @dataclass(frozen=True)
@@ -117,3 +143,30 @@ def interval_text(low: float, high: float) -> str:
     if math.isnan(low) or math.isnan(high):
         return score(math.nan)
     return f"{score(low, signed=True)} to {score(high, signed=True)}"
+
+
+def metric_label(found: Findings, column: str) -> str:
+    """A score of the tables as a reader calls it: ``final/test/f1_micro`` -> ``F1 micro``.
+
+    The name itself where the task declares no such metric.
+    """
+    name = column.rpartition("/")[2].partition("@")[0]
+    labels = {metric.name: metric.label for metric in found.metrics}
+    return labels.get(column) or labels.get(name) or column
+
+
+def sides(found: Findings) -> str:
+    """``manifold_adamw against adamw``; empty without a question."""
+    asked = found.question
+    return f"{asked.treatment} against {asked.baseline}" if asked is not None else ""
+
+
+def group_noun(found: Findings) -> str:
+    """What a group is called: a format, where nothing but formats tells the groups apart."""
+    return "setting" if found.effects["setting"].astype(bool).any() else "format"
+
+
+def verdict_word(effect: Mapping[str, Any]) -> str:
+    """The verdict on a row of the table of effects in a word or two; of a control what it is."""
+    verdict, role = str(effect["verdict"]), str(effect["role"])
+    return VERDICTS.get(verdict, verdict) if verdict else ROLES.get(role, role)
