@@ -18,15 +18,17 @@ class LanguageDataSettings(Settings):
     source: SourceName | None = Field(
         None,
         description="license_rules: embedded licence texts; eurlex: EU acts, of path or of hub; files: "
-        "the .txt and .jsonl files in the folder path; null: files with a path, else license_rules",
+        "the .txt and .jsonl files in the folder path; null: files with a path, eurlex with a hub, "
+        "else license_rules",
     )
     path: str | dict[SplitName, str] | None = Field(
         None,
         description="files: a folder; eurlex: a folder or a mapping from split to file, null takes hub",
         json_schema_extra=ELSEWHERE,
     )
-    hub: Literal["eurlex57k", "lex_glue"] = Field(
-        "eurlex57k", description="eurlex: the published data set that is fetched if path is null"
+    hub: Literal["eurlex57k", "lex_glue"] | None = Field(
+        None,
+        description="eurlex: the published data set that is fetched if path is null; null: eurlex57k",
     )
     text: Literal["title", "text", "both"] = Field(
         "both", description="eurlex: what is read of an act; both: the title, then the text"
@@ -56,6 +58,8 @@ class LanguageDataSettings(Settings):
             raise ValueError(
                 "source: license_rules reads no path; with one, source is files or eurlex"
             )
+        if source != "eurlex" and (self.hub is not None or self.text != "both"):
+            raise ValueError(f"hub and text are for source: eurlex, and source is {source}")
         if self.tokenizer == "bpe" and self.vocab_size < 257:
             raise ValueError(
                 f"vocab_size ({self.vocab_size}) must be at least 257: 256 bytes and the end"
@@ -65,7 +69,8 @@ class LanguageDataSettings(Settings):
     @property
     def chosen_source(self) -> SourceName:
         """The source, where none is named as well."""
-        return self.source or ("license_rules" if self.path is None else "files")
+        without = "license_rules" if self.hub is None else "eurlex"
+        return self.source or (without if self.path is None else "files")
 
 
 class DecoderSettings(Settings):

@@ -34,7 +34,7 @@ def text_source(settings: LanguageDataSettings) -> TextSource:
     if settings.chosen_source == "license_rules":
         return LicenseRulesSource(LicenseRulesDataSettings())
     if settings.chosen_source == "eurlex":
-        chosen = settings.model_dump(include={"path", "hub", "text"})
+        chosen = settings.model_dump(include={"path", "hub", "text"}, exclude_none=True)
         return EurlexSource(EurlexDataSettings.model_validate(chosen))
     return FilesSource(str(settings.path))
 

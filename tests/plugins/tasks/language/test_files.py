@@ -108,6 +108,10 @@ def test_every_source_of_the_other_tasks_is_one(acts: Path) -> None:
     assert text_source(given.data).name == "eurlex"
     assert fingerprint(given)["data"].startswith("sha256:")
     assert text_source(LanguageSettings().data).name == "license_rules"
+    hub = LanguageSettings.model_validate({"data": {"hub": "lex_glue"}})
+    assert fingerprint(hub)["data"].startswith("hub:coastalcph/lex_glue@")
+    published = LanguageSettings.model_validate({"data": {"source": "eurlex"}})
+    assert fingerprint(published)["data"].startswith("hub:jonathanli/eurlex@")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +119,8 @@ def test_every_source_of_the_other_tasks_is_one(acts: Path) -> None:
     [
         ({"data": {"source": "files"}}, "needs path"),
         ({"data": {"source": "license_rules", "path": "x"}}, "reads no path"),
+        ({"data": {"source": "files", "path": "x", "hub": "lex_glue"}}, "hub and text are for"),
+        ({"data": {"text": "title"}}, "and source is license_rules"),
         ({"data": {"vocab_size": 100}}, "at least 257"),
         ({"model": {"num_heads": 3}}, "must divide"),
         ({"data": {"tokenizer": "bytes"}, "model": {"pretrained": "gpt2"}}, "brings its own"),
