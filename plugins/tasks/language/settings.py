@@ -69,7 +69,7 @@ class LanguageDataSettings(Settings):
     @property
     def chosen_source(self) -> SourceName:
         """The source, where none is named as well."""
-        without = "license_rules" if self.hub is None else "eurlex"
+        without: SourceName = "license_rules" if self.hub is None else "eurlex"
         return self.source or (without if self.path is None else "files")
 
 
