@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from altgrad_core.errors import UserError
 from altgrad_core.quantization.modules.linear import QuantizedModule
 from altgrad_core.quantization.modules.weight_quantizer import WeightQuantizer
+from altgrad_core.quantization.resident.kept import is_kept
 from altgrad_core.quantization.resident.weight import Resident
 
 
@@ -39,6 +41,7 @@ class GridResidency:
         }
         self._watched: set[str] = set()
         self._intended: dict[str, Tensor] = {}
+        is_kept(module for module, _ in self._weights.values())
 
     def __len__(self) -> int:
         return len(self._weights)
@@ -139,5 +142,29 @@ def keep_on_grid(
     For a model that was quantised with ``residency="grid"``, and any ``torch.optim.Optimizer``.
     ``generator`` is what stochastic rounding draws from. Returns a function that ends it;
     ``dequantize_model`` ends it, too. A copy of model and optimizer needs a call of its own.
+
+    Nothing is to be done for a model whose weights are masters.
+
+    Raises ``UserError`` if ``model`` is not quantised, or ``optimizer`` updates none of its weights
+    that live on a grid.
     """
+    _refuse_misuse(model, optimizer)
     return GridResidency(model, generator).attach(optimizer)
+
+
+def _refuse_misuse(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    if not any(isinstance(module, QuantizedModule) for module in model.modules()):
+        raise UserError(
+            "keep_on_grid was given a model that is not quantised. Call "
+            'quantize_model(model, format, residency="grid") first.'
+        )
+    weights = [
+        module._parameters.get(q.parameter) for module, q in resident_weights(model).values()
+    ]
+    moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if weights and not any(id(weight) in moved for weight in weights):
+        raise UserError(
+            "keep_on_grid was given an optimizer that updates none of the model's weights on the "
+            "grid. Build it from the parameters of this very model: "
+            "torch.optim.AdamW(model.parameters())."
+        )

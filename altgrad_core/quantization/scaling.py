@@ -185,6 +185,11 @@ class Scaler:
         if self.delayed or self.frozen:
             delattr(module, self.buffer)
 
+    def forget(self, module: nn.Module) -> None:
+        """Empty the buffer: the tensors that come are not those that it remembers."""
+        for name in self.buffers():
+            module.get_buffer(name).zero_()
+
     def buffers(self) -> tuple[str, ...]:
         """Names of the buffers that :meth:`attach` gives a module."""
         return (self.buffer,) if self.delayed or self.frozen else ()

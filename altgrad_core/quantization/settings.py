@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, PositiveInt, field_validator
 
+from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import Settings
 
 Residency = Literal["master", "grid"]
@@ -14,6 +16,22 @@ RoundingMode = Literal["nearest", "stochastic"]
 Compensation = Literal["none", "kahan"]
 
 Layers = Literal["all", "attention_only", "mlp_only", "body_and_head"]
+
+_WORDS: dict[str, tuple[str, ...]] = {
+    "residency": get_args(Residency),
+    "rounding": get_args(RoundingMode),
+}
+
+
+def check_words(**given: str) -> None:
+    """Raise ``UserError`` for a word that the setting of that name does not know."""
+    for setting, word in given.items():
+        known = _WORDS[setting]
+        if word not in known:
+            near = difflib.get_close_matches(str(word), known, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"{setting} is {' or '.join(map(repr, known))}, not {word!r}.{hint}")
+
 
 FORMAT_KEYS = (
     *("format", "rest_format", "compensation_format"),

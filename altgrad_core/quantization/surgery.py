@@ -32,6 +32,10 @@ from altgrad_core.quantization.conversion.undo import undone_on_error
 from altgrad_core.quantization.geometry import ParameterGeometry
 from altgrad_core.quantization.modules.fast_path import leave_fast_path, return_to_fast_path
 from altgrad_core.quantization.modules.linear import QuantizedModule, install, uninstall
+from altgrad_core.quantization.modules.pretrained import (
+    leave_out_own_buffers,
+    save_as_before,
+)
 from altgrad_core.quantization.modules.roles import Roles, TensorRole, WeightRole
 from altgrad_core.quantization.modules.weight_quantizer import WeightQuantizer
 from altgrad_core.quantization.report import QuantizationReport as QuantizationReport
@@ -42,6 +46,7 @@ from altgrad_core.quantization.settings import (
     QuantizationSettings,
     Residency,
     ScalingSettings,
+    check_words,
 )
 
 
@@ -89,11 +94,12 @@ def quantize_model(
         the format of the Kahan buffer of resident weights; None keeps none.
 
     Raises:
-        UserError: the settings contradict each other, the model is quantised already, a pattern or
+        UserError: a word is unknown, the settings contradict each other, the model is quantised already, a pattern or
             the filter matches no layer that can be quantised, a layer is lazy, layers that share a
             weight would put it on two grids, or a weight would have to live on a grid that its dtype
             cannot hold. After any error the model is unchanged.
     """
+    check_words(residency=residency, rounding=rounding)
     scaling = scaling or ScalingSettings()
     shared = scaling.model_copy(update={"granularity": "tensor"})
     roles = Roles(
@@ -210,6 +216,7 @@ def dequantize_model(model: nn.Module) -> None:
                 f"torch.nn.utils.parametrize.remove_parametrizations on it first."
             )
     return_to_fast_path(model)
+    save_as_before(model)
     for module in quantized.values():
         release(module)
         uninstall(module)
@@ -286,6 +293,7 @@ def _carry_out(
     with undone_on_error([*formats, *_attentions(model)], moved):
         _convert(model, formats, roles)
     leave_fast_path(model)
+    leave_out_own_buffers(model)
     return QuantizationReport(
         layers={candidate.name: fmt.name for candidate, fmt in chosen.items()},
         skipped={c.name: reason for c, (fmt, reason) in decisions.items() if fmt is None},

@@ -13,6 +13,7 @@ from altgrad_core.quantization.modules.fake_quant import quantized_linear, round
 from altgrad_core.quantization.modules.quantizer import TensorQuantizer
 from altgrad_core.quantization.modules.roles import Roles
 from altgrad_core.quantization.modules.weight_quantizer import WeightQuantizer
+from altgrad_core.quantization.resident.kept import is_kept, needs_keeping
 from altgrad_core.quantization.resident.weight import Resident, check_dtype
 
 _OWN = (
@@ -65,15 +66,34 @@ class QuantizedModule(nn.Module):
             quantizer.moved(self)
         return self
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """As of any module; what was saved in another dtype is taken up in the right one."""
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        *args: Any,
+    ) -> None:
+        """As of any module; what was saved in another dtype is taken up in the right one.
+
+        Weights of a plain model may come without our buffers. Histories then start anew, and the
+        scale of a resident weight is found as for anything that is written into it.
+        """
         self._begin()
         before = self._own_buffers()
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        metadata = local_metadata, strict, missing_keys
+        super()._load_from_state_dict(state_dict, prefix, *metadata, *args)
         for name, buffer in self._own_buffers().items():
             self._buffers[name] = buffer.to(before[name].dtype)
+        given = {key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)}
+        if given.issuperset(self.weight_quantizers) and given.isdisjoint(before):
+            mine = {prefix + name for name in before}
+            missing_keys[:] = [key for key in missing_keys if key not in mine]
+            for quantizer in self.quantizers():
+                quantizer.forget(self)
         for _, resident in self._residents():
-            resident.loaded(self, {key.removeprefix(prefix) for key in state_dict})
+            resident.loaded(self, given)
 
     def _save_to_state_dict(self, *args: Any) -> None:
         self._begin()
@@ -91,8 +111,9 @@ class QuantizedModule(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        for _, resident in self._residents():
+        for name, resident in self._residents():
             resident.mark(self)
+            needs_keeping(self, name)
 
     def _residents(self) -> list[tuple[str, Resident]]:
         """What lives on a grid, by name of the parameter."""
@@ -235,6 +256,7 @@ def _blank(layer: type[QuantizedModule], original: type[nn.Module]) -> Quantized
 
 def uninstall(module: QuantizedModule) -> None:
     """Make ``module`` what it was before :func:`install`."""
+    is_kept([module])
     for weight in module.weight_quantizers.values():
         weight.detach(module)
     for quantizer in (module.input_quantizer, module.gradient_quantizer):

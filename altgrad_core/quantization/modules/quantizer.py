@@ -74,6 +74,10 @@ class TensorQuantizer:
         """Names of the buffers that the module has for this tensor."""
         return self.scaler.buffers()
 
+    def forget(self, module: nn.Module) -> None:
+        """The tensors that come are others than those before: what is remembered of them goes."""
+        self.scaler.forget(module)
+
     def scale_of(self, module: nn.Module, x: Tensor) -> Tensor:
         """The scale for ``x``, broadcasting against it; nothing is recorded.
 

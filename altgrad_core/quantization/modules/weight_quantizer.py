@@ -10,6 +10,7 @@ from altgrad_core.quantization.modules.fake_quant import Rounded, round_to_grid
 from altgrad_core.quantization.modules.quantizer import Held, TensorQuantizer, state_of
 from altgrad_core.quantization.modules.repetition import Origin, transformed
 from altgrad_core.quantization.modules.roles import TensorRole, WeightRole
+from altgrad_core.quantization.resident.kept import needs_keeping
 from altgrad_core.quantization.resident.weight import Resident, parameter_of
 
 
@@ -33,6 +34,7 @@ class WeightQuantizer(TensorQuantizer):
         """Give ``module`` the buffers it needs; a resident weight moves onto its grid."""
         if self.resident is not None:
             self.resident.move_in(module)
+            needs_keeping(module, self.parameter)
         else:
             self.scaler.attach(module, self.weight(module))
 
@@ -42,6 +44,12 @@ class WeightQuantizer(TensorQuantizer):
             self.resident.move_out(module)
         else:
             self.scaler.detach(module)
+
+    def forget(self, module: nn.Module) -> None:
+        """See :class:`TensorQuantizer`. A resident weight looks for itself whether its scale fits."""
+        self._last = None
+        if self.resident is None:
+            super().forget(module)
 
     def buffers(self) -> tuple[str, ...]:
         """See :class:`TensorQuantizer`."""
