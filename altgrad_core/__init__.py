@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from altgrad_core.quantization.surgery import dequantize_model
     from altgrad_core.registry.build import load_format
     from altgrad_core.results.collect import load_results
+    from altgrad_core.session import MonitorSession
 
 __version__ = version("altgrad-bench")
 __all__ = [
+    "MonitorSession",
     "UserError",
     "__version__",
     "dequantize_model",
@@ -39,6 +41,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "MonitorSession": "session",
         "dequantize_model": "quantization.surgery",
         "keep_on_grid": "quantization.residency",
         "load_format": "registry.build",

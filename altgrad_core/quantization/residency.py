@@ -41,6 +41,8 @@ class GridResidency:
         }
         self._watched: set[str] = set()
         self._intended: dict[str, Tensor] = {}
+        self._attached: dict[Callable[[], None], None] = {}
+        """What ends each attachment to an optimizer."""
         is_kept(module for module, _ in self._weights.values())
 
     def __len__(self) -> int:
@@ -65,22 +67,27 @@ class GridResidency:
         ]
         keepers = [resident.keepers for _, resident in self._residents()]
 
-        def drop(module: nn.Module) -> None:
-            for name in [name for name, (kept, _) in self._weights.items() if kept is module]:
-                del self._weights[name]
-            if not self._weights:
-                detach()
-
         def detach() -> None:
             for handle in handles:
                 handle.remove()
+            self._attached.pop(detach, None)
             for one in keepers:
-                if drop in one:
-                    one.remove(drop)
+                if not self._attached and self._drop in one:
+                    one.remove(self._drop)
 
+        self._attached[detach] = None
         for one in keepers:
-            one.append(drop)
+            if self._drop not in one:
+                one.append(self._drop)
         return detach
+
+    def _drop(self, module: nn.Module) -> None:
+        """The weights of ``module`` live on no grid any longer."""
+        for name in [name for name, (kept, _) in self._weights.items() if kept is module]:
+            del self._weights[name]
+        if not self._weights:
+            for detach in list(self._attached):
+                detach()
 
     def begin(self) -> None:
         """Before an update: see to weights that something else has written. Waits for nothing."""
@@ -122,6 +129,16 @@ class GridResidency:
         """Drop what was kept, and what was to be kept, for this step."""
         self._intended = {}
         self._watched = set()
+
+
+def residency_of(model: nn.Module) -> GridResidency | None:
+    """What keeps the weights of ``model`` on their grids; None if nothing does."""
+    for _, quantizer in resident_weights(model).values():
+        for keeper in quantizer.resident.keepers if quantizer.resident is not None else ():
+            owner = getattr(keeper, "__self__", None)
+            if isinstance(owner, GridResidency):
+                return owner
+    return None
 
 
 def release(module: QuantizedModule) -> None:

@@ -40,6 +40,7 @@ from altgrad_core.quantization.modules.roles import Roles, TensorRole, WeightRol
 from altgrad_core.quantization.modules.weight_quantizer import WeightQuantizer
 from altgrad_core.quantization.report import QuantizationReport as QuantizationReport
 from altgrad_core.quantization.residency import release
+from altgrad_core.quantization.resident.kept import needs_keeping
 from altgrad_core.quantization.resident.weight import check_dtype
 from altgrad_core.quantization.settings import (
     FormatChoice,
@@ -292,6 +293,8 @@ def _carry_out(
     moved = [weight for module in formats for weight in weights_of(module)] if resident else []
     with undone_on_error([*formats, *_attentions(model)], moved):
         _convert(model, formats, roles)
+    if resident:
+        needs_keeping(formats)
     leave_fast_path(model)
     leave_out_own_buffers(model)
     return QuantizationReport(

@@ -111,9 +111,9 @@ class QuantizedModule(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        for name, resident in self._residents():
+        for _, resident in self._residents():
             resident.mark(self)
-            needs_keeping(self, name)
+            needs_keeping([self])
 
     def _residents(self) -> list[tuple[str, Resident]]:
         """What lives on a grid, by name of the parameter."""

@@ -10,7 +10,6 @@ from altgrad_core.quantization.modules.fake_quant import Rounded, round_to_grid
 from altgrad_core.quantization.modules.quantizer import Held, TensorQuantizer, state_of
 from altgrad_core.quantization.modules.repetition import Origin, transformed
 from altgrad_core.quantization.modules.roles import TensorRole, WeightRole
-from altgrad_core.quantization.resident.kept import needs_keeping
 from altgrad_core.quantization.resident.weight import Resident, parameter_of
 
 
@@ -34,7 +33,6 @@ class WeightQuantizer(TensorQuantizer):
         """Give ``module`` the buffers it needs; a resident weight moves onto its grid."""
         if self.resident is not None:
             self.resident.move_in(module)
-            needs_keeping(module, self.parameter)
         else:
             self.scaler.attach(module, self.weight(module))
 

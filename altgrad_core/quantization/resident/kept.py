@@ -17,32 +17,32 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from altgrad_core.errors import UserError
 
-_unkept: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
-"""Modules with resident weights that nobody keeps on their grids: names of the parameters."""
+_unkept: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Quantised modules whose resident weights nobody keeps on their grids."""
 _installed = False
 
 
-def needs_keeping(module: nn.Module, parameter: str) -> None:
-    """From now on, no optimizer may move that weight of ``module`` until it :func:`is_kept`."""
+def needs_keeping(modules: Iterable[nn.Module]) -> None:
+    """From now on, no optimizer may move the rounded weights of ``modules`` until they are kept."""
     global _installed
     if not _installed:
         register_optimizer_step_pre_hook(_refuse)
         _installed = True
-    _unkept.setdefault(module, set()).add(parameter)
+    _unkept.update(modules)
 
 
 def is_kept(modules: Iterable[nn.Module]) -> None:
     """Somebody sees to the weights of ``modules``, or they live on no grid any longer."""
     for module in modules:
-        _unkept.pop(module, None)
+        _unkept.discard(module)
 
 
 def _refuse(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
     if not _unkept:
         return
     moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    for module, names in _unkept.items():
-        for name in names:
+    for module in _unkept:
+        for name in module.weight_quantizers:
             if id(module._parameters.get(name)) in moved:
                 raise UserError(
                     f"{type(optimizer).__name__} is about to move the {name!r} of a "

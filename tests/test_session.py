@@ -1,0 +1,144 @@
+"""``MonitorSession``, and the training loop of the docs that uses it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from altgrad_core import MonitorSession, UserError, keep_on_grid, quantize_model
+from altgrad_core.interfaces.monitor import Monitor, Observation, StepView
+
+ROOT = Path(__file__).parents[1]
+
+
+def model_on_grid(rounding: Any = "nearest") -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    quantize_model(model, "e4m3", residency="grid", rounding=rounding)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    keep_on_grid(model, optimizer, torch.Generator().manual_seed(1))
+    return model, optimizer
+
+
+def loss_of(model: nn.Module) -> Tensor:
+    return (model(torch.ones(3, 4)) ** 2).mean()
+
+
+def test_the_loop_of_the_docs_runs_and_is_short(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs" / "library.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 20
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/library.md", "exec"), names)
+    assert not names["session"].events
+    lines = [line for line in capsys.readouterr().out.splitlines() if "stalls/" in line]
+    assert [int(line.split()[0]) for line in lines] == [0, 4, 9, 14, 19]
+    assert sum("flips/" in line for line in lines) == 2
+    assert float(lines[-1].split()[1]) < float(lines[0].split()[1])
+
+
+def test_counts_are_those_of_a_look_at_the_weights() -> None:
+    model, optimizer = model_on_grid()
+    session = MonitorSession(model, optimizer, monitors=[("flips", {"interval": 1})])
+    optimizer.param_groups[0]["lr"] = 0.02  # no scale changes, which would be no flips
+    for _ in range(3):
+        before = model[0].weight.detach().clone()  # type: ignore[index]
+        with session.step():
+            loss = loss_of(model)
+            loss.backward()
+        seen = session.update(loss)
+        optimizer.zero_grad()
+        moved = int((model[0].weight != before).sum())  # type: ignore[index]
+        assert seen.metrics["flips/0.weight/flips"] == moved > 0
+
+
+class Asks(Monitor):
+    """Skips every second update, and asks for an end at the fourth step."""
+
+    intervenes = True
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def before_update(self, step: StepView) -> Observation:
+        return Observation(skip_update=step.step % 2 == 0)
+
+    def after_update(self, step: StepView) -> Observation:
+        self.seen.append(step.step)
+        if step.step == 2:
+            return Observation(
+                {"asks/all/two": 2.0}, shifts={"0.weight": "e5m2", "1.weight": "e0m0"}
+            )
+        return Observation(stop="enough" if step.step == 4 else None)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": list(self.seen)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seen = state["seen"]
+
+
+def test_interventions_are_carried_out() -> None:
+    model, optimizer = model_on_grid()
+    monitor = Asks()
+    with MonitorSession(model, optimizer, monitors=[monitor]) as session:
+        for step in range(1, 5):
+            before = model[1].weight.detach().clone()  # type: ignore[index]
+            with session.step():
+                loss = loss_of(model)
+                loss.backward()
+            seen = session.update(loss)
+            optimizer.zero_grad()
+            assert torch.equal(model[1].weight, before) is (step % 2 == 0)  # type: ignore[index]
+            assert seen.metrics == ({"asks/all/two": 2.0} if step == 2 else {})
+    assert session.stopped == "monitor Asks: enough"
+    assert "weight=e5m2" in repr(model[0])  # type: ignore[index]
+    (event,) = session.events
+    assert event.kind == "shift_failed"
+    assert "e0m0" in event.message
+
+    again = MonitorSession(model, optimizer, monitors=[Asks()])
+    again.load_state_dict(session.state_dict())
+    with again.step():
+        loss = loss_of(model)
+        loss.backward()
+    again.update(loss, step=optimizer.step)
+    assert again.state_dict()["monitors"]["monitors"][0]["state"] == {"seen": [1, 2, 3, 4, 5]}
+
+
+def test_a_monitor_that_needs_a_task_is_switched_off_and_says_why() -> None:
+    model, optimizer = model_on_grid()
+    session = MonitorSession(model, optimizer, monitors=["curvature", "flips"])
+    with session.step():
+        loss = loss_of(model)
+        loss.backward()
+    seen = session.update(loss)
+    assert [event.kind for event in seen.events] == ["monitor_failed"]
+    assert "no task" in seen.events[0].message
+    assert any(name.startswith("flips/") for name in seen.metrics)
+
+
+def test_misuse_speaks() -> None:
+    model, optimizer = model_on_grid()
+    with pytest.raises(UserError, match=r"flipps.*flips"):
+        MonitorSession(model, optimizer, monitors=["flipps"])
+    with pytest.raises(UserError, match="not as <class"):
+        MonitorSession(model, optimizer, monitors=[Asks])  # type: ignore[list-item]
+    session = MonitorSession(model, optimizer)
+    with pytest.raises(UserError, match=r"with session\.step"):
+        session.update(torch.tensor(0.0))
+    with pytest.raises(UserError, match="before_update"):
+        session.after_update()
+    with session.step():
+        pass
+    with pytest.raises(UserError, match="entered again"), session.step():
+        pass
+    unkept = nn.Linear(2, 2)
+    quantize_model(unkept, "e4m3", residency="grid")
+    with pytest.raises(UserError, match="keep_on_grid"):
+        MonitorSession(unkept, torch.optim.SGD(unkept.parameters(), lr=0.1))
