@@ -21,8 +21,8 @@ follow from the machine, from ``--workers``, or from how many runs are still to 
 
 
 _WORKER = "altgrad_core.execution.worker"
-_IMPORTED = (_WORKER, "torch._inductor.config")
-"""What every worker imports; the second when it asks torch for deterministic kernels."""
+_IMPORTED = (_WORKER, "torch._inductor.config", "altgrad_core.registry.ready")
+"""What every worker imports: itself, what torch needs for deterministic kernels, the plugins' announcements."""
 
 
 def worker_command(

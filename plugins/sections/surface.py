@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
+from statsmodels.tools import add_constant
 
 import altgrad_core.report.charts as charts
 from altgrad_core.analysis.words import LEVEL, counted, score, significant
@@ -33,7 +34,7 @@ def surface_blocks(found: Findings, gains: pd.DataFrame) -> list[Block]:
     bits = found.formats.reindex(gains.index)[needed].dropna().astype(float)
     if bits["bits"].nunique() < 2:
         return []
-    design = sm.add_constant(bits[["exponent_bits", "mantissa_bits"]])
+    design = add_constant(bits[["exponent_bits", "mantissa_bits"]])
     if len(bits) <= len(_TERMS) or np.linalg.matrix_rank(design) < len(_TERMS):
         return [
             Paragraph(f"No plane is fitted: {counted(len(bits), 'format')} do not determine one.")
@@ -45,7 +46,7 @@ def surface_blocks(found: Findings, gains: pd.DataFrame) -> list[Block]:
 def _table(
     found: Findings, design: pd.DataFrame, means: pd.Series[float], gains: pd.DataFrame
 ) -> Table:
-    fit = sm.OLS(means, design).fit()
+    fit = OLS(means, design).fit()
     slopes = _over_seeds(found, design, gains)
     rows = [
         {"term": title, "value": fit.params[name], "error": fit.bse[name], "p": fit.pvalues[name]}

@@ -19,7 +19,7 @@ from altgrad_core.interfaces.plugin import NoSettings
 from altgrad_plugins.executors.local import FreshExecutor, LocalExecutor
 
 FACTS = r"""
-import atexit, json, os, random, signal, sys
+import atexit, json, os, random, signal, sys, threading
 import numpy
 import heavy
 numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE]
@@ -36,6 +36,7 @@ own = {"heavy": heavy.pid, "pid": os.getpid(), "parent": os.getppid(),
        "shown": os.fsdecode(open("/proc/self/cmdline", "rb").read().rstrip(b"\0")).split("\0")}
 print(json.dumps([facts, own]), flush=True)
 atexit.register(print, "the end")
+threading.Timer(0.2, print, ["a thread's last word"]).start()
 """
 HEAVY = "import os; pid = os.getpid(); print('heavy is here')\n"
 
@@ -105,7 +106,7 @@ def test_a_forked_process_is_as_one_that_was_started_afresh(make: Make, local: A
     assert plain["leads"]
     for job, own in zip(jobs, (one, two, fresh), strict=True):
         said = log_of(job).splitlines()
-        assert (said[0], said[-1]) == ("heavy is here", "the end")
+        assert (said[0], *said[2:]) == ("heavy is here", "a thread's last word", "the end")
         assert own["shown"][:4] == [sys.executable, "-P", "-m", job.command[3]]
         assert "\0".join(own["shown"]).endswith("\0".join(arguments).rstrip("\0"))
     assert one["heavy"] == two["heavy"] == one["parent"] == two["parent"], "imported once"
