@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from altgrad_core.errors import UserError
+from altgrad_core.quantization.conversion.sharded import refuse_sharded
 from altgrad_core.quantization.modules.linear import QuantizedModule
 from altgrad_core.quantization.modules.weight_quantizer import WeightQuantizer
 from altgrad_core.quantization.resident.kept import is_kept
@@ -163,7 +164,7 @@ def keep_on_grid(
     Nothing is to be done for a model whose weights are masters.
 
     Raises ``UserError`` if ``model`` is not quantised, or ``optimizer`` updates none of its weights
-    that live on a grid.
+    that live on a grid, or they are spread over several processes.
     """
     _refuse_misuse(model, optimizer)
     return GridResidency(model, generator).attach(optimizer)
@@ -178,6 +179,8 @@ def _refuse_misuse(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     weights = [
         module._parameters.get(q.parameter) for module, q in resident_weights(model).values()
     ]
+    if weights:
+        refuse_sharded(model, resident=True)
     moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if weights and not any(id(weight) in moved for weight in weights):
         raise UserError(

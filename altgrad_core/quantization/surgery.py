@@ -28,6 +28,7 @@ from altgrad_core.quantization.conversion.rules import (
     check_patterns,
     decide,
 )
+from altgrad_core.quantization.conversion.sharded import refuse_sharded
 from altgrad_core.quantization.conversion.undo import undone_on_error
 from altgrad_core.quantization.geometry import ParameterGeometry
 from altgrad_core.quantization.modules.fast_path import leave_fast_path, return_to_fast_path
@@ -111,6 +112,7 @@ def quantize_model(
     )
     _refuse_contradictions(roles)
     _refuse_quantized(model)
+    refuse_sharded(model, resident=False)
     candidates = find_candidates(model)
     rules = [Rule(pattern, fmt, f"override {pattern!r}") for pattern, fmt in overrides]
     check_patterns(rules, candidates)
@@ -147,6 +149,7 @@ def quantize_from_settings(
     if contradictions := settings.contradictions():
         raise UserError("; ".join(contradictions))
     _refuse_quantized(model)
+    refuse_sharded(model, resident=False)
     check_head(model, head)
     formats: dict[str, Format] = {}
 
@@ -215,6 +218,12 @@ def dequantize_model(model: nn.Module) -> None:
             raise UserError(
                 f"The layer {name!r} has a parametrization that came after its quantisation. Call "
                 f"torch.nn.utils.parametrize.remove_parametrizations on it first."
+            )
+        if type(module) is not module.quantized_class:
+            raise UserError(
+                f"The layer {name!r} has become a {type(module).__name__} since its quantisation "
+                f"(fully_shard exchanges classes), which dequantize_model would undo. Save its "
+                f"state, build a model anew, and load it there."
             )
     return_to_fast_path(model)
     save_as_before(model)

@@ -17,7 +17,7 @@ from altgrad_core.quantization.resident.kept import is_kept, needs_keeping
 from altgrad_core.quantization.resident.weight import Resident, check_dtype
 
 _OWN = (
-    *("original_class", "bypassed"),
+    *("original_class", "quantized_class", "bypassed"),
     *("weight_quantizers", "input_quantizer", "gradient_quantizer"),
 )
 """Attributes that a quantised module has beside those of its original class."""
@@ -34,6 +34,8 @@ class QuantizedModule(nn.Module):
     """True while the module computes with its latent parameters, rounding nothing."""
     original_class: type[nn.Module]
     """What the module was, and becomes again by ``dequantize_model``."""
+    quantized_class: type[nn.Module]
+    """What it is while it is quantised, unless something else has exchanged its class since."""
     mixin: ClassVar[bool] = False
     """Whether the class is to be mixed into that of the layer, whose ``forward`` it calls."""
 
@@ -219,6 +221,7 @@ def install(
     module.__class__ = mixed(layer, original) if layer.mixin else layer
     assert isinstance(module, QuantizedModule)
     module.original_class = original
+    module.quantized_class = type(module)
     module.bypassed = False
     module.weight_quantizers = weights
     module.input_quantizer = module.gradient_quantizer = None
