@@ -7,16 +7,15 @@ there is one right answer.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
+from warm_cli import Cli, warm_cli
 
 PACKAGE = Path(__file__).parent / "planted"
 FORMATS = ("e4m3", "e5m2")
@@ -52,26 +51,20 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
+@pytest.fixture(scope="module")
+def warm(installed: Path) -> Iterator[Cli]:
+    """Command lines that need not import anything."""
+    with warm_cli(installed) as cli:
+        yield cli
+
+
 @pytest.fixture
-def run(installed: Path, tmp_path: Path) -> Run:
+def run(warm: Cli, tmp_path: Path) -> Run:
     """``run(data={...}, task="accuracy", **sections)``: the suite's answer."""
 
     def go(*arguments: str) -> subprocess.CompletedProcess[str]:
-        paths = [str(installed), os.environ.get("PYTHONPATH", "")]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            "ALTGRAD_CACHE": str(tmp_path / "cache"),
-            "OMP_NUM_THREADS": "1",
-        }
-        return subprocess.run(
-            [sys.executable, "-m", "altgrad_core.cli", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=tmp_path,
-            env=environment,
-        )
+        cache = {"ALTGRAD_CACHE": str(tmp_path / "cache")}
+        return warm.run(*arguments, folder=tmp_path, environment=cache)
 
     def answer(
         data: Mapping[str, Any],
@@ -103,7 +96,7 @@ def run(installed: Path, tmp_path: Path) -> Run:
             **sections,
         }
         (tmp_path / "planted.yaml").write_text(yaml.safe_dump(suite))
-        done = go("run", "planted.yaml", "--device", "cpu", *more)
+        done = go("run", "planted.yaml", "--executor", "forked", "--device", "cpu", *more)
         assert done.returncode == 0, done.stdout + done.stderr
         return Answer(tmp_path / "runs" / "planted")
 
