@@ -21,7 +21,6 @@ from altgrad_core.results.stored import (
     Declaration,
     PlannedCell,
     StoredPlan,
-    StoredRun,
     StoredSpec,
     StoredSuite,
     StoredTuning,
@@ -47,25 +46,15 @@ Change = Callable[[str, str, int], Mapping[str, Any]]
 
 @dataclass
 class Made:
-    """A record that was never on a disk."""
+    """A run that was never on a disk."""
 
-    stands: Status
-    lines: History = field(default_factory=History)
-    machine: dict[str, Any] = field(default_factory=dict)
+    spec: StoredSpec
+    status: Status
+    history: History = field(default_factory=History)
+    environment: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, Any] = field(default_factory=dict)
     location: str = "/nowhere"
-
-    def status(self) -> Status:
-        return self.stands
-
-    def history(self) -> History:
-        return self.lines
-
-    def environment(self) -> dict[str, Any]:
-        return self.machine
-
-    def facts(self) -> dict[str, Any]:
-        return {"data": {"documents": 7}}
+    facts: dict[str, Any] = field(default_factory=lambda: {"data": {"documents": 7}})
 
     def predictions(self, split: str) -> dict[str, Any]:
         return self.arrays if split == "test" else {}
@@ -125,7 +114,7 @@ def make_suite(
                 spec = _spec(fmt, side, seed, condition, here, metric, changes)
                 cells.append(PlannedCell(id=spec.id, condition=condition, seed=seed, axes=here))
                 if (fmt, name, seed) not in missing:
-                    runs.append(StoredRun(_record(score(fmt, name, seed), metric, changes), spec))
+                    runs.append(_made(spec, score(fmt, name, seed), metric, changes))
     before = {"at": 0.0, "contrast": asked, "margin": margin, "seeds": seeds}
     before["conditions"] = tuple(dict.fromkeys(cell.condition for cell in cells))
     plan = StoredPlan(
@@ -179,7 +168,9 @@ def _spec(
     return StoredSpec(id=identity, **given)
 
 
-def _record(score: float | None, metric: Metric, changes: Mapping[str, Any]) -> Made:
+def _made(
+    spec: StoredSpec, score: float | None, metric: Metric, changes: Mapping[str, Any]
+) -> Made:
     history = History()
     history.add(Record(step=50, kind="train", metrics={"train/all/loss": 1.5}))
     history.add(Record(step=50, kind="monitor", metrics={"rank/encoder.q/stable_rank": 3.0}))
@@ -190,6 +181,5 @@ def _record(score: float | None, metric: Metric, changes: Mapping[str, Any]) -> 
         history.add(Record(step=100, kind="final", metrics=final))
     machine = {"device": "cpu", "device_name": "A", "threads": 1, "packages": {"torch": "2.10"}}
     status = Status(status="ok" if score is not None else "diverged", step=100, max_steps=100)
-    return Made(
-        status, history, machine | changes.get("environment", {}), changes.get("arrays", {})
-    )
+    environment = machine | changes.get("environment", {})
+    return Made(spec, status, history, environment, changes.get("arrays", {}))

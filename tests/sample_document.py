@@ -15,7 +15,6 @@ from altgrad_core.interfaces.blocks import (
     Column,
     Paragraph,
     Table,
-    cells,
 )
 from altgrad_core.report.charts import bars, curves, forest, heat, scatter
 from altgrad_core.report.document import Document, Part
@@ -25,6 +24,10 @@ EVIL = (
     " {{ 7 * 7 }} `a|b` *b* _c_ #d ~e~ \\"
 )
 SIDES = ("adamw", "manifold")
+
+
+def cells(*texts: str) -> tuple[Cell, ...]:
+    return tuple(map(Cell, texts))
 
 
 def sample(sides: tuple[str, str] = SIDES, title: str = "Sample", text: str = "Text.") -> Document:

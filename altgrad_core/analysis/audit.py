@@ -18,9 +18,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from altgrad_core._axis import FORMAT_AXIS, OPTIMIZER_AXIS, axis_text
+from altgrad_core._axis import OPTIMIZER_AXIS
 from altgrad_core.analysis.design import Group
 from altgrad_core.interfaces.section import Question
+from altgrad_core.results.differences import MISSING, differing, flat, some
 from altgrad_core.results.run_directory import FINISHED
 from altgrad_core.results.stored import StoredTuning, TunedCondition
 
@@ -54,18 +55,14 @@ def audit(group: Group, question: Question, tuning: StoredTuning | None = None) 
         for text in _differences(left, right, group, question, tuning):
             found.setdefault(text, []).append(int(left["seed"]))
     several = any(side["seed"].duplicated().any() for side in (group.left, group.right))
-    refused = [
-        "its two sides had different data" if data else "",
-        "a side has several runs for one seed" if several else "",
-        _stale(group, tuning),
-    ]
+    refused = ["its two sides had different data"] if data else []
+    refused += ["a side has several runs for one seed"] if several else []
+    refused += _stale(group, tuning)
     texts = [
         text if len(seeds) == len(pairs) else f"{text} ({len(seeds)} of {len(pairs)} seeds)"
         for text, seeds in found.items()
     ]
-    more = len(texts) - _SHOWN
-    shown = [*texts[:_SHOWN], *([f"{more} more"] if more > 0 else [])]
-    return Audit("; ".join(shown), "; ".join(filter(None, refused)), censoring(group, tuning))
+    return Audit(some(texts, _SHOWN, ""), "; ".join(refused), censoring(group, tuning))
 
 
 def censoring(group: Group, tuning: StoredTuning | None) -> str:
@@ -75,20 +72,17 @@ def censoring(group: Group, tuning: StoredTuning | None) -> str:
     return f"best learning rate at the edge of the grid: {', '.join(rates)}" if rates else ""
 
 
-def _stale(group: Group, tuning: StoredTuning | None) -> str:
+def _stale(group: Group, tuning: StoredTuning | None) -> Iterator[str]:
     """Whether a side was run at another rate than the one that ``tuning.json`` says was chosen."""
-    said = []
     runs = pd.concat([group.left, group.right])
     for condition, one in _tuned(group, tuning).items():
         rates = runs.loc[runs["condition"] == condition, "learning_rate"].dropna()
-        other = sorted({rate for rate in rates if rate != one.chosen})
-        if other:
+        if other := sorted({rate for rate in rates if rate != one.chosen}):
             ran = ", ".join(f"{rate:g}" for rate in other)
-            said.append(
+            yield (
                 f"tuning.json chose the learning rate {one.chosen:g} for {condition}, but its runs "
                 f"had {ran}: the file is of other runs"
             )
-    return "; ".join(said)
 
 
 def _tuned(group: Group, tuning: StoredTuning | None) -> dict[str, TunedCondition]:
@@ -116,56 +110,32 @@ def _differences(
     question: Question,
     tuning: StoredTuning | None,
 ) -> Iterator[str]:
-    a, b = (_flat(json.loads(row["settings"])) for row in (left, right))
-    names = [name for name in dict.fromkeys((*a, *b)) if a.get(name) != b.get(name)]
+    apart = differing(*(flat(json.loads(row["settings"])) for row in (left, right)))
     tuned = _tuned(group, tuning)
     by_protocol = all(row["condition"] in tuned for row in (left, right))
-    for name in names:
-        asked = _asked(name, question, a, b) or name in group.own
+    for name, (a, b) in apart.items():
+        asked = _asked(name, question, apart) or name in group.own
         # Where data lie is no matter, and what they are is in the fingerprint.
         harmless = name in _HARMLESS or name.endswith(".path")
-        if harmless or asked or (name == _RATE and by_protocol):
-            continue
-        yield f"{name}: {a.get(name, 'nothing')} against {b.get(name, 'nothing')}"
-    a, b = (json.loads(row["versions"] or "{}") for row in (left, right))
-    for name in sorted(
-        a.keys() & b.keys()
-    ):  # what one side alone used, it needed for the treatment
-        if a[name] != b[name]:
-            yield f"{name} {a[name]} against {b[name]}"
+        if not (harmless or asked or (name == _RATE and by_protocol)):
+            yield f"{name}: {a} against {b}"
+    versions = differing(*(json.loads(row["versions"] or "{}") for row in (left, right)))
+    for name, (a, b) in sorted(versions.items()):
+        if MISSING not in (a, b):  # what one side alone used, it needed for the treatment
+            yield f"{name} {a} against {b}"
     if left["device"] and right["device"] and left["device"] != right["device"]:
         yield f"device {left['device']} against {right['device']}"
-    a, b = left["threads"], right["threads"]
-    if pd.notna(a) and pd.notna(b) and a != b:
-        yield f"{a:g} against {b:g} threads"
+    one, two = left["threads"], right["threads"]
+    if pd.notna(one) and pd.notna(two) and one != two:
+        yield f"{one:g} against {two:g} threads"
 
 
-def _asked(name: str, question: Question, a: Mapping[str, str], b: Mapping[str, str]) -> bool:
-    """Whether a setting is what the question is about."""
+def _asked(name: str, question: Question, apart: Mapping[str, object]) -> bool:
+    """Whether a setting is what the question is about, among those that are ``apart``."""
     axis = question.axis
     section, _, rest = axis.partition(".")
-    if axis == OPTIMIZER_AXIS or (
-        section == "optimizer" and a.get("optimizer") != b.get("optimizer")
-    ):
+    if axis == OPTIMIZER_AXIS or (section == "optimizer" and "optimizer" in apart):
         return name.partition(".")[0] == "optimizer"
     if section == "optimizer":
-        return name == axis or name == f"optimizer.{rest.partition('.')[2]}"
-    return name == axis or name.startswith(f"{axis}.") or (axis == FORMAT_AXIS and name == axis)
-
-
-def _flat(settings: Mapping[str, object], path: str = "") -> dict[str, str]:
-    """Dotted key as suites write it -> text, of the settings of a run."""
-    found: dict[str, str] = {}
-    for name, value in settings.items():
-        where = f"{path}.{name}" if path else name
-        if name in ("task", "optimizer") and not path and isinstance(value, Mapping):
-            found[name] = str(value["name"])
-            inner = value["settings"]
-            found |= _flat(inner, "" if name == "task" else name)
-        elif name == "monitors" and isinstance(value, list):
-            found |= {f"{where}.{one['name']}": axis_text(one["settings"]) for one in value}
-        elif isinstance(value, Mapping) and value and "name" not in value:
-            found |= _flat(value, where)
-        else:
-            found[where] = axis_text(value)
-    return found
+        return name in (axis, f"optimizer.{rest.partition('.')[2]}")
+    return name == axis or name.startswith(f"{axis}.")

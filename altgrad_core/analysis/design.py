@@ -18,6 +18,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -66,19 +67,8 @@ class Group:
     left: pd.DataFrame
     right: pd.DataFrame
 
-    @property
-    def baseline(self) -> str:
-        """The condition of the baseline."""
-        return ", ".join(dict.fromkeys(map(str, self.left["condition"])))
 
-    @property
-    def treatment(self) -> str:
-        """The condition of the treatment."""
-        return ", ".join(dict.fromkeys(map(str, self.right["condition"])))
-
-
-@dataclass(frozen=True)
-class Design:
+class Design(NamedTuple):
     """The axes of a suite but for that of its question: of both sides, and of one of them alone."""
 
     shared: tuple[str, ...]
@@ -107,12 +97,10 @@ def design_of(runs: pd.DataFrame, question: Question) -> Design:
 
 def _independent(runs: pd.DataFrame, axes: Sequence[str]) -> list[str]:
     """The axes but for those whose value follows from the ones before; the first is always kept."""
+    known = pd.DataFrame({axis: texts(runs, axis) for axis in axes})
     kept: list[str] = []
-    for axis in dict.fromkeys(axes):
-        values: dict[tuple[str, ...], set[str]] = defaultdict(set)
-        for key, value in zip(keys(runs, kept), texts(runs, axis), strict=True):
-            values[key].add(value)
-        if not kept or any(len(found) > 1 for found in values.values()):
+    for axis in map(str, known):
+        if not kept or known.groupby(kept)[axis].nunique().max() > 1:
             kept.append(axis)
     return kept
 
@@ -127,13 +115,13 @@ def groups_of(runs: pd.DataFrame, question: Question) -> Iterator[Group]:
         return
     laid, planned = design_of(runs, question), runs[runs["planned"]]
     names = zip(keys(planned, laid.shared), planned["format"].astype(str), strict=True)
-    formats = dict.fromkeys(keys(planned, laid.shared), "") | {k: name for k, name in names if name}
-    if question.axis == FORMAT_AXIS:
-        formats = dict.fromkeys(formats, "")
+    formats = {key: name for key, name in names if name and question.axis != FORMAT_AXIS}
+    lefts, rights = _by(left, laid.shared), _by(right, laid.shared)
     for key, panel in _panels(planned, laid.shared).items():
-        for baseline in _variants(_at(left, laid.shared, key), laid.own):
-            for treatment in _variants(_at(right, laid.shared, key), laid.own):
-                yield _group(panel, formats[key], laid, key, baseline, treatment)
+        if key in lefts and key in rights:
+            for baseline in _by(lefts[key], laid.own).items():
+                for treatment in _by(rights[key], laid.own).items():
+                    yield _group(panel, formats.get(key, ""), laid, key, baseline, treatment)
 
 
 def panels_of(runs: pd.DataFrame, question: Question | None) -> dict[str, tuple[str, str]]:
@@ -144,13 +132,9 @@ def panels_of(runs: pd.DataFrame, question: Question | None) -> dict[str, tuple[
     laid = design_of(runs, question)
     panels = _panels(planned, laid.shared)
     sides = {question.baseline: "baseline", question.treatment: "treatment"}
-    rows = zip(
-        planned["condition"],
-        keys(planned, laid.shared),
-        texts(planned, question.axis),
-        strict=True,
-    )
-    return {str(name): (panels[key], sides.get(value, "")) for name, key, value in rows}
+    where = zip(keys(planned, laid.shared), texts(planned, question.axis), strict=True)
+    known = [(panels[key], sides.get(value, "")) for key, value in where]
+    return dict(zip(map(str, planned["condition"]), known, strict=True))
 
 
 def settings_of(runs: pd.DataFrame) -> dict[str, str]:
@@ -177,11 +161,10 @@ def short_labels(axes: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list
         seen: dict[str, set[str]] = defaultdict(set)
         for label, row in zip(labels, rows, strict=True):
             seen[label].add(row[axis])
+        more = [_shared_text(axis, row[axis], axes, words) for row in rows]
         labels = [
-            _joined(label, _shared_text(axis, row[axis], axes, words))
-            if len(seen[label]) > 1
-            else label
-            for label, row in zip(labels, rows, strict=True)
+            ", ".join(filter(None, (label, text))) if len(seen[label]) > 1 else label
+            for label, text in zip(labels, more, strict=True)
         ]
     if len(set(labels)) == len({tuple(row[axis] for axis in axes) for row in rows}):
         return labels
@@ -216,16 +199,16 @@ def _panels(planned: pd.DataFrame, shared: Sequence[str]) -> dict[tuple[str, ...
     return dict(zip(found, short_labels(shared, rows), strict=True))
 
 
-def _at(runs: pd.DataFrame, axes: Sequence[str], key: tuple[str, ...]) -> pd.DataFrame:
-    return runs.loc[runs.index[[found == key for found in keys(runs, axes)]]]
+_Variant = tuple[tuple[str, ...], pd.DataFrame]
+"""Values of the axes that one side alone has, and the runs that have them."""
 
 
-_Variant = tuple[dict[str, str], pd.DataFrame]
-
-
-def _variants(runs: pd.DataFrame, own: Sequence[str]) -> Iterator[_Variant]:
-    for key in dict.fromkeys(keys(runs, own)):
-        yield dict(zip(own, key, strict=True)), _at(runs, own, key)
+def _by(runs: pd.DataFrame, axes: Sequence[str]) -> dict[tuple[str, ...], pd.DataFrame]:
+    """The runs by their values of the axes, in order of appearance."""
+    found: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for place, key in enumerate(keys(runs, axes)):
+        found[key].append(place)
+    return {key: runs.iloc[places] for key, places in found.items()}
 
 
 def _group(
@@ -240,17 +223,16 @@ def _group(
     label = ", ".join(filter(None, [panel, own, base and f"against {base}"]))
     shared = tuple(v for a, v in zip(laid.shared, key, strict=True) if a != FORMAT_AXIS)
     stiffness = [axis for axis in laid.own if _last(axis).startswith(_STIFFNESS)]
-    rest = [axis for axis in laid.own if axis not in stiffness]
+    rest = (v for a, v in zip(laid.own, treatment[0], strict=True) if a not in stiffness)
     placebo, lends = _placebo(treatment[1]) if stiffness else ("", "")
-    against = tuple(baseline[0].values())
     return Group(
         label=label,
         panel=panel,
         format=fmt,
-        setting=_without(fmt, label),
+        setting="" if label == fmt else label.removeprefix(f"{fmt}, "),
         variant=own,
-        place=(*shared, *against, *treatment[0].values()),
-        family=(*shared, *against, *(treatment[0][axis] for axis in rest)),
+        place=(*shared, *baseline[0], *treatment[0]),
+        family=(*shared, *baseline[0], *rest),
         placebo=placebo,
         lends=lends,
         own=laid.own,
@@ -275,10 +257,10 @@ def _last(axis: str) -> str:
     return axis.rpartition(".")[2]
 
 
-def _own_label(row: Mapping[str, str], axes: Sequence[str]) -> str:
+def _own_label(values: Sequence[str], axes: Sequence[str]) -> str:
     """What one side alone has, named: ``site both, max_stiffness=10``."""
-    values = ((axis, row[axis]) for axis in axes)
-    return ", ".join(_named(axis, value, axes) for axis, value in values if value not in _NOTHING)
+    known = zip(axes, values, strict=True)
+    return ", ".join(_named(axis, value, axes) for axis, value in known if value not in _NOTHING)
 
 
 def _shared_text(axis: str, value: str, axes: Sequence[str], words: Mapping[str, int]) -> str:
@@ -294,13 +276,4 @@ def _named(axis: str, value: str, axes: Sequence[str]) -> str:
 
 
 def _short(axis: str, axes: Sequence[str]) -> str:
-    last = axis.rpartition(".")[2]
-    return last if sum(one.rpartition(".")[2] == last for one in axes) == 1 else axis
-
-
-def _joined(label: str, more: str) -> str:
-    return f"{label}, {more}" if label and more else label or more
-
-
-def _without(fmt: str, label: str) -> str:
-    return "" if label == fmt else label.removeprefix(f"{fmt}, ")
+    return _last(axis) if [_last(one) for one in axes].count(_last(axis)) == 1 else axis

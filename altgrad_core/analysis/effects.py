@@ -35,15 +35,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from altgrad_core.analysis.audit import Audit, audit
+from altgrad_core.analysis.audit import audit
 from altgrad_core.analysis.codes import needs_grid, verdict_code
 from altgrad_core.analysis.design import REFERENCES, Group
-from altgrad_core.analysis.pairs import diverged, gains_by_seed
+from altgrad_core.analysis.pairs import diverged
 from altgrad_core.analysis.statistics import (
     ALPHA,
     RESOLUTION,
@@ -93,13 +94,11 @@ def effects_table(
     ``pairs`` is the table of :func:`~altgrad_core.analysis.pairs.pairs_table` for these groups,
     ``formats`` holds the facts of formats by label (and may be empty).
     """
-    rows: dict[str, Row] = {}
-    for group in groups:
-        mine = pairs[pairs["group"] == group.label]
-        rows[group.label] = _described(group, mine, question, audit(group, question, tuning))
-    _set_roles(rows, groups, pairs, formats)
+    by_group = {group.label: pairs[pairs["group"] == group.label] for group in groups}
+    rows = {g.label: _described(g, by_group[g.label], question, tuning) for g in groups}
+    _set_roles(rows, groups, by_group, formats)
     _set_references(rows, groups)
-    _Family(rows, groups, pairs, question, formats).fill(complete=complete)
+    _Family(rows, groups, by_group, question.margin, formats).fill(complete=complete)
     table = pd.DataFrame(list(rows.values()), columns=list(COLUMNS))
     numbers = (*_NUMBERS, *_EXCESS, "best_p", "sampling_std")
     return table.astype(dict.fromkeys(numbers, "float64") | dict.fromkeys(_COUNTS, "int64"))
@@ -111,62 +110,55 @@ def resolution_of(pairs: pd.DataFrame) -> float:
     return RESOLUTION * float(np.median(scores)) if scores.size else 0.0
 
 
-def _described(group: Group, pairs: pd.DataFrame, question: Question, found: Audit) -> Row:
+def _described(
+    group: Group, pairs: pd.DataFrame, question: Question, tuning: StoredTuning | None
+) -> Row:
     """What one group shows by itself, without any test."""
     used = pairs[pairs["dropped"] == ""]
-    gains = used["gain"].tolist()
-    summary = summarise(gains, resolution=resolution_of(used))
+    summary = summarise(used["gain"].tolist(), resolution=resolution_of(used))
     planned = set(group.left["seed"]) | set(group.right["seed"])
-    return {
+    row = {
         **dict.fromkeys(COLUMNS, math.nan),
         **dict.fromkeys(("reference_group", "verdict", "why", "needs_grid"), ""),
+        **{name: getattr(group, name) for name in ("format", "setting", "variant", "placebo")},
+        **{name: getattr(summary, name) for name in ("n", "low", "high", "improved")},
+        **asdict(audit(group, question, tuning)),
         "best": False,
         "group": group.label,
-        "format": group.format,
-        "setting": group.setting,
-        "variant": group.variant,
-        "placebo": group.placebo,
-        "baseline_condition": group.baseline,
-        "treatment_condition": group.treatment,
         "metric": question.metric,
         "direction": question.declared.direction,
         "planned": len(planned),
-        "n": summary.n,
         "missing": len(planned) - len(pairs),
         "dropped": len(pairs) - len(used),
-        "diverged_baseline": int(diverged(group.left, question.metric).sum()),
-        "diverged_treatment": int(diverged(group.right, question.metric).sum()),
-        "baseline": mean_of(used["baseline"]),
-        "baseline_std": spread(used["baseline"].tolist()),
-        "treatment": mean_of(used["treatment"]),
-        "treatment_std": spread(used["treatment"].tolist()),
         "delta": mean_of(used["delta"]),
         "gain": summary.mean,
         "gain_std": summary.std,
-        "low": summary.low,
-        "high": summary.high,
-        "improved": summary.improved,
-        "censored": found.censored,
-        "confounds": found.confounds,
-        "refused": found.refused,
     }
+    for side, runs in (("baseline", group.left), ("treatment", group.right)):
+        row[f"{side}_condition"] = ", ".join(dict.fromkeys(map(str, runs["condition"])))
+        row[f"diverged_{side}"] = int(diverged(runs, question.metric).sum())
+        row[side], row[f"{side}_std"] = mean_of(used[side]), spread(used[side].tolist())
+    return row
 
 
 def _set_roles(
-    rows: Mapping[str, Row], groups: Sequence[Group], pairs: pd.DataFrame, formats: pd.DataFrame
+    rows: Mapping[str, Row],
+    groups: Sequence[Group],
+    pairs: Mapping[str, pd.DataFrame],
+    formats: pd.DataFrame,
 ) -> None:
     uniform = set(formats.index[formats["uniform"].eq(True)]) if len(formats) else set()
     only_references = all(group.format in REFERENCES for group in groups)
     for group in groups:
-        mine = pairs[pairs["group"] == group.label]
-        same = (mine["delta"] == 0) & (mine["diverged"] == "")
+        mine = pairs[group.label]
         role = "tested"
         if group.placebo:
             role = "placebo"
         elif group.format in REFERENCES and not only_references:
             role = "reference"
-        elif group.format in uniform and len(mine) and bool(same.all()):
-            role = "identical"
+        elif group.format in uniform and len(mine):
+            same = (mine["delta"] == 0) & (mine["diverged"] == "")
+            role = "identical" if same.all() else "tested"
         rows[group.label]["role"] = role
 
 
@@ -178,11 +170,10 @@ def _set_references(rows: Mapping[str, Row], groups: Sequence[Group]) -> None:
     in_place = {(g.place, g.format): g.label for g in groups if role[g.label] == "reference"}
     of_family = {(g.family, g.format): g.label for g in groups if role[g.label] != "placebo"}
     for group in groups:
+        found = ""
         if role[group.label] == "placebo":
             found = of_family.get((group.family, group.lends or group.format), "")
-        elif role[group.label] == "reference":
-            found = ""
-        else:
+        elif role[group.label] != "reference":
             labels = (in_place.get((group.place, name), "") for name in REFERENCES)
             found = next(filter(None, labels), "")
         rows[group.label]["reference_group"] = found
@@ -195,15 +186,17 @@ class _Family:
         self,
         rows: dict[str, Row],
         groups: Sequence[Group],
-        pairs: pd.DataFrame,
-        question: Question,
+        pairs: Mapping[str, pd.DataFrame],
+        margin: float | None,
         formats: pd.DataFrame,
     ) -> None:
-        self.rows, self.margin = rows, question.margin
-        self.gains = {group.label: gains_by_seed(pairs, group.label) for group in groups}
-        self.resolution = {
-            group.label: resolution_of(pairs[pairs["group"] == group.label]) for group in groups
+        self.rows, self.margin = rows, margin
+        used = {name: mine[mine["dropped"] == ""] for name, mine in pairs.items()}
+        self.gains = {
+            name: dict(zip(mine["seed"].tolist(), mine["gain"].tolist(), strict=True))
+            for name, mine in used.items()
         }
+        self.resolution = {name: resolution_of(mine) for name, mine in used.items()}
         self.tested = [name for name, row in rows.items() if row["role"] == "tested"]
         self.classes = _classes([g for g in groups if g.label in self.tested], formats)
 
@@ -242,8 +235,8 @@ class _Family:
         mine, other = self.gains[name], self.gains[reference]
         values = [mine[seed] - other[seed] for seed in mine if seed in other]
         found = summarise(values, resolution=self.resolution[name])
-        self.rows[name] |= {"excess": found.mean, "excess_n": found.n}
-        self.rows[name] |= {"excess_low": found.low, "excess_high": found.high}
+        seen = {"excess": found.mean, "excess_n": found.n, "excess_low": found.low}
+        self.rows[name] |= seen | {"excess_high": found.high}
         return values
 
     def test(self, values: Mapping[str, list[float]], prefix: str) -> None:

@@ -7,7 +7,8 @@ margin, more seeds or conditions), that is a second answer, labelled exploratory
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from altgrad_core.analysis.frames import (
     conditions_table,
     curves_table,
     events_table,
+    laid_out,
     layers_table,
     tuning_table,
 )
@@ -36,7 +38,9 @@ from altgrad_core.interfaces.section import Findings, Question
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.results.collect import results_table
 from altgrad_core.results.run_directory import FINISHED
-from altgrad_core.results.stored import StoredRun, StoredSuite
+from altgrad_core.results.stored import StoredRun, StoredSuite, StoredTuning
+
+_UNTUNED = StoredTuning(metric="", rates=(), seeds=())
 
 
 def find(
@@ -76,7 +80,8 @@ def _answer(
     mine = [stored[run_id] for run_id in dict.fromkeys(planned["id"]) if run_id in stored]
     progress = _progress(planned, live)
     groups = list(groups_of(runs, question)) if question is not None else []
-    pairs, effects, twins = empty(PAIRS), empty(EFFECTS), empty(TWINS)
+    laid = laid_out(runs, question)
+    pairs, effects, twins = (pd.DataFrame(columns=list(c)) for c in (PAIRS, EFFECTS, TWINS))
     if question is not None:
         complete = progress.complete
         pairs = pairs_table(groups, runs, question.metric, question.declared)
@@ -95,15 +100,15 @@ def _answer(
             question, effects, twins, progress, _tuned(suite, planned), asked.exploratory
         ),
         runs=runs,
-        conditions=conditions_table(runs, question, suite.metrics),
+        conditions=conditions_table(laid, question, suite.metrics),
         pairs=pairs,
         effects=effects,
         companions=companions_table(groups, question, suite.metrics, runs),
         twins=twins,
-        layers=layers_table(mine, runs, question),
-        events=events_table(mine, runs),
-        curves=curves_table(mine, runs, question, suite.metrics),
-        tuning=tuning_table(suite.tuning),
+        layers=layers_table(mine, laid),
+        events=events_table(mine, laid),
+        curves=curves_table(mine, laid, suite.metrics),
+        tuning=tuning_table(suite.tuning or _UNTUNED),
         formats=formats,
         description=suite.plan.description if suite.plan is not None else "",
         commands=tuple(suite.plan.command.splitlines()) if suite.plan is not None else (),
@@ -132,20 +137,14 @@ def _errors(
     tasks = {stored[i].spec.task.name for i in (*pairs["baseline_id"], *pairs["treatment_id"])}
     if place != "final" or len(tasks) != 1:
         return {}
-    try:
+    resample = None
+    with suppress(UserError):  # results can be read where the task is not installed
         resample = catalog().resample(tasks.pop())
-    except UserError:  # results can be read where the task is not installed
-        return {}
     if resample is None:
         return {}
     return sampling_errors(
-        pairs, question.declared, resample, lambda run_id: stored[run_id].record.predictions(split)
+        pairs, question.declared, resample, lambda run_id: stored[run_id].predictions(split)
     )
-
-
-def empty(columns: Sequence[str]) -> pd.DataFrame:
-    """A table without rows."""
-    return pd.DataFrame(columns=list(columns))
 
 
 def _facts(runs: list[StoredRun]) -> Mapping[str, Any]:

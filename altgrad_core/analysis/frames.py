@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -27,45 +27,45 @@ def score_columns(metrics: Sequence[Metric]) -> list[str]:
     return [column(metric) for metric in ordered]
 
 
+def laid_out(runs: pd.DataFrame, question: Question | None) -> pd.DataFrame:
+    """The planned runs, with the ``panel``, ``side`` and ``setting`` of their conditions."""
+    planned, laid = runs[runs["planned"]], panels_of(runs, question)
+    return planned.assign(
+        panel=[laid[condition][0] for condition in planned["condition"]],
+        side=[laid[condition][1] for condition in planned["condition"]],
+        setting=planned["condition"].map(settings_of(runs)),
+    )
+
+
 def conditions_table(
-    runs: pd.DataFrame, question: Question | None, metrics: Sequence[Metric]
+    laid: pd.DataFrame, question: Question | None, metrics: Sequence[Metric]
 ) -> pd.DataFrame:
     """A row per condition, in the suite's order.
 
     ``condition, label, format, optimizer, side, panel, setting, runs`` (planned), ``ok, diverged``;
     and for each score ``S`` of the main table, the question's metric and the speed: ``S`` (mean over
-    seeds; a diverged run has the worst score, or none), ``S std``, ``S n``.
+    seeds; a diverged run has the worst score, or none), ``S std``, ``S n``. ``laid`` are the runs of
+    :func:`laid_out`.
     """
-    planned = runs[runs["planned"]]
-    laid, settings = panels_of(runs, question), settings_of(runs)
+    conditions = laid.groupby("condition", sort=False)
+    head = ["format", "optimizer", "side", "panel", "setting"]
+    table = conditions[head].first().assign(runs=conditions.size())
+    table.insert(0, "label", table.index)
     columns = dict.fromkeys([*score_columns(metrics), *([question.metric] if question else [])])
-    done = planned[planned["status"].isin(list(FINISHED))]
+    done = laid[laid["status"].isin(list(FINISHED))]
     broken = diverged(done, next(iter(columns), ""))
-    values = {name: _scores(done, name, declared(name, metrics)) for name in columns}
-    values[SPEED] = _scores(done, SPEED, None)
-    rows = []
-    for name, mine in planned.groupby("condition", sort=False):
-        panel, side = laid[str(name)]
-        here = done.index.intersection(mine.index)
-        row: dict[str, object] = {
-            "condition": name,
-            "label": str(name),
-            "format": mine["format"].iloc[0],
-            "optimizer": mine["optimizer"].iloc[0],
-            "side": side,
-            "panel": panel,
-            "setting": settings[str(name)],
-            "runs": len(mine),
-            "ok": int((~broken[here]).sum()),
-            "diverged": int(broken[here].sum()),
-        }
-        for score, known in values.items():
-            row |= _spread(score, known[here])
-        rows.append(row)
-    head = ("condition", "label", "format", "optimizer", "side", "panel", "setting")
-    names = [*head, "runs", "ok", "diverged"]
-    names += [f"{c}{more}" for c in (*columns, SPEED) for more in ("", " std", " n")]
-    return pd.DataFrame(rows, columns=names)
+    for name, which in (("ok", ~broken), ("diverged", broken)):
+        table[name] = which.groupby(done["condition"]).sum().reindex(table.index, fill_value=0)
+    found = {
+        name: scores(done, name, metric) for name in columns if (metric := declared(name, metrics))
+    }
+    found[SPEED] = done[SPEED] if SPEED in done else pd.Series(math.nan, done.index)
+    for name, values in found.items():
+        by = values.astype("float64").dropna().groupby(done["condition"])
+        table[name] = by.agg(mean_of).reindex(table.index)
+        table[f"{name} std"] = by.agg(lambda known: spread(known.to_numpy())).reindex(table.index)
+        table[f"{name} n"] = by.size().reindex(table.index, fill_value=0)
+    return table.reset_index()
 
 
 def companions_table(
@@ -75,119 +75,101 @@ def companions_table(
     runs: pd.DataFrame,
 ) -> pd.DataFrame:
     """``group, metric, delta, gain, n`` under every other final metric of the test split."""
-    rows = []
+    labels = [group.label for group in groups]
+    parts = [pd.DataFrame(columns=["group", "metric", "delta", "gain", "n"])]
     for name in score_columns(metrics):
         metric = declared(name, metrics)
         if question is None or metric is None or name == question.metric or name not in runs:
             continue
         pairs = pairs_table(groups, runs, name, metric)
-        used = pairs[pairs["dropped"] == ""]
-        for group in groups:
-            mine = used[used["group"] == group.label]
-            rows.append(
-                (group.label, name, mean_of(mine["delta"]), mean_of(mine["gain"]), len(mine))
-            )
-    return pd.DataFrame(rows, columns=["group", "metric", "delta", "gain", "n"])
+        by = pairs[pairs["dropped"] == ""].groupby("group")
+        means = by[["delta", "gain"]].mean().reindex(labels) + 0.0  # no −0.0
+        n = by.size().reindex(labels, fill_value=0)
+        parts.append(means.assign(n=n, metric=name).rename_axis("group").reset_index())
+    return pd.concat(parts[1:] or parts)[list(parts[0])].reset_index(drop=True)
 
 
-def layers_table(
-    stored: Sequence[StoredRun], runs: pd.DataFrame, question: Question | None
-) -> pd.DataFrame:
+def layers_table(stored: Sequence[StoredRun], laid: pd.DataFrame) -> pd.DataFrame:
     """What monitors measured by layer: ``id, condition, format, side, layer, metric, first, last, mean``.
 
     ``metric`` is without its layer: ``flips/stall_ratio``.
     """
-    names, laid = _names(runs), panels_of(runs, question)
     rows = []
     for run in stored:
-        condition, fmt = names[run.spec.id]
-        head = (run.spec.id, condition, fmt, laid[condition][1])
         for name, series in run.history.series.items():
             family, _, rest = name.partition("/")
             layer, _, metric = rest.rpartition("/")
             if run.history.kinds[name] != "monitor" or layer in ("", "all"):
                 continue
             values = [series[step] for step in sorted(series)]
-            rows.append(
-                (*head, layer, f"{family}/{metric}", values[0], values[-1], mean_of(values))
-            )
-    columns = ["id", "condition", "format", "side", "layer", "metric", "first", "last", "mean"]
-    return pd.DataFrame(rows, columns=columns)
+            shown = (f"{family}/{metric}", values[0], values[-1], mean_of(values))
+            rows.append((run.spec.id, layer, *shown))
+    own = ("layer", "metric", "first", "last", "mean")
+    return _of_runs(rows, laid, ("condition", "format", "side"), own)
 
 
-def events_table(stored: Sequence[StoredRun], runs: pd.DataFrame) -> pd.DataFrame:
+def events_table(stored: Sequence[StoredRun], laid: pd.DataFrame) -> pd.DataFrame:
     """``id, condition, format, seed, step, kind, layer, message``, in the order of the runs."""
-    names = _names(runs)
-    rows = [
-        (run.spec.id, *names[run.spec.id], run.spec.seed, e.step, e.kind, e.layer, e.message)
+    rows = (
+        (run.spec.id, e.step, e.kind, e.layer, e.message)
         for run in stored
         for e in run.history.events
-    ]
-    columns = ["id", "condition", "format", "seed", "step", "kind", "layer", "message"]
-    return pd.DataFrame(rows, columns=columns)
+    )
+    own = ("step", "kind", "layer", "message")
+    return _of_runs(rows, laid, ("condition", "format", "seed"), own)
 
 
 def curves_table(
-    stored: Sequence[StoredRun],
-    runs: pd.DataFrame,
-    question: Question | None,
-    metrics: Sequence[Metric],
+    stored: Sequence[StoredRun], laid: pd.DataFrame, metrics: Sequence[Metric]
 ) -> pd.DataFrame:
     """Values by step: loss and epoch of training, what the task declares as curves, and ranks.
 
     ``id, condition, panel, side, seed, step, metric, value``.
     """
-    names, laid = _names(runs), panels_of(runs, question)
     wanted = {LOSS, EPOCH, *(f"validation/all/{metric.name}" for metric in metrics if metric.curve)}
-    rows: list[tuple[object, ...]] = []
-    for run in stored:
-        condition, _ = names[run.spec.id]
-        head = (run.spec.id, condition, *laid[condition], run.spec.seed)
-        for name, series in run.history.series.items():
-            if name in wanted or name.startswith(_RANKS):
-                rows += [(*head, step, name, series[step]) for step in sorted(series)]
-    columns = ["id", "condition", "panel", "side", "seed", "step", "metric", "value"]
-    return pd.DataFrame(rows, columns=columns)
+    rows = (
+        (run.spec.id, step, name, series[step])
+        for run in stored
+        for name, series in run.history.series.items()
+        if name in wanted or name.startswith(_RANKS)
+        for step in sorted(series)
+    )
+    own = ("step", "metric", "value")
+    return _of_runs(rows, laid, ("condition", "panel", "side", "seed"), own)
 
 
-def tuning_table(tuning: StoredTuning | None) -> pd.DataFrame:
+def _of_runs(
+    rows: Iterable[tuple[object, ...]],
+    laid: pd.DataFrame,
+    told: Sequence[str],
+    own: Sequence[str],
+) -> pd.DataFrame:
+    """Rows of runs (id, then ``own``), with what is ``told`` of each run in between."""
+    runs = laid.drop_duplicates("id", keep="last")[["id", *told]]
+    found = pd.DataFrame(rows, columns=["id", *own]).merge(runs, on="id", how="left")
+    return found[["id", *told, *own]]
+
+
+def tuning_table(tuning: StoredTuning) -> pd.DataFrame:
     """A row per condition, rate and tuning seed.
 
     ``condition, rate, seed, score, diverged`` (runs at that rate), ``chosen, censored,
     largest_stable``.
     """
+    rows = [
+        {
+            "condition": name,
+            "rate": rate,
+            "seed": seed,
+            "score": score,
+            "diverged": {float(r): count for r, count in one.diverged.items()}.get(rate, 0),
+            "chosen": rate == one.chosen,
+            "censored": one.censored,
+            "largest_stable": math.nan if one.largest_stable is None else one.largest_stable,
+        }
+        for name, one in tuning.conditions.items()
+        for rate, values in one.curve().items()
+        for seed, score in zip(tuning.seeds, values, strict=False)
+    ]
     columns = ["condition", "rate", "seed", "score", "diverged"]
-    columns += ["chosen", "censored", "largest_stable"]
-    rows = [] if tuning is None else list(_tuning_rows(tuning))
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _tuning_rows(tuning: StoredTuning) -> Iterator[tuple[object, ...]]:
-    for name, one in tuning.conditions.items():
-        ended = {float(rate): count for rate, count in one.diverged.items()}
-        stable = math.nan if one.largest_stable is None else one.largest_stable
-        for rate, values in one.curve().items():
-            for seed, score in zip(tuning.seeds, values, strict=False):
-                yield (
-                    *(name, rate, seed, score, ended.get(rate, 0)),
-                    *(rate == one.chosen, one.censored, stable),
-                )
-
-
-def _names(runs: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Id -> condition and format of the planned runs, as the tables call them."""
-    planned = runs[runs["planned"]]
-    rows = zip(planned["id"], planned["condition"], planned["format"], strict=True)
-    return {str(run_id): (str(condition), str(fmt)) for run_id, condition, fmt in rows}
-
-
-def _scores(runs: pd.DataFrame, name: str, metric: Metric | None) -> pd.Series[float]:
-    if metric is not None:
-        return scores(runs, name, metric)
-    known = runs[name] if name in runs else pd.Series(math.nan, index=runs.index)
-    return known.astype("float64")
-
-
-def _spread(name: str, values: pd.Series[float]) -> dict[str, object]:
-    known = values.dropna().tolist()
-    return {name: mean_of(known), f"{name} std": spread(known), f"{name} n": len(known)}
+    return pd.DataFrame(rows, columns=[*columns, "chosen", "censored", "largest_stable"])

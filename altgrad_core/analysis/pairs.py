@@ -8,7 +8,7 @@ and counted.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -32,24 +32,42 @@ def pairs_table(
     names the side, ``both`` or nothing;
     ``dropped`` says why a pair does not count, and is empty where it does.
     """
-    known, broken = scores(runs, column, metric), diverged(runs, column)
-    ends = {
-        index: (int(seed), (str(run_id), float(value), bool(ended)))
-        for index, seed, run_id, value, ended in zip(
-            runs.index, runs["seed"], runs["id"], known, broken, strict=True
+    known = runs[["seed", "id"]].assign(
+        score=scores(runs, column, metric), ended=diverged(runs, column)
+    )
+    known = known[np.isfinite(known["score"]) | known["ended"]]
+
+    def side(name: str) -> pd.DataFrame:
+        places = [(g.label, at) for g in groups for at in getattr(g, name).index]
+        found = pd.DataFrame(places, columns=["group", "at"]).astype({"at": known.index.dtype})
+        return found.join(known, on="at", how="inner").drop_duplicates(
+            ["group", "seed"], keep="last"
         )
-        if math.isfinite(value) or ended
-    }
-    rows = [row for group in groups for row in _pairs(group, ends, metric)]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    numbers = dict.fromkeys(("baseline", "treatment", "delta", "gain"), "float64")
-    return table.astype(numbers | {"seed": "int64", "dropped": object, "diverged": object})
 
-
-def gains_by_seed(pairs: pd.DataFrame, group: str) -> dict[int, float]:
-    """Seed -> gain of the pairs of a group that count."""
-    used = pairs[(pairs["group"] == group) & (pairs["dropped"] == "")]
-    return {int(s): float(g) for s, g in zip(used["seed"], used["gain"], strict=True)}
+    both = side("left").merge(side("right"), on=["group", "seed"], suffixes=("", "_right"))
+    order = {group.label: place for place, group in enumerate(groups)}
+    both = both.sort_values(
+        ["group", "seed"], key=lambda c: c.map(order) if c.name == "group" else c
+    )
+    left, right = both["ended"].astype(bool), both["ended_right"].astype(bool)
+    delta = both["score_right"] - both["score"]
+    names = np.select([left & right, left, right], ["both", "baseline", "treatment"], "")
+    table = pd.DataFrame(
+        {
+            "group": both["group"],
+            "seed": both["seed"],
+            "baseline_id": both["id"],
+            "treatment_id": both["id_right"],
+            "baseline": both["score"],
+            "treatment": both["score_right"],
+            "delta": delta,
+            "gain": metric.sign * delta,
+            "diverged": names,
+            "dropped": np.where(np.isfinite(delta), "", [f"{name} diverged" for name in names]),
+        }
+    )
+    texts = dict.fromkeys(("diverged", "dropped"), object)
+    return table.astype({"seed": "int64", **texts}).reset_index(drop=True)
 
 
 def scores(runs: pd.DataFrame, column: str, metric: Metric) -> pd.Series[float]:
@@ -66,31 +84,5 @@ def diverged(runs: pd.DataFrame, column: str) -> pd.Series[bool]:
 
 
 def _recorded(runs: pd.DataFrame, column: str) -> pd.Series[float]:
-    if column in runs:
-        return runs[column].astype("float64")
-    return pd.Series(math.nan, index=runs.index, dtype="float64")
-
-
-_Run = tuple[str, float, bool]
-"""Id, score, and whether it diverged."""
-
-
-def _pairs(
-    group: Group, ends: Mapping[Hashable, tuple[int, _Run]], metric: Metric
-) -> list[tuple[object, ...]]:
-    left, right = (
-        dict(ends[index] for index in side.index if index in ends)
-        for side in (group.left, group.right)
-    )
-    return [
-        (group.label, seed, *_pair(left[seed], right[seed], metric))
-        for seed in sorted(left.keys() & right.keys())
-    ]
-
-
-def _pair(left: _Run, right: _Run, metric: Metric) -> tuple[object, ...]:
-    names = {(True, True): "both", (True, False): "baseline", (False, True): "treatment"}
-    diverged = names.get((left[2], right[2]), "")
-    delta = right[1] - left[1]
-    dropped = "" if math.isfinite(delta) else f"{diverged} diverged"
-    return (left[0], right[0], left[1], right[1], delta, metric.sign * delta, diverged, dropped)
+    known = runs[column] if column in runs else pd.Series(math.nan, index=runs.index)
+    return known.astype("float64")

@@ -40,18 +40,13 @@ class Asked:
         mine = everything["seed"].isin(list(self.seeds)) & (everything["stage"] == "final")
         mine &= everything["condition"].isin(list(self.conditions))
         planned = everything["planned"] & mine
-        known = set(zip(everything["condition"][planned], everything["seed"][planned], strict=True))
-        settings = dict(
-            zip(everything["condition"][planned], everything["settings"][planned], strict=True)
-        )
+        asked = everything[planned].set_index(["condition", "seed"])
+        settings = asked["settings"].groupby(level="condition").last()
         rest = everything[mine & ~planned & everything["status"].isin(list(FINISHED))]
-        for index, condition, seed, given in zip(
-            rest.index, rest["condition"], rest["seed"], rest["settings"], strict=True
-        ):
-            if (condition, seed) not in known and settings.get(condition, given) == given:
-                planned[index] = True
-                known.add((condition, seed))
-        return everything.assign(planned=planned)
+        same = rest["condition"].map(settings).fillna(rest["settings"]) == rest["settings"]
+        new = ~rest.set_index(["condition", "seed"]).index.isin(asked.index)
+        dropped = rest[same & new].drop_duplicates(["condition", "seed"])
+        return everything.assign(planned=planned | everything.index.isin(dropped.index))
 
 
 def asked_of(suite: StoredSuite, everything: pd.DataFrame) -> list[Asked]:

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW
@@ -127,7 +128,7 @@ def greater_p(gains: Sequence[float], *, resolution: float = 0.0) -> float:
     return float(stats.ttest_1samp(values, 0.0, alternative="greater").pvalue)
 
 
-def holm_adjusted(p_values: Sequence[float]) -> list[float]:
+def holm_adjusted(p_values: Sequence[float] | pd.Series[float]) -> list[float]:
     """Holm's (1979) step-down adjustment, in the order given.
 
     statsmodels' ``multipletests`` says the same, and collects garbage at each call (0.1 s here).
@@ -149,19 +150,13 @@ def holm(
     one class (``classes``: name -> class; by itself where it is not named) are one hypothesis, which
     has the largest p of its members.
     """
-    member = {name: (classes or {}).get(name, name) for name in p_values}
-    raw: dict[str, float] = {}
-    for name, p in p_values.items():
-        known = raw.get(member[name], math.nan)
-        raw[member[name]] = p if math.isnan(known) else known if math.isnan(p) else max(p, known)
-    if all(math.isnan(p) for p in raw.values()):
-        return dict.fromkeys(p_values, math.nan)
-    values = [1.0 if math.isnan(p) else p for p in raw.values()]
-    adjusted = dict(zip(raw, holm_adjusted(values), strict=True))
-    return {
-        name: math.nan if math.isnan(p) else float(adjusted[member[name]])
-        for name, p in p_values.items()
-    }
+    p = pd.Series(p_values, dtype="float64")
+    classes = classes or {}
+    member = p.index.map(lambda name: classes.get(name, name))
+    distinct = p.groupby(member, sort=False).max()
+    adjusted = dict(zip(distinct.index, holm_adjusted(distinct.fillna(1.0)), strict=True))
+    found = pd.Series([adjusted[one] for one in member], p.index, dtype="float64")
+    return {str(name): float(value) for name, value in found.where(p.notna()).items()}
 
 
 def best_p(

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from altgrad_core.analysis.statistics import ALPHA
+from altgrad_core.analysis.statistics import ALPHA, mean_of
 from altgrad_core.analysis.statistics import MIN_SEEDS as MIN_SEEDS
+from altgrad_core.analysis.statistics import spread as std_of
 from altgrad_core.interfaces.section import Findings
 
 NONE = "–"
@@ -52,13 +53,8 @@ class Spread:
 def spread(values: Iterable[float]) -> Spread:
     """The spread of the values that are not NaN: no mean of none, no std from a single one."""
     known = [float(value) for value in values if not math.isnan(value)]
-    n = len(known)
-    if n == 0:
-        return Spread(math.nan, math.nan, 0)
-    mean = math.fsum(known) / n
-    if n == 1 or math.isinf(mean):
-        return Spread(mean, math.nan, n)
-    return Spread(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in known) / (n - 1)), n)
+    mean = mean_of(known)
+    return Spread(mean, math.nan if math.isinf(mean) else std_of(known), len(known))
 
 
 def score(value: float, *, signed: bool = False) -> str:

@@ -94,16 +94,6 @@ class Chart:
 Block = Table | Paragraph | Bullets | Code | Chart
 
 
-def cells(*texts: str) -> tuple[Cell, ...]:
-    """A row of plain cells."""
-    return tuple(Cell(text) for text in texts)
-
-
-def columns(*titles: str, numbers: Collection[str] = ()) -> tuple[Column, ...]:
-    """Columns by title; those whose title is in ``numbers`` hold numbers."""
-    return tuple(Column(title, title in numbers) for title in titles)
-
-
 Shown = str | Callable[[Mapping[str, Any]], str | Cell]
 """What stands in a column of :func:`table`: the value of that name, or what is made of the row."""
 

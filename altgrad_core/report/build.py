@@ -7,7 +7,7 @@ its place, with its error, and stops nothing else.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,19 +66,13 @@ def write_report(
     Raises ``UserError`` for an unknown question, and where the disk refuses a file.
     """
     document, pictures = drawn(build_document(found, questions, plugins))
-    files = ReportFiles(
-        markdown=folder / "report.md",
-        html=folder / "report.html",
-        figures=tuple(folder / FIGURES / f"{name}.svg" for name in pictures),
-        tables=tuple(_tables(found, folder)),
-    )
     try:
         write_document(document, folder, "report", pictures)
-        for path in files.tables:
-            _write_table(found, path)
+        tables = tuple(_write_tables(found, folder))
     except OSError as error:
         raise UserError(f"The report cannot be written to {folder}: {error.strerror}.") from error
-    return files
+    figures = tuple(folder / FIGURES / f"{name}.svg" for name in pictures)
+    return ReportFiles(folder / "report.md", folder / "report.html", figures, tables)
 
 
 def drawn(document: Document) -> tuple[Document, dict[str, str]]:
@@ -167,17 +161,14 @@ def _check(chart: Chart, seen: set[str]) -> None:
     seen.add(chart.name)
 
 
-def _tables(found: Findings, folder: Path) -> Iterable[Path]:
+def _write_tables(found: Findings, folder: Path) -> Iterator[Path]:
+    """Write the tables that hold rows, and say where."""
     for name in (*TABLES, *_MORE):
-        if len(getattr(found, name)):
+        table = getattr(found, name)
+        if len(table) and name in TABLES:
+            write_text(folder / f"{name}.csv", table.to_csv(index=False))
+            yield folder / f"{name}.csv"
+        if len(table):
+            whole = table.reset_index() if table.index.name else table
+            write_table(whole, folder / f"{name}.parquet")
             yield folder / f"{name}.parquet"
-            if name in TABLES:
-                yield folder / f"{name}.csv"
-
-
-def _write_table(found: Findings, path: Path) -> None:
-    table = getattr(found, path.stem)
-    if path.suffix == ".csv":
-        write_text(path, table.to_csv(index=False))
-    else:
-        write_table(table.reset_index() if table.index.name else table, path)

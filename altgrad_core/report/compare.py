@@ -32,49 +32,29 @@ from altgrad_core.analysis.words import (
     significant,
 )
 from altgrad_core.errors import UserError
-from altgrad_core.interfaces.blocks import Bullets, Paragraph, Table, cells, columns
+from altgrad_core.interfaces.blocks import Bullets, Paragraph, Shown, Table, table
 from altgrad_core.interfaces.metric import Metric, declared
 from altgrad_core.report.build import write_document
 from altgrad_core.report.document import Document, Part
 from altgrad_core.report.terminal import TerminalTable
 from altgrad_core.results.collect import results_table
-from altgrad_core.results.differences import outcome_differences, setting_differences
+from altgrad_core.results.differences import (
+    in_words,
+    outcome_differences,
+    setting_differences,
+    some,
+)
 from altgrad_core.results.run_directory import FINISHED
 from altgrad_core.results.sources import Results, read_sources
-from altgrad_core.results.stored import StoredRun, StoredSuite
+from altgrad_core.results.stored import StoredSuite
 
 _SHOWN = 5
 """Cases that a sentence spells out; the others are counted."""
-_HEAD = columns(
-    *("Condition", "Pairs", "Identical", "A", "B", "B − A", "%", f"{LEVEL} interval"),
-    *("p, Holm", "p, t", "p, sign flip", "B better"),
-    numbers=("Pairs", "Identical", "A", "B", "B − A", "%", "p, Holm", "p, t", "p, sign flip"),
-)
 _RULE = (
     "Differences are B − A, paired by seed. The interval is that of the paired t test, one condition by "
     "itself. p, Holm: its p, adjusted over the conditions of its table, and not over the tables. p, sign "
     f"flip: the exact test, not adjusted. Below {MIN_SEEDS} pairs nothing is tested."
 )
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The two runs of one condition and seed."""
-
-    condition: str
-    seed: int
-    a: StoredRun
-    b: StoredRun
-
-    @property
-    def same(self) -> bool:
-        """Whether both are the same run, by their ids."""
-        return self.a.spec.id == self.b.spec.id
-
-    @property
-    def identical(self) -> bool:
-        """Whether they are, and ended the same: status, step and every final metric."""
-        return self.same and not outcome_differences(self.a, self.b)
 
 
 @dataclass(frozen=True)
@@ -111,22 +91,14 @@ def compare_results(
     tables = [_finished(side, any(len(s) > 1 for s in suites)) for side in suites]
     runs = pd.concat(tables, ignore_index=True)
     halves = runs.iloc[: len(tables[0])], runs.iloc[len(tables[0]) :]
-    stored = [{run.spec.id: run for suite in side for run in suite.runs} for side in suites]
-    ids = [
-        dict(zip(zip(t["condition"], t["seed"], strict=True), t["id"], strict=True)) for t in tables
-    ]
-    pairs = [
-        Pair(str(key[0]), int(key[1]), stored[0][ids[0][key]], stored[1][ids[1][key]])
-        for key in ids[0]
-        if key in ids[1]
-    ]
-    if not pairs:
+    pairs = _pairs(suites, tables)
+    if pairs.empty:
         sides = [named(dict.fromkeys(t["condition"]), _SHOWN) or "no result" for t in tables]
         raise UserError(
             f"{called[0]} and {called[1]} have no condition and seed in common that has a result in "
             f"both: {sides[0]} against {sides[1]}."
         )
-    groups = [_group(condition, *halves) for condition in dict.fromkeys(p.condition for p in pairs)]
+    groups = [_group(condition, *halves) for condition in dict.fromkeys(pairs["condition"])]
     metrics = tuple(dict.fromkeys(m for side in suites for suite in side for m in suite.metrics))
     known = {name: declared(name, metrics) for name in (*score_columns(metrics), SPEED)}
     measured = {name: metric for name, metric in known.items() if metric is not None}
@@ -135,6 +107,23 @@ def compare_results(
     labels = {name: metric.label for name, metric in measured.items()}
     said = (*_identity(pairs), *_circumstances(pairs, tables, called), *notes)
     return SetComparison(called, pd.DataFrame(rows), said, labels)
+
+
+def _pairs(suites: Sequence[Sequence[StoredSuite]], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """A row per condition and seed that both sets have: what tells its two runs apart.
+
+    ``same``: whether they are one run, by its id; ``ended``: what differs in how they did, ``apart``:
+    in their settings; ``identical``: whether they are one run that ended the same.
+    """
+    stored = [{run.spec.id: run for suite in side for run in suite.runs} for side in suites]
+    columns = ["condition", "seed", "id", "status"]
+    left, right = (table[columns].drop_duplicates(columns[:2], keep="last") for table in tables)
+    found = left.merge(right, on=columns[:2], suffixes=("_a", "_b"))
+    runs = [(stored[0][a], stored[1][b]) for a, b in zip(found["id_a"], found["id_b"], strict=True)]
+    ended = pd.Series([outcome_differences(a, b) for a, b in runs], found.index, dtype=object)
+    apart = pd.Series([setting_differences(a.spec, b.spec) for a, b in runs], found.index)
+    same = found["id_a"] == found["id_b"]
+    return found.assign(same=same, ended=ended, apart=apart, identical=same & ~ended.map(bool))
 
 
 def _name(results: Results, otherwise: str) -> str:
@@ -160,18 +149,20 @@ def _group(condition: str, left: pd.DataFrame, right: pd.DataFrame) -> Group:
 
 
 def _changes(
-    groups: Sequence[Group], runs: pd.DataFrame, name: str, metric: Metric, pairs: Sequence[Pair]
+    groups: Sequence[Group], runs: pd.DataFrame, name: str, metric: Metric, pairs: pd.DataFrame
 ) -> list[dict[str, Any]]:
     """The rows of one metric; none where no pair has it."""
-    table = pairs_table(groups, runs, name, metric)
-    used = {g.label: table[(table["group"] == g.label) & (table["dropped"] == "")] for g in groups}
+    every = pairs_table(groups, runs, name, metric)
+    every = every[every["dropped"] == ""]
+    used = {group.label: every[every["group"] == group.label] for group in groups}
     found = {label: summarise(mine["delta"].tolist()) for label, mine in used.items()}
     adjusted = holm({label: one.p for label, one in found.items()})
+    same, identical = (pairs.groupby("condition")[one].sum() for one in ("same", "identical"))
     rows = [
         {
             **{"metric": name, "condition": label, "pairs": one.n},
-            "same_id": sum(pair.same for pair in pairs if pair.condition == label),
-            "identical": sum(pair.identical for pair in pairs if pair.condition == label),
+            "same_id": same[label],
+            "identical": identical[label],
             **{"a": used[label]["baseline"].mean(), "b": used[label]["treatment"].mean()},
             **{"difference": one.mean, "std": one.std, "low": one.low, "high": one.high},
             **{"p": one.p, "p_holm": adjusted[label], "p_sign_flip": one.p_sign_flip},
@@ -182,12 +173,12 @@ def _changes(
     return rows if any(one.n for one in found.values()) else []
 
 
-def _identity(pairs: Sequence[Pair]) -> Iterator[str]:
+def _identity(pairs: pd.DataFrame) -> Iterator[str]:
     """How many pairs are one run twice, how these ended, and what differs between the others."""
-    same = [pair for pair in pairs if pair.same]
-    changed = [pair for pair in same if not pair.identical]
+    same, others = pairs[pairs["same"]], pairs[~pairs["same"]]
+    changed = same[~same["identical"]]
     total = counted(len(pairs), "pair")
-    if not same:
+    if same.empty:
         yield f"{total} of runs; no run of one set has the id of a run of the other."
     else:
         yield (
@@ -195,30 +186,27 @@ def _identity(pairs: Sequence[Pair]) -> Iterator[str]:
             "of these ended the same (status, step and every digit of every final metric), "
             f"{len(changed)} did not."
         )
-    if changed:
-        yield f"Same id, another end: {_some([_end(pair) for pair in changed])}."
-    other = [setting_differences(p.a.spec, p.b.spec) for p in pairs if not p.same]
-    counts = Counter((key, *values) for one in other for key, values in one.items())
+    if len(changed):
+        ends = [
+            f"{one['condition']} seed {one['seed']} ({in_words(dict([*one['ended'].items()][:1]))})"
+            for one in changed.to_dict("records")
+        ]
+        yield f"Same id, another end: {some(ends, _SHOWN)}."
+    if others.empty:
+        return
+    counts = Counter((key, *values) for one in others["apart"] for key, values in one.items())
     cases = [f"{k} ({a} and {b}, in {counted(n, 'pair')})" for (k, a, b), n in counts.most_common()]
-    if unexplained := sum(not one for one in other):
+    if unexplained := sum(not one for one in others["apart"]):
         cases.append(f"other settings of spec.yaml (in {counted(unexplained, 'pair')})")
-    if other:
-        runs = counted(len(other), "pair")
-        yield f"{runs} of runs with different ids: what differs there is {_some(cases)}."
-
-
-def _end(pair: Pair) -> str:
-    """``e5m2_adamw seed 0 (final/test/loss: 0.1 and 0.2)``: the first difference."""
-    name, (a, b) = next(iter(outcome_differences(pair.a, pair.b).items()))
-    return f"{pair.condition} seed {pair.seed} ({name}: {a} and {b})"
+    runs = counted(len(others), "pair")
+    yield f"{runs} of runs with different ids: what differs there is {some(cases, _SHOWN)}."
 
 
 def _circumstances(
-    pairs: Sequence[Pair], tables: Sequence[pd.DataFrame], names: tuple[str, str]
+    pairs: pd.DataFrame, tables: Sequence[pd.DataFrame], names: tuple[str, str]
 ) -> Iterator[str]:
     """Divergence, devices, and what one set alone has."""
-    lost = [sum(run.status.status == "diverged" for run in side) for side in
-            ([p.a for p in pairs], [p.b for p in pairs])]  # fmt: skip
+    lost = [int((pairs[f"status_{side}"] == "diverged").sum()) for side in "ab"]
     if any(lost):
         yield (
             f"Diverged runs: {lost[0]} of {names[0]}, {lost[1]} of {names[1]}. They count as the worst "
@@ -232,12 +220,7 @@ def _circumstances(
     keys = [dict.fromkeys(zip(t["condition"], t["seed"], strict=True)) for t in tables]
     for mine, theirs, name in ((keys[0], keys[1], names[0]), (keys[1], keys[0], names[1])):
         if alone := [f"{c} seed {seed}" for c, seed in mine if (c, seed) not in theirs]:
-            yield f"In {name} alone: {_some(alone)}."
-
-
-def _some(cases: Sequence[str]) -> str:
-    more = len(cases) - _SHOWN
-    return "; ".join([*cases[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
+            yield f"In {name} alone: {some(alone, _SHOWN)}."
 
 
 def comparison_document(found: SetComparison) -> Document:
@@ -248,26 +231,32 @@ def comparison_document(found: SetComparison) -> Document:
         Paragraph(_RULE),
     )
     parts = tuple(
-        Part(label, (Table(_HEAD, tuple(map(_row, rows.to_dict("records")))),))
+        Part(label, (_table(rows),))
         for name, label in found.labels.items()
         if len(rows := found.changes[found.changes["metric"] == name])
     )
     return Document(f"{found.names[1]} against {found.names[0]}", opening, parts)
 
 
-def _row(change: dict[Any, Any]) -> tuple[Any, ...]:
-    """The cells of a row; a difference in percent only of what cannot be 0."""
-    share = percent(change["difference"] / change["a"]) if change["metric"] == SPEED else ""
-    return cells(
-        change["condition"],
-        *(str(change[name]) for name in ("pairs", "identical")),
-        *(score(change[name]) for name in ("a", "b")),
-        score(change["difference"], signed=True),
-        share,
-        interval_text(change["low"], change["high"]),
-        *(significant(change[name]) for name in ("p_holm", "p", "p_sign_flip")),
-        f"{change['better']} of {change['pairs']}",
-    )
+def _table(changes: pd.DataFrame) -> Table:
+    """The rows of one metric; a difference in percent only of what cannot be 0."""
+    speed = (changes["metric"] == SPEED).any()
+    shown: list[tuple[str, Shown]] = [
+        ("Condition", "condition"),
+        ("Pairs", "pairs"),
+        ("Identical", "identical"),
+        ("A", lambda row: score(row["a"])),
+        ("B", lambda row: score(row["b"])),
+        ("B − A", lambda row: score(row["difference"], signed=True)),
+        ("%", lambda row: percent(row["difference"] / row["a"]) if speed else ""),
+        (f"{LEVEL} interval", lambda row: interval_text(row["low"], row["high"])),
+        ("p, Holm", lambda row: significant(row["p_holm"])),
+        ("p, t", lambda row: significant(row["p"])),
+        ("p, sign flip", lambda row: significant(row["p_sign_flip"])),
+        ("B better", lambda row: f"{row['better']} of {row['pairs']}"),
+    ]
+    rows = [{str(name): value for name, value in row.items()} for row in changes.to_dict("records")]
+    return table(rows, shown, words=(f"{LEVEL} interval", "B better"))
 
 
 def comparison_tables(found: SetComparison) -> list[TerminalTable]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from altgrad_core.analysis.frames import SPEED, score_columns
 from altgrad_core.analysis.words import Spread, metric_label, significant, with_spread
-from altgrad_core.interfaces.blocks import Cell, Column, Table
+from altgrad_core.interfaces.blocks import Cell, Shown, Table, table
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.report.document import without_empty_columns
 from altgrad_core.results.run_directory import FINISHED
@@ -78,22 +78,20 @@ def main_table(found: Findings, most: int = 3) -> TerminalTable:
     scores = [name for name in score_columns(found.metrics) if name in found.conditions][:most]
     if found.question is not None and found.question.metric in found.conditions:
         scores = list(dict.fromkeys([found.question.metric, *scores]))[:most]
-    titles = [*(metric_label(found, name) for name in scores), "Samples/s"]
-    head = (
-        Column("Condition"),
-        Column("Status"),
-        *(Column(title, numeric=True) for title in titles),
-    )
-    rows = tuple(
-        (
-            Cell(str(row["condition"])),
-            _status(found, str(row["condition"])),
-            *(Cell(with_spread(Spread(row[s], row[f"{s} std"], row[f"{s} n"]))) for s in scores),
-            Cell(significant(row[SPEED])),
-        )
-        for row in found.conditions.to_dict("records")
-    )
-    return TerminalTable(Table(head, rows), keep=("Status", *titles[:1]))
+    shown: list[tuple[str, Shown]] = [
+        ("Condition", "condition"),
+        ("Status", lambda row: _status(found, row["condition"])),
+        *((metric_label(found, name), _scores(name)) for name in scores),
+        ("Samples/s", lambda row: significant(row[SPEED])),
+    ]
+    rows = [
+        {str(name): value for name, value in r.items()} for r in found.conditions.to_dict("records")
+    ]
+    return TerminalTable(table(rows, shown, words=("Status",)), keep=("Status", shown[2][0]))
+
+
+def _scores(name: str) -> Shown:
+    return lambda r: with_spread(Spread(r[name], r[f"{name} std"], r[f"{name} n"]))
 
 
 def _status(found: Findings, condition: str) -> Cell:

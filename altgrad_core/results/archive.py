@@ -25,8 +25,7 @@ from pathlib import Path, PurePosixPath
 
 from altgrad_core._files import atomic_file
 from altgrad_core.errors import UserError
-from altgrad_core.results.records import DirectoryRecord
-from altgrad_core.results.stored import StoredSuite, read_suites
+from altgrad_core.results.stored import DirectoryRun, StoredSuite, read_suites
 
 SUFFIX = ".zip"
 _OF_SUITE = ("plan.json", "tuning.json")
@@ -105,9 +104,9 @@ def _members(suite: StoredSuite) -> Iterator[tuple[str, Path]]:
     """Name in the archive -> file, of what there is."""
     found = [(f"{suite.name}/{name}", suite.files / name) for name in _OF_SUITE]
     for run in suite.runs:
-        if not isinstance(run.record, DirectoryRecord):
+        if not isinstance(run, DirectoryRun):
             raise UserError(f"{suite.source} is not on this disk, so it cannot be packed.")
-        folder = run.record.directory.path
+        folder = run.directory.path
         found += [(f"{suite.name}/{run.spec.id}/{name}", folder / name) for name in _OF_RUN]
     return ((name, file) for name, file in found if file.is_file())
 

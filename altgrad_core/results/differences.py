@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+from altgrad_core._axis import axis_text
 from altgrad_core.results.stored import StoredRun, StoredSpec
 
 _NAMES = {"id", "suite", "condition", "axes"}
 """Parts of a spec that name a run, rather than decide what it does."""
-_SHOWN = 3
 MISSING = "nothing"
 """What stands for a setting, or a metric, that one side lacks."""
 
@@ -20,12 +19,12 @@ def setting_differences(a: StoredSpec, b: StoredSpec) -> dict[str, tuple[str, st
     Only of what a :class:`StoredSpec` holds: two runs with different ids may differ in the rest of
     ``spec.yaml`` alone, and have no difference here.
     """
-    return _apart(*(dict(_flat(one.model_dump(mode="json", exclude=_NAMES))) for one in (a, b)))
+    return differing(*(flat(one.model_dump(mode="json", exclude=_NAMES)) for one in (a, b)))
 
 
 def outcome_differences(a: StoredRun, b: StoredRun) -> dict[str, tuple[str, str]]:
     """What differs in how two runs ended: name -> the two values as text."""
-    return _apart(_outcome(a), _outcome(b))
+    return differing(_outcome(a), _outcome(b))
 
 
 def _outcome(run: StoredRun) -> dict[str, str]:
@@ -37,31 +36,36 @@ def _outcome(run: StoredRun) -> dict[str, str]:
     return ended | {name: repr(float(series[name][max(series[name])])) for name in names}
 
 
-def _apart(left: dict[str, str], right: dict[str, str]) -> dict[str, tuple[str, str]]:
+def differing(left: Mapping[str, str], right: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """What two sets of texts have differently; :data:`MISSING` for what one lacks."""
     names = dict.fromkeys((*left, *right))
     pairs = {name: (left.get(name, MISSING), right.get(name, MISSING)) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def in_words(differences: dict[str, tuple[str, str]]) -> str:
+def in_words(differences: Mapping[str, tuple[str, str]], most: int = 3) -> str:
     """``training.learning_rate: 0.001 and 0.003; …``: the first few, and how many more there are."""
-    shown = [f"{name}: {a} and {b}" for name, (a, b) in list(differences.items())[:_SHOWN]]
-    more = len(differences) - len(shown)
-    return "; ".join([*shown, f"{more} more"] if more else shown)
+    return some([f"{name}: {a} and {b}" for name, (a, b) in differences.items()], most, "")
 
 
-def _flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _flat(inner, (*path, str(key)))
-    else:
-        yield ".".join(path), _text(value)
+def some(cases: Sequence[str], most: int = 3, before: str = "and ") -> str:
+    """``a; b; c; and 2 more``: the first few cases."""
+    more = [f"{before}{len(cases) - most} more"] if len(cases) > most else []
+    return "; ".join([*cases[:most], *more])
 
 
-def _text(value: Any) -> str:
-    """A value as text; a whole number is the same with and without a decimal point."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, list):
-        return f"[{', '.join(map(_text, value))}]"
-    return str(value)
+def flat(settings: Mapping[str, object], path: str = "") -> dict[str, str]:
+    """Dotted key as suites write it -> text, of the settings of a run."""
+    found: dict[str, str] = {}
+    for name, value in settings.items():
+        where = f"{path}.{name}" if path else name
+        if name in ("task", "optimizer") and not path and isinstance(value, Mapping):
+            found[name] = str(value["name"])
+            found |= flat(value["settings"], "" if name == "task" else name)
+        elif name == "monitors" and isinstance(value, list | tuple):
+            found |= {f"{where}.{one['name']}": axis_text(one["settings"]) for one in value}
+        elif isinstance(value, Mapping) and value and "name" not in value:
+            found |= flat(value, where)
+        else:
+            found[where] = axis_text(value)
+    return found

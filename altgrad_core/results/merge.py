@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
-from altgrad_core.results.differences import in_words, outcome_differences, setting_differences
+from altgrad_core.results.differences import (
+    in_words,
+    outcome_differences,
+    setting_differences,
+    some,
+)
 from altgrad_core.results.run_directory import FINISHED
 from altgrad_core.results.stored import (
     Declaration,
@@ -18,8 +22,6 @@ from altgrad_core.results.stored import (
 )
 
 _ValueT = TypeVar("_ValueT", bound=Hashable)
-_SHOWN = 3
-"""Cases that a note spells out; the others are counted."""
 
 
 def merge_suites(suites: Sequence[StoredSuite]) -> StoredSuite:
@@ -69,7 +71,7 @@ def _merged_runs(suites: Sequence[StoredSuite], notes: list[str]) -> dict[str, S
     runs = {run_id: _best(same, cases) for run_id, same in copies.items()}
     if cases:
         head = "Runs that are in several sources, and ended differently there; the first counts"
-        notes.append(f"{head}: {_some(cases)}.")
+        notes.append(f"{head}: {some(cases)}.")
     return runs
 
 
@@ -88,39 +90,24 @@ def _best(same: Sequence[StoredRun], cases: list[str]) -> StoredRun:
     return done[0]
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """A planned cell, with the run of it, if there is one."""
-
-    cell: PlannedCell
-    run: StoredRun | None
-
-    @property
-    def done(self) -> bool:
-        return self.run is not None and self.run.status.status in FINISHED
-
-
 def _merged_plan(
     suites: Sequence[StoredSuite], runs: dict[str, StoredRun], notes: list[str]
 ) -> StoredPlan | None:
     plans = [suite.plan for suite in suites if suite.plan is not None]
     if not plans:
         plans = [plan_of_runs(suite) for suite in suites]
-    chosen: dict[tuple[str, str, int], _Choice] = {}
+    chosen: dict[tuple[str, str, int], PlannedCell] = {}
     cases: list[str] = []
-    for plan in plans:
-        for cell in plan.cells:
-            new = _Choice(cell, runs.get(cell.id) if cell.id is not None else None)
-            key = (cell.stage, cell.condition, cell.seed)
-            chosen[key] = _better(chosen[key], new, cases) if key in chosen else new
+    for cell in (cell for plan in plans for cell in plan.cells):
+        key = (cell.stage, cell.condition, cell.seed)
+        chosen[key] = _better(chosen[key], cell, runs, cases) if key in chosen else cell
     if cases:
         head = "Cells that the sources ran with different settings or versions, of which one counts"
-        notes.append(f"{head}: {_some(cases)}.")
-    cells = tuple(choice.cell for choice in chosen.values())
+        notes.append(f"{head}: {some(cases)}.")
     commands = dict.fromkeys(plan.command for plan in plans if plan.command)
     return plans[0].model_copy(
         update={
-            "cells": cells,
+            "cells": tuple(chosen.values()),
             "command": "\n".join(commands),
             "description": next((plan.description for plan in plans if plan.description), ""),
             "contrast": _first("contrasts", (plan.contrast for plan in plans), notes),
@@ -130,19 +117,22 @@ def _merged_plan(
     )
 
 
-def _better(old: _Choice, new: _Choice, cases: list[str]) -> _Choice:
+def _better(
+    old: PlannedCell, new: PlannedCell, runs: dict[str, StoredRun], cases: list[str]
+) -> PlannedCell:
     """Which of two cells with one condition and seed counts."""
-    if new.cell.id is None or new.cell.id == old.cell.id:
+    if new.id is None or new.id == old.id:
         return old
-    if old.cell.id is None:
+    if old.id is None:
         return new
-    first, second = (new, old) if new.done and not old.done else (old, new)
+    a, b = (runs.get(cell.id or "") for cell in (old, new))
+    done = [run is not None and run.status.status in FINISHED for run in (a, b)]
+    first, second = (new, old) if done == [False, True] else (old, new)
     why = ""
-    if first.run is not None and second.run is not None:
-        found = setting_differences(first.run.spec, second.run.spec)
-        why = f" ({in_words(found) or 'other settings of spec.yaml'})"
-    cell = first.cell
-    cases.append(f"{cell.condition} seed {cell.seed}, {cell.id} and not {second.cell.id}{why}")
+    if a is not None and b is not None:
+        specs = (a.spec, b.spec) if first is old else (b.spec, a.spec)
+        why = f" ({in_words(setting_differences(*specs)) or 'other settings of spec.yaml'})"
+    cases.append(f"{first.condition} seed {first.seed}, {first.id} and not {second.id}{why}")
     return first
 
 
@@ -161,7 +151,9 @@ def _declared(suites: Sequence[StoredSuite], notes: list[str]) -> Declaration | 
     if len(questions) > 1:
         notes.append("The sources declare different questions, so that none counts as declared.")
         return None
-    ended = min((at for suite in suites if (at := _first_result(suite)) is not None), default=None)
+    done = (run.status for suite in suites for run in suite.runs)
+    updated = (one.updated for one in done if one.status in FINISHED)
+    ended = min((at for at in updated if at is not None), default=None)
     mine = (set(first.seeds), set(first.conditions))
     for one in known:
         more = not (set(one.seeds) <= mine[0] and set(one.conditions) <= mine[1])
@@ -170,12 +162,6 @@ def _declared(suites: Sequence[StoredSuite], notes: list[str]) -> Declaration | 
     seeds = dict.fromkeys(seed for one in known for seed in one.seeds)
     conditions = dict.fromkeys(name for one in known for name in one.conditions)
     return first.model_copy(update={"seeds": tuple(seeds), "conditions": tuple(conditions)})
-
-
-def _first_result(suite: StoredSuite) -> float | None:
-    """When the first of the suite's runs had a result; None where that is not known."""
-    done = (run.status for run in suite.runs if run.status.status in FINISHED)
-    return min((one.updated for one in done if one.updated is not None), default=None)
 
 
 def _merged_tuning(suites: Sequence[StoredSuite], notes: list[str]) -> StoredTuning | None:
@@ -200,8 +186,3 @@ def _first(what: str, values: Iterable[_ValueT | None], notes: list[str]) -> _Va
     if len(known) > 1:
         notes.append(f"The sources declare different {what}; the first one is used.")
     return known[0] if known else None
-
-
-def _some(cases: Sequence[str]) -> str:
-    more = len(cases) - _SHOWN
-    return "; ".join([*cases[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])

@@ -6,11 +6,13 @@ import json
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from altgrad_core.errors import UserError
+
+_ModelT = TypeVar("_ModelT", bound=BaseModel)
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -43,13 +45,18 @@ class _Environment(BaseModel):
 def read_environment(path: Path) -> dict[str, Any]:
     """``environment.json`` as it is; empty where there is none. ``UserError`` if it is no such file."""
     value = read_object(path)
+    validated(_Environment, value, path)
+    return value
+
+
+def validated(model: type[_ModelT], raw: dict[str, Any], path: Path) -> _ModelT:
+    """What a file holds, as a model. ``UserError`` if it does not fit."""
     try:
-        _Environment.model_validate(value)
+        return model.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise damaged(path, f"{where}: {first['msg']}") from error
-    return value
 
 
 BROKEN_ZIP = (
@@ -74,10 +81,7 @@ def check_zip(path: Path) -> None:
 
 def damaged(path: Path, reason: str) -> UserError:
     """The error for a file that cannot be read, with what to do about it."""
+    remedy = "Run the suite again, which repeats this run."
     if path.name in ("plan.json", "tuning.json"):
-        return UserError(
-            f"{path} cannot be read ({reason}). Move {path} away and run the suite again."
-        )
-    return UserError(
-        f"{path} cannot be read ({reason}). Run the suite again, which repeats this run."
-    )
+        remedy = f"Move {path} away and run the suite again."
+    return UserError(f"{path} cannot be read ({reason}). {remedy}")

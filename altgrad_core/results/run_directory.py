@@ -20,15 +20,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import json
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock, Timeout
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from altgrad_core._files import leftovers, sync_folder, write_text
 from altgrad_core._text import plain
@@ -45,8 +43,6 @@ FINISHED: frozenset[str] = frozenset({"ok", "diverged"})
 _LOCK_SECONDS = 1.0
 
 RecordKind = Literal["train", "monitor", "evaluation", "final", "event"]
-
-_NOT_IN_JSON = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class Status(Settings):
@@ -76,6 +72,8 @@ class Record(Settings):
     strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
     """
 
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
     step: int
     kind: RecordKind
     metrics: dict[str, float] = Field(default_factory=dict)
@@ -83,23 +81,8 @@ class Record(Settings):
 
     def to_json(self) -> str:
         """The line, without its newline: strict JSON, floats to full precision."""
-        body: dict[str, Any] = {"step": self.step, "kind": self.kind}
-        if self.event is None:
-            body["metrics"] = {name: _json_number(value) for name, value in self.metrics.items()}
-        else:
-            body["event"] = self.event
-        return json.dumps(body, allow_nan=False)
-
-
-def _json_number(value: float) -> float | str:
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-
-
-def json_to_number(value: float | str) -> float:
-    """The number of a metric in ``metrics.jsonl``."""
-    return _NOT_IN_JSON[value] if isinstance(value, str) else float(value)
+        told = {"step", "kind", "metrics" if self.event is None else "event"}
+        return self.model_dump_json(include=told)
 
 
 class RunDirectory:

@@ -6,26 +6,33 @@ Nothing here needs torch or pandas; the tables are made in :mod:`altgrad_core.re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.layout import LAYOUT
 from altgrad_core.interfaces.metric import Metric, shared
-from altgrad_core.results.objects import damaged, read_object
-from altgrad_core.results.records import DirectoryRecord, RunRecord
+from altgrad_core.results.objects import (
+    BROKEN_ZIP,
+    damaged,
+    read_environment,
+    read_object,
+    validated,
+)
 from altgrad_core.results.records import History as History
 from altgrad_core.results.records import StoredEvent as StoredEvent
 from altgrad_core.results.run_directory import RunDirectory, Status
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 _ID = re.compile(r"[0-9a-f]{12}")
-_ModelT = TypeVar("_ModelT", bound=BaseModel)
 
 
 class _Stored(BaseModel):
@@ -170,37 +177,89 @@ class StoredSpec(_Stored):
     metrics: tuple[Metric, ...] = ()
 
 
-@dataclass(frozen=True)
-class StoredRun:
-    """One run. What it recorded is read when asked for, once."""
+class StoredRun(Protocol):
+    """One run, wherever it is kept. What it recorded is read when asked for, once.
 
-    record: RunRecord
-    spec: StoredSpec
+    What is not known is empty, a status that is not known pending. Raises ``UserError`` for what is
+    damaged.
+    """
+
+    @property
+    def spec(self) -> StoredSpec:
+        """Its settings."""
 
     @property
     def location(self) -> str:
-        """The path of its run directory, or the address of its page."""
-        return self.record.location
+        """The path of its run directory, or an address that begins with ``https://`` or ``http://``."""
+
+    @property
+    def status(self) -> Status:
+        """How it stands."""
+
+    @property
+    def history(self) -> History:
+        """Its metrics and events."""
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions and hardware, as in ``environment.json``."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Facts about data and quantisation, as in ``facts.json``."""
+
+    def predictions(self, split: str) -> dict[str, NDArray[Any]]:
+        """What it predicted for each example of a split: arrays by name."""
+
+
+@dataclass(frozen=True)
+class DirectoryRun:
+    """A run that is kept in a run directory; ``shown`` is how its place is named, if not by its path."""
+
+    directory: RunDirectory
+    spec: StoredSpec
+    shown: str = ""
+
+    @property
+    def location(self) -> str:
+        """The path of the run directory, or where it was copied from."""
+        return self.shown or str(self.directory.path)
 
     @cached_property
     def status(self) -> Status:
-        """How it stands; pending where that is not known."""
-        return self.record.status()
+        """Contents of ``status.json``."""
+        return self.directory.read_status()
 
     @cached_property
     def history(self) -> History:
-        """Its metrics and events."""
-        return self.record.history()
+        """Everything in ``metrics.jsonl``."""
+        history = History()
+        for record in self.directory.records():
+            history.add(record)
+        return history
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """Versions and hardware; empty where they are not known."""
-        return self.record.environment()
+        """Contents of ``environment.json``."""
+        return read_environment(self.directory.environment)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """Facts about data and quantisation; empty where they are not known."""
-        return self.record.facts()
+        """Contents of ``facts.json``."""
+        return read_object(self.directory.facts)
+
+    def predictions(self, split: str) -> dict[str, NDArray[Any]]:
+        """The arrays of one split in ``predictions.npz``."""
+        import numpy as np  # commands that read no predictions start faster without it
+
+        path, head = self.directory.predictions, f"{split}_"
+        if not path.exists():
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return {n.removeprefix(head): arrays[n] for n in arrays.files if n.startswith(head)}
+        except BROKEN_ZIP as error:
+            raise damaged(path, str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -268,8 +327,8 @@ class StoredSuite:
         shown as within it.
         """
         runs = tuple(
-            replace(run, record=replace(run.record, shown=f"{source}/{self.name}/{run.spec.id}"))
-            if isinstance(run.record, DirectoryRecord)
+            replace(run, shown=f"{source}/{self.name}/{run.spec.id}")
+            if isinstance(run, DirectoryRun)
             else run
             for run in self.runs
         )
@@ -293,7 +352,8 @@ def read_suites(path: Path) -> tuple[StoredSuite, ...]:
         return (StoredSuite(path, None, (_read_run(path),)),)
     if _is_suite(path):
         return (_read_suite(path),)
-    suites = tuple(_read_suite(folder) for folder in _folders(path) if _is_suite(folder))
+    folders = (folder for folder in sorted(path.iterdir()) if folder.is_dir())
+    suites = tuple(_read_suite(folder) for folder in folders if _is_suite(folder))
     if not suites:
         raise UserError(
             f"{path} holds no results: it is neither a run directory (with spec.yaml), nor a "
@@ -303,22 +363,11 @@ def read_suites(path: Path) -> tuple[StoredSuite, ...]:
     return suites
 
 
-def read_suite(path: Path) -> StoredSuite:
-    """The one suite at ``path``. Raises ``UserError`` if it holds several, naming them, or none."""
-    suites = read_suites(path)
-    if len(suites) > 1:
-        names = ", ".join(str(suite.path) for suite in suites)
-        raise UserError(f"{path} holds the results of {len(suites)} suites. Name one of: {names}.")
-    return suites[0]
-
-
-def _folders(path: Path) -> Iterator[Path]:
-    return (entry for entry in sorted(path.iterdir()) if entry.is_dir())
-
-
 def _run_folders(path: Path) -> list[Path]:
     """The run directories in a suite's folder, which are named by id: one that was renamed is gone."""
-    return [f for f in _folders(path) if _ID.fullmatch(f.name) and (f / "spec.yaml").exists()]
+    return [
+        f for f in sorted(path.iterdir()) if _ID.fullmatch(f.name) and (f / "spec.yaml").exists()
+    ]
 
 
 def _is_suite(path: Path) -> bool:
@@ -328,30 +377,14 @@ def _is_suite(path: Path) -> bool:
 def read_plan(folder: Path) -> StoredPlan:
     """The ``plan.json`` in a suite's folder. Raises ``UserError`` if it cannot be read."""
     path = folder / "plan.json"
-    return _validated(StoredPlan, read_object(path), path)
+    return validated(StoredPlan, read_object(path), path)
 
 
 def _read_suite(path: Path) -> StoredSuite:
     plan = read_plan(path) if (path / "plan.json").exists() else None
-    tuning_file = path / "tuning.json"
-    tuning = (
-        _validated(StoredTuning, read_object(tuning_file), tuning_file)
-        if tuning_file.exists()
-        else None
-    )
-    runs, faults = _whole_runs(path)
-    notes = tuple(
-        f"The run {name} is left out, its record is damaged: {faults[name]}" for name in faults
-    )
-    return StoredSuite(path, plan, runs, tuning, notes, damaged=faults)
-
-
-def _whole_runs(path: Path) -> tuple[tuple[StoredRun, ...], dict[str, str]]:
-    """The runs in a suite's folder, and by id what is wrong with those that cannot be read.
-
-    Raises ``UserError`` if there are runs, and none can be read.
-    """
-    runs: list[StoredRun] = []
+    file = path / "tuning.json"
+    tuning = validated(StoredTuning, read_object(file), file) if file.exists() else None
+    runs: list[DirectoryRun] = []
     faults: dict[str, str] = {}
     for folder in _run_folders(path):
         try:
@@ -360,22 +393,25 @@ def _whole_runs(path: Path) -> tuple[tuple[StoredRun, ...], dict[str, str]]:
             faults[folder.name] = str(error)
     if faults and not runs:
         raise UserError(next(iter(faults.values())))
-    return tuple(runs), faults
+    notes = (
+        f"The run {name} is left out, its record is damaged: {fault}"
+        for name, fault in faults.items()
+    )
+    return StoredSuite(path, plan, tuple(runs), tuning, tuple(notes), damaged=faults)
 
 
-def _whole_run(path: Path) -> StoredRun:
+def _whole_run(path: Path) -> DirectoryRun:
     """The run in ``path``, of which everything is there. ``UserError`` says what is not."""
     run = _read_run(path)
-    for read in (run.record.environment, run.record.facts):  # raises where it is damaged
-        read()
+    _ = (run.environment, run.facts)  # raises where one is damaged
     if run.status.record is None:  # nothing but reading them vouches for its metrics
-        len(run.history.events)
+        _ = run.history
     elif fault := RunDirectory(path).damage():
         raise UserError(fault)
     return run
 
 
-def _read_run(path: Path) -> StoredRun:
+def _read_run(path: Path) -> DirectoryRun:
     directory = RunDirectory(path)
     try:
         raw = yaml.load(directory.spec.read_bytes(), Loader=_LOADER)
@@ -390,17 +426,7 @@ def _read_run(path: Path) -> StoredRun:
             "that wrote it (named in its environment.json), or run the suite into a new folder "
             "with --runs."
         )
-    spec = _validated(StoredSpec, raw, directory.spec)
-    return StoredRun(DirectoryRecord(directory), spec)
+    return DirectoryRun(directory, validated(StoredSpec, raw, directory.spec))
 
 
 _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-def _validated(model: type[_ModelT], raw: dict[str, Any], path: Path) -> _ModelT:
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise damaged(path, f"{where}: {first['msg']}") from error

@@ -23,7 +23,7 @@ from altgrad_core.errors import UserError
 from altgrad_core.interfaces.layout import LAYOUT
 from altgrad_core.results.merge import plan_of_runs
 from altgrad_core.results.records import History, StoredEvent
-from altgrad_core.results.run_directory import FINISHED, Record, RecordKind, Status, json_to_number
+from altgrad_core.results.run_directory import FINISHED, Record, RecordKind, Status
 from altgrad_core.results.stated import usual_contrast
 from altgrad_core.results.stored import (
     StoredPlan,
@@ -89,30 +89,15 @@ class WandbRun:
 
 
 @dataclass(frozen=True)
-class WandbRecord:
-    """What a W&B run recorded, taken over."""
+class KeptRun:
+    """A stored run of which all is at hand."""
 
+    spec: StoredSpec
     location: str
-    _status: Status
-    _history: History
-    _environment: dict[str, Any]
-    _facts: dict[str, Any]
-
-    def status(self) -> Status:
-        """How it stands."""
-        return self._status
-
-    def history(self) -> History:
-        """Its metrics and events."""
-        return self._history
-
-    def environment(self) -> dict[str, Any]:
-        """Versions and hardware; empty where they are not known."""
-        return self._environment
-
-    def facts(self) -> dict[str, Any]:
-        """Facts about data and quantisation; empty where they are not known."""
-        return self._facts
+    status: Status
+    history: History
+    environment: dict[str, Any]
+    facts: dict[str, Any]
 
     def predictions(self, split: str) -> dict[str, Any]:
         """None: the tracker does not upload them."""
@@ -166,7 +151,7 @@ def _stored(run: WandbRun, start: Mapping[str, Any]) -> StoredRun:
     status = _status(run, spec, history)
     _complete(history, run.summary, status)
     environment, facts = start.get("environment", {}), run.end.get("facts", {})
-    return StoredRun(WandbRecord(run.url, status, history, environment, facts), spec)
+    return KeptRun(spec, run.url, status, history, environment, facts)
 
 
 def _history(run: WandbRun) -> History:
@@ -195,7 +180,7 @@ def _number(value: Any) -> float | None:
     """A metric's value; None for what is none. NaN and the infinities may come as words."""
     if isinstance(value, bool) or not (isinstance(value, int | float) or value in _NOT_IN_JSON):
         return None
-    return json_to_number(value)
+    return float(value)
 
 
 def _complete(history: History, summary: Mapping[str, Any], status: Status) -> None:

@@ -13,7 +13,7 @@ from altgrad_core.execution.cells import write_plan
 from altgrad_core.planning.plan import plan_suite
 from altgrad_core.planning.suite import parse_suite
 from altgrad_core.results.run_directory import RunDirectory, Status
-from altgrad_core.results.stored import read_suite
+from altgrad_core.results.sources import read_one
 
 SUITE = """
 name: toy
@@ -44,7 +44,7 @@ def test_it_holds_question_seeds_conditions_time_and_versions(tmp_path: Path) ->
     assert found["conditions"] == ["bf16_adamw", "bf16_manifold"]
     assert found["at"] > 1.7e9
     assert "altgrad-bench" in found["versions"]
-    stored = read_suite(tmp_path).plan
+    stored = read_one(tmp_path).plan
     assert stored is not None
     assert stored.declared is not None
     assert stored.declared.seeds == (0, 1)

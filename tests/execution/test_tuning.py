@@ -19,7 +19,8 @@ from altgrad_core.planning.suite import load_suite
 from altgrad_core.planning.tune import TuneSettings
 from altgrad_core.results.collect import load_results
 from altgrad_core.results.run_directory import Status
-from altgrad_core.results.stored import StoredTuning, read_suite
+from altgrad_core.results.sources import read_one
+from altgrad_core.results.stored import StoredTuning
 
 RATES = (1e-4, 1e-3, 1e-2)
 ACCURACY = Metric("accuracy", "Accuracy", "higher", 0.0, primary=True)
@@ -133,7 +134,7 @@ def test_a_suite_tunes_itself_and_runs_with_what_it_chose(
     options = RunOptions(runs=tmp_path / "runs", threads=1, cache=own_cache)
     result: SuiteResult = run_suite(plan, options, log)
     assert result.ok
-    stored = read_suite(tmp_path / "runs" / "tiny")
+    stored = read_one(tmp_path / "runs" / "tiny")
     assert stored.tuning is not None
     assert set(stored.tuning.conditions) == {"bf16_adamw", "e5m2_adamw"}
     frame = load_results(tmp_path / "runs" / "tiny")

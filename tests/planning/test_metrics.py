@@ -15,7 +15,7 @@ from altgrad_core.planning.metrics import named
 from altgrad_core.planning.plan import Plan, plan_suite
 from altgrad_core.planning.spec_file import dump_spec, load_spec
 from altgrad_core.registry.catalog import Catalog
-from altgrad_core.results.stored import read_suite
+from altgrad_core.results.sources import read_one
 
 ACCURACY = (Metric("accuracy", "Accuracy", "higher", 0.0, primary=True),)
 PERPLEXITY = (Metric("perplexity", "Perplexity", "lower", primary=True, curve=True),)
@@ -140,7 +140,7 @@ def test_the_declaration_is_stored_with_the_plan_and_with_each_run(
 ) -> None:
     plan = plan_words()
     write_plan(tmp_path / "suite", plan.suite, plan.cells, "command")
-    stored = read_suite(tmp_path / "suite")
+    stored = read_one(tmp_path / "suite")
     assert stored.metrics == PERPLEXITY
     assert stored.plan is not None
     assert stored.plan.contrast is not None

@@ -13,7 +13,7 @@ from altgrad_core.analysis.find import find
 from altgrad_core.analysis.format_numbers import format_table
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.registry.catalog import catalog
-from altgrad_core.results.stored import read_suite
+from altgrad_core.results.sources import read_one
 from altgrad_core.testing.sections import check_section
 
 
@@ -30,7 +30,7 @@ def fabricated() -> ModuleType:
 
 
 def findings(folder: Path, *, live: bool = False) -> Findings:
-    suite = read_suite(folder)
+    suite = read_one(folder)
     return find(suite, format_table([suite]), live=live)
 
 

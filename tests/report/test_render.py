@@ -12,7 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from altgrad_core.interfaces.blocks import Cell, Code, Paragraph, Table, cells, columns
+from altgrad_core.interfaces.blocks import Cell, Code, Paragraph, Table, table
 from altgrad_core.report.document import Document, Part
 from altgrad_core.report.render import address, markdown_text, render_html, render_markdown
 
@@ -128,17 +128,18 @@ def test_a_page_without_charts_is_small() -> None:
 
 
 def test_columns_that_say_nothing_are_left_out() -> None:
-    table = Table(
-        columns("Name", "Never", "Dash", "Once", numbers=("Once",)),
-        (cells("", "", "–", ""), cells("", " ", "", "0")),
-    )
-    document = Document("T", (), (Part("P", (table,)),))
+    names = ("Name", "Never", "Dash", "Once")
+    rows = [
+        dict(zip(names, texts, strict=True)) for texts in (("", "", "–", ""), ("", " ", "", "0"))
+    ]
+    made = table(rows, [(name, name) for name in names])
+    document = Document("T", (), (Part("P", (made,)),))
     text = render_markdown(document, HERE)
     assert "| Name | Once |" in text
     assert "Never" not in text
     assert "Dash" not in text
     assert "Dash" not in render_html(document, HERE)
-    empty = Document("T", (), (Part("P", (Table(table.columns, ()),)),))
+    empty = Document("T", (), (Part("P", (Table(made.columns, ()),)),))
     assert "| Name | Never | Dash | Once |" in render_markdown(empty, HERE)
 
 

@@ -14,7 +14,6 @@ from altgrad_core.analysis.format_numbers import format_table
 from altgrad_core.report.build import ReportFiles, build_document, write_report
 from altgrad_core.report.live.maker import ReportMaker
 from altgrad_core.results.sources import read_one
-from altgrad_core.results.stored import read_suite
 
 EVIL = "<img src=x onerror=alert(1)>|`*_{{ 7 * 7 }}"
 
@@ -87,14 +86,14 @@ def _written(files: ReportFiles) -> list[Path]:
 
 
 def test_a_page_that_is_watched_tests_nothing(suite: Path) -> None:
-    document = ReportMaker()(read_suite(suite))
+    document = ReportMaker()(read_one(suite))
     lead = str(document.opening[0])
     assert "No verdict yet: 30 of 30 planned runs have a result" in lead
     assert "nothing is tested on a page that is watched" in lead
-    found = find(read_suite(suite), live=True)
+    found = find(read_one(suite), live=True)
     assert found.effects["p"].isna().all()
     assert set(found.effects["verdict"]) == {"unfinished"} | {""}
-    again = find(read_suite(suite))
+    again = find(read_one(suite))
     assert again.effects["p"].notna().any()
 
 
@@ -143,6 +142,6 @@ def test_runs_without_a_plan_have_a_report(fabricated: ModuleType, tmp_path: Pat
 
 
 def test_questions_that_are_not_asked_are_left_out(suite: Path) -> None:
-    document = build_document(find(read_suite(suite)), ["q3"])
+    document = build_document(find(read_one(suite)), ["q3"])
     topics = [part.title.partition(":")[0] for part in document.parts]
     assert topics == ["Benefit", "Provenance", "How to repeat"]

@@ -12,14 +12,14 @@ from rich.console import Console
 
 from altgrad_core.analysis.find import find
 from altgrad_core.report.terminal import main_table
-from altgrad_core.results.stored import read_suite
+from altgrad_core.results.sources import read_one
 
 HEADINGS = ["Condition", "Status", "f1_micro_tuned", "f1_macro_tuned", "f1_micro", "Samples/s"]
 
 
 def shown(folder: Path, width: int) -> list[str]:
     console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(main_table(find(read_suite(folder))))
+    console.print(main_table(find(read_one(folder))))
     return console.export_text().splitlines()
 
 

@@ -13,7 +13,7 @@ import pytest
 from altgrad_core.errors import UserError
 from altgrad_core.results.collect import load_curves, load_results, write_table
 from altgrad_core.results.run_directory import RunDirectory
-from altgrad_core.results.stored import read_suite
+from altgrad_core.results.sources import read_one
 
 
 @pytest.fixture
@@ -292,7 +292,7 @@ def test_a_damaged_run_is_left_out_by_name_and_the_others_are_read(suite: Path, 
     assert str(run / name) in row["message"]
     whole = table["id"] != run.name
     assert table.loc[whole, "status"].tolist() == before.loc[whole, "status"].tolist()
-    (note,) = read_suite(suite).notes
+    (note,) = read_one(suite).notes
     assert note.startswith(f"The run {run.name} is left out, its record is damaged: {run / name}")
 
 
@@ -306,4 +306,4 @@ def test_metrics_that_are_not_as_the_run_left_them_are_no_result(suite: Path) ->
     row = load_results(suite).loc[0]
     assert row["status"] == "error"
     assert "it was cut or changed" in row["message"]
-    assert read_suite(suite).damaged.keys() == {run.path.name}
+    assert read_one(suite).damaged.keys() == {run.path.name}

@@ -22,10 +22,8 @@ from altgrad_core.results.stored import (
     Contrast,
     Declaration,
     StoredPlan,
-    StoredRun,
     StoredSpec,
     StoredSuite,
-    read_suite,
 )
 
 OPTIMIZERS = ("adamw", "manifold_adamw")
@@ -107,7 +105,7 @@ def test_a_copy_is_no_news(fabricated: ModuleType, tmp_path: Path) -> None:
     shutil.copytree(a, tmp_path / "b")
     merged = read_one([a, tmp_path / "b"])
     assert merged.notes == ()
-    assert merged.plan == read_suite(a).plan
+    assert merged.plan == read_one(a).plan
     assert {Path(run.location).parent for run in merged.runs} == {a}
 
 
@@ -229,7 +227,7 @@ def test_suites_of_other_names_stay_apart(fabricated: ModuleType, tmp_path: Path
     with pytest.raises(UserError, match=f"results of 2 suites.*{a}, {b}"):
         read_one([a, b])
     with pytest.raises(ValueError, match="one name"):
-        merge_suites([read_suite(a), read_suite(b)])
+        merge_suites([read_one(a), read_one(b)])
     with pytest.raises(ValueError, match="one name"):
         merge_suites([])
 
@@ -240,7 +238,7 @@ def test_no_source_is_an_error() -> None:
 
 
 def test_a_contrast_that_is_stated(fabricated: ModuleType, tmp_path: Path) -> None:
-    suite = read_suite(machine(fabricated, tmp_path, {("adamw", 0): 0.6}, margin=0.01))
+    suite = read_one(machine(fabricated, tmp_path, {("adamw", 0): 0.6}, margin=0.01))
     turned = with_contrast(suite, "optimizer.type = manifold_adamw, adamw")
     assert turned.plan is not None
     expected = fabricated.CONTRAST | {"baseline": "manifold_adamw", "treatment": "adamw"}
@@ -261,7 +259,7 @@ def test_a_contrast_that_is_stated(fabricated: ModuleType, tmp_path: Path) -> No
 def test_a_contrast_that_cannot_be(
     fabricated: ModuleType, tmp_path: Path, stated: str, message: str
 ) -> None:
-    suite = read_suite(machine(fabricated, tmp_path, {}))
+    suite = read_one(machine(fabricated, tmp_path, {}))
     with pytest.raises(UserError, match=message):
         with_contrast(suite, stated)
 
@@ -288,7 +286,7 @@ class TestDeclarations:
                 "training": {"learning_rate": 0.1, "max_steps": 1},
             }
         )
-        run = StoredRun(Kept(status), spec)
+        run = Kept(spec, status)
         return StoredSuite(Path(str(at)), StoredPlan(suite="toy", declared=declared), (run,))
 
     def test_parts_that_were_declared_before_any_result_are_one(self) -> None:
@@ -312,13 +310,11 @@ class TestDeclarations:
 
 @dataclass
 class Kept:
-    """A record of which nothing but the status is asked."""
+    """A run of which nothing but the status and the spec is asked."""
 
-    stands: Status
+    spec: StoredSpec
+    status: Status
     location: str = "/nowhere"
-
-    def status(self) -> Status:
-        return self.stands
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"{name} was asked for")

@@ -23,7 +23,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from altgrad_core.errors import UserError
-from altgrad_core.interfaces.blocks import Cell, Paragraph, Table, columns
+from altgrad_core.interfaces.blocks import Cell, Paragraph, table
 from altgrad_core.report.document import Document, Part
 from altgrad_core.report.live.snapshot import Snapshot
 from altgrad_core.report.render import render_html
@@ -168,12 +168,10 @@ class LiveServer:
 def run_document(directory: Path) -> Document:
     """The list of a run's readable files."""
     files = [directory / name for name in READABLE if is_readable(directory / name)]
-    rows = tuple(
-        (Cell(file.name, href=str(file)), Cell(f"{file.stat().st_size:,}")) for file in files
-    )
+    rows = ({"name": f.name, "path": str(f), "size": f"{f.stat().st_size:,}"} for f in files)
     text = Paragraph("These files are the record of one run, as they are now.")
-    table = Table(columns("File", "Bytes", numbers=("Bytes",)), rows)
-    return Document(f"Run {directory.name}", (text,), (Part("Files", (table,)),))
+    listed = table(rows, [("File", lambda r: Cell(r["name"], href=r["path"])), ("Bytes", "size")])
+    return Document(f"Run {directory.name}", (text,), (Part("Files", (listed,)),))
 
 
 def is_readable(file: Path) -> bool:

@@ -23,7 +23,8 @@ from altgrad_core.report.document import Document
 from altgrad_core.report.render import TEMPLATES, Live, fragment, render_html
 from altgrad_core.results.overview import read_progress, summary
 from altgrad_core.results.run_directory import RunDirectory
-from altgrad_core.results.stored import StoredRun, StoredSuite, read_suite
+from altgrad_core.results.sources import read_one
+from altgrad_core.results.stored import StoredRun, StoredSuite
 
 _PAUSE = 4.0
 """Times the processor's time for the last report that pass before the next."""
@@ -62,30 +63,23 @@ class Snapshot:
         self._made: _Made | None = None
         self._runs: dict[str, tuple[Signature, StoredRun]] = {}
 
-    def progress(self) -> str:
-        """The progress as HTML, marked with the version of the report that there is to show."""
-        return self._progress(self._version())
-
     def page(self) -> str:
         """The whole page: the progress, and the newest report that may be made now."""
         with self._lock:
             if self._made is None or self._made.version != self._version():
                 self._made = self._make_report()
             made = self._made
-        live = Live(self._banner(made.version), _SCRIPT.read_text(encoding="utf-8"), made.version)
+        banner = Markup(
+            '<section class="live" aria-labelledby="progress">\n<h2 id="progress">Progress</h2>\n{}\n'
+            '<p class="note quiet" role="status">This page updates itself while it is open.</p>\n'
+            "</section>"
+        ).format(Markup(self.progress(made.version)))
+        live = Live(banner, _SCRIPT.read_text(encoding="utf-8"), made.version)
         return render_html(made.document, self.folder, live=live)
 
-    def _banner(self, version: str) -> Markup:
-        note = Markup('<p class="note quiet" role="status">{}</p>')
-        return Markup(
-            '<section class="live" aria-labelledby="progress">\n<h2 id="progress">Progress</h2>\n'
-            "{}\n{}\n</section>"
-        ).format(
-            Markup(self._progress(version)),
-            note.format("This page updates itself while it is open."),
-        )
-
-    def _progress(self, version: str) -> str:
+    def progress(self, version: str | None = None) -> str:
+        """The progress as HTML, marked with the version of the report that there is to show."""
+        version = self._version() if version is None else version
         try:
             cells, trouble = read_progress(self.folder, watched=True), ""
         except (UserError, OSError) as error:
@@ -104,27 +98,28 @@ class Snapshot:
         made = self._made
         if made is not None and self._clock() < made.due:
             return made.version
-        return _digest(self._signature())
+        return self._state()
 
-    def _signature(self) -> Signature:
+    def _state(self) -> str:
         folders = sorted(path.parent.name for path in self.folder.glob("*/spec.yaml"))
         own = (_stat(self.folder / "plan.json"), _stat(self.folder / "tuning.json"))
-        return (*own, *((name, _run_signature(self.folder / name)) for name in folders))
+        runs = [(name, _run_signature(self.folder / name)) for name in folders]
+        return hashlib.sha256(repr((own, runs)).encode()).hexdigest()[:16]
 
     def _make_report(self) -> _Made:
-        version, start = _digest(self._signature()), self._spent()
+        version, start = self._state(), self._spent()
         try:
             document = self.make(self._read())
-        except UserError as error:
-            document = _failed(str(error))
         except Exception as error:  # a page that is being watched must not die of one odd result
-            document = _failed(f"No report can be made of the results as they are now: {error!r}.")
+            text = f"No report can be made of the results as they are now: {error!r}."
+            said = Paragraph(str(error) if isinstance(error, UserError) else text, lead=True)
+            document = Document("No report now", (said,), ())
         pause = _PAUSE * (self._spent() - start)
         return _Made(version, document, self._clock() + pause)
 
     def _read(self) -> StoredSuite:
         """The suite; runs that have not changed since are those that were read before."""
-        suite = read_suite(self.folder)
+        suite = read_one(self.folder)
         known, self._runs = self._runs, {}
         for run in suite.runs:
             signature = _run_signature(self.folder / run.spec.id)
@@ -132,14 +127,6 @@ class Snapshot:
             kept = before[1] if before is not None and before[0] == signature else run
             self._runs[run.spec.id] = (signature, kept)
         return replace(suite, runs=tuple(kept for _, kept in self._runs.values()))
-
-
-def _failed(message: str) -> Document:
-    return Document("No report now", (Paragraph(message, lead=True),), ())
-
-
-def _digest(signature: Signature) -> str:
-    return hashlib.sha256(repr(signature).encode()).hexdigest()[:16]
 
 
 def _run_signature(path: Path) -> Signature:

@@ -22,7 +22,6 @@ from altgrad_core.analysis.find import find
 from altgrad_core.errors import UserError
 from altgrad_core.results.collect import load_curves, load_results
 from altgrad_core.results.sources import read_one
-from altgrad_core.results.stored import read_suite
 from altgrad_plugins.trackers.wandb_source import read_wandb
 
 TESTS = Path(__file__).parents[2]
@@ -205,7 +204,7 @@ def assert_the_same(project: str, folder: Path, server: Any) -> None:
     pd.testing.assert_frame_equal(
         load_curves(source, NAMES), load_curves(folder, NAMES), check_exact=True
     )
-    local, remote = read_suite(folder), read_one(source)
+    local, remote = read_one(folder), read_one(source)
     assert remote.plan == local.plan
     assert remote.tuning == local.tuning
     for a, b in zip(remote.runs, local.runs, strict=True):
@@ -256,7 +255,7 @@ def test_a_run_that_goes_on_after_an_interruption(
     (failed / "status.json").write_text(json.dumps(state))
     subprocess.run([*script, "1", failed.name], check=True, timeout=120)
     (there,) = (run for run in read_one(f"wandb:team/{project}").runs)
-    (here,) = (run for run in read_suite(folder).runs if run.spec.id == failed.name)
+    (here,) = (run for run in read_one(folder).runs if run.spec.id == failed.name)
     assert there.history.series == here.history.series
     assert there.history.events == here.history.events
     assert there.status == here.status
@@ -274,7 +273,7 @@ def test_the_findings_are_the_same(
 
     f.write_matrix(folder, ["bf16", "e5m2"], [0, 1, 2], lines)
     store(server, stand_in, project, folder)
-    here, there = find(read_suite(folder)), find(read_one(f"wandb:team/{project}/toy"))
+    here, there = find(read_one(folder)), find(read_one(f"wandb:team/{project}/toy"))
     assert len(here.effects) == 2
     for name in ("effects", "pairs", "conditions", "curves"):
         mine, theirs = getattr(here, name), getattr(there, name)
