@@ -11,8 +11,11 @@ import pytest
 
 from altgrad_core.analysis.find import find
 from altgrad_core.analysis.format_numbers import format_table
+from altgrad_core.interfaces.blocks import Table
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.registry.catalog import catalog
+from altgrad_core.report.build import build_document
+from altgrad_core.report.render import render_markdown
 from altgrad_core.results.sources import read_one
 from altgrad_core.testing.sections import check_section
 
@@ -59,11 +62,8 @@ def several(
             f.final_line(100, score),
         ]
 
-    def short(fmt: str, optimizer: str, seed: int) -> list[str]:
-        return [f.final_line(100, 0.5)]
-
     f.write_matrix(root / "full", ["bf16", "e0m7", "e1m6", "e3m4", "e5m2"], range(5), full)
-    f.write_matrix(root / "one", ["e5m2"], [0], short)
+    f.write_matrix(root / "one", ["bf16", "e3m4", "e5m2"], [0], full)
     broken = [
         (side, f.write_run(root / "broken", "e5m2", side, 0, status=status, step=7, lines=[
             f.line(1, "train", {"train/all/loss": math.inf})]))
@@ -85,3 +85,29 @@ def test_it_passes_the_check(name: str, several: tuple[Findings, ...]) -> None:
 @pytest.mark.parametrize("name", ["benefit", "controls", "results"])
 def test_it_has_something_to_say_of_a_full_suite(name: str, several: tuple[Findings, ...]) -> None:
     assert catalog().build("section", name).build(several[0])
+
+
+def test_one_seed_is_not_spoken_of_as_several(several: tuple[Findings, ...]) -> None:
+    texts = [render_markdown(build_document(found), Path()) for found in (several[0], several[2])]
+    for words in (
+        "interval",
+        "mean over seeds",
+        "steps, seeds and",
+        "seeds thin",
+        "± standard",
+        "not adj",
+    ):
+        assert words in texts[0]
+        assert words not in texts[1]
+
+
+def test_the_conditions_are_tabled_once(several: tuple[Findings, ...]) -> None:
+    blocks = [block for part in build_document(several[0]).parts for block in part.blocks]
+    tables = [block for block in blocks if isinstance(block, Table)]
+    (main,) = (one for one in tables if one.columns[0].title == "Condition")
+    shown = {column.title: place for place, column in enumerate(main.columns)}
+    told = {row[0].text: row for row in main.rows}
+    assert len(told) == len(several[0].conditions)
+    assert told["bf16_adamw"][shown["Over bf16_adamw"]].text == "–"
+    assert told["e5m2_manifold_adamw"][shown["Over bf16_adamw"]].text == "+0.0320"
+    assert told["e5m2_manifold_adamw"][shown["Rank kept (%)"]].text == "100"
