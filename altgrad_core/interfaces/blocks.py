@@ -94,12 +94,12 @@ class Chart:
 Block = Table | Paragraph | Bullets | Code | Chart
 
 
-Shown = str | Callable[[Mapping[str, Any]], str | Cell]
+Shown = str | Callable[[Mapping[Any, Any]], str | Cell]
 """What stands in a column of :func:`table`: the value of that name, or what is made of the row."""
 
 
 def table(
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[Mapping[Any, Any]],
     made: Iterable[tuple[str, Shown]],
     caption: str = "",
     *,
@@ -116,6 +116,6 @@ def table(
     )
 
 
-def _cell(row: Mapping[str, Any], shown: Shown) -> Cell:
+def _cell(row: Mapping[Any, Any], shown: Shown) -> Cell:
     value = str(row[shown]) if isinstance(shown, str) else shown(row)
     return value if isinstance(value, Cell) else Cell(value)

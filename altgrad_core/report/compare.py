@@ -255,8 +255,8 @@ def _table(changes: pd.DataFrame) -> Table:
         ("p, sign flip", lambda row: significant(row["p_sign_flip"])),
         ("B better", lambda row: f"{row['better']} of {row['pairs']}"),
     ]
-    rows = [{str(name): value for name, value in row.items()} for row in changes.to_dict("records")]
-    return table(rows, shown, words=(f"{LEVEL} interval", "B better"))
+    words = (f"{LEVEL} interval", "B better")
+    return table(changes.to_dict("records"), shown, words=words)
 
 
 def comparison_tables(found: SetComparison) -> list[TerminalTable]:

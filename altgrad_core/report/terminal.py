@@ -84,9 +84,7 @@ def main_table(found: Findings, most: int = 3) -> TerminalTable:
         *((metric_label(found, name), _scores(name)) for name in scores),
         ("Samples/s", lambda row: significant(row[SPEED])),
     ]
-    rows = [
-        {str(name): value for name, value in r.items()} for r in found.conditions.to_dict("records")
-    ]
+    rows = found.conditions.to_dict("records")
     return TerminalTable(table(rows, shown, words=("Status",)), keep=("Status", shown[2][0]))
 
 

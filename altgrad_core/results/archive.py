@@ -19,12 +19,12 @@ import re
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from altgrad_core._files import atomic_file
 from altgrad_core.errors import UserError
+from altgrad_core.results.objects import BROKEN_ZIP
 from altgrad_core.results.stored import DirectoryRun, StoredSuite, read_suites
 
 SUFFIX = ".zip"
@@ -42,10 +42,6 @@ _LARGEST_FILE = 1 << 30
 _LARGEST_ARCHIVE = 1 << 34
 _MOST_FILES = 600_000
 _CHUNK = 1 << 20
-_DAMAGED = (
-    *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
-    *(NotImplementedError, RuntimeError),  # unknown compression; a password
-)
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The time of every member, since the same results are to give the same bytes."""
 
@@ -93,10 +89,10 @@ def read_archive(path: Path) -> tuple[StoredSuite, ...]:
     try:
         with zipfile.ZipFile(path) as archive:
             _extract(archive, folder, path)
-    except _DAMAGED as error:
-        raise UserError(f"{path} is no whole archive of results: {error}.") from error
     except ValueError as error:
         raise UserError(f"{path} is no archive of results: {error}.") from error
+    except BROKEN_ZIP as error:
+        raise UserError(f"{path} is no whole archive of results: {error}.") from error
     return tuple(suite.shown_as(path) for suite in read_suites(folder))
 
 

@@ -31,7 +31,6 @@ from altgrad_plugins.sections.shared import (
     interval,
     over_seeds,
     plain,
-    records,
     signed,
 )
 
@@ -206,7 +205,11 @@ def _companions(found: Findings, rows: Sequence[Row]) -> list[Block]:
     caption = "Gains under the other scores; positive is better. Described, not tested."
     if more := len(every) - len(metrics):
         caption += f" {counted(more, 'more score')}: companions.csv."
-    return [table(records(known), [(group_noun(found).capitalize(), "group"), *labels], caption)]
+    return [
+        table(
+            known.to_dict("records"), [(group_noun(found).capitalize(), "group"), *labels], caption
+        )
+    ]
 
 
 def _split(metric: str, metrics: Sequence[str]) -> str:

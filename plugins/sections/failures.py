@@ -17,7 +17,6 @@ from altgrad_plugins.sections.shared import (
     digits,
     measured,
     planned,
-    records,
     to_run,
 )
 
@@ -119,7 +118,7 @@ def _wrong(runs: pd.DataFrame) -> list[Block]:
         ("What happened", lambda r: r["message"] or NONE),
     ]
     caption = "Runs that did not simply end well."
-    return [table(records(wrong), shown, caption, words=("Status", "What happened"))]
+    return [table(wrong.to_dict("records"), shown, caption, words=("Status", "What happened"))]
 
 
 def _events(runs: pd.DataFrame, seen: pd.DataFrame) -> list[Block]:
@@ -151,7 +150,7 @@ def _events(runs: pd.DataFrame, seen: pd.DataFrame) -> list[Block]:
         "What monitors reported, each once for a layer; each run's own are in its metrics.jsonl."
     )
     words = ("Stage", "Event", "Layers", "Message of the first")
-    return [table(records(rows), shown, caption, words=words)]
+    return [table(rows.to_dict("records"), shown, caption, words=words)]
 
 
 def _rates(found: Findings) -> list[Block]:
@@ -169,4 +168,4 @@ def _rates(found: Findings) -> list[Block]:
         *((fmt, digits(fmt, percent)) for fmt in dict.fromkeys(runs["format"])),
     ]
     caption = "Mean over steps, layers and runs, in % of the elements, for every run of the format."
-    return [table(records(rows), shown, caption, words=("Rate (%)",))]
+    return [table(rows.to_dict("records"), shown, caption, words=("Rate (%)",))]

@@ -27,7 +27,6 @@ from altgrad_plugins.sections.shared import (
     finite,
     over_seeds,
     planned,
-    records,
     signed,
 )
 from altgrad_plugins.sections.surface import surface_blocks
@@ -160,7 +159,7 @@ def _correlations(tested: pd.DataFrame) -> Table:
         ("p (Holm)", digits("holm")),
     ]
     caption = "Each p counts permutations of the benefits over the formats."
-    return table(records(tested.rename_axis("name").reset_index()), shown, caption)
+    return table(tested.rename_axis("name").reset_index().to_dict("records"), shown, caption)
 
 
 def _values(found: Findings, gains: pd.Series[float], known: pd.DataFrame) -> Table:
@@ -172,7 +171,9 @@ def _values(found: Findings, gains: pd.Series[float], known: pd.DataFrame) -> Ta
     shown = [("Format", "format"), ("Benefit", signed("benefit"))]
     shown += [(str(name), digits(str(name), _number)) for name in known]
     return table(
-        records(known.assign(benefit=gains).rename_axis("format").reset_index()), shown, caption
+        known.assign(benefit=gains).rename_axis("format").reset_index().to_dict("records"),
+        shown,
+        caption,
     )
 
 

@@ -20,7 +20,7 @@ from altgrad_core.interfaces.blocks import (
     table,
 )
 from altgrad_core.interfaces.section import Findings
-from altgrad_plugins.sections.shared import BuiltIn, planned, records, to_run
+from altgrad_plugins.sections.shared import BuiltIn, planned, to_run
 
 SPLITS = ("train", "validation", "test")
 _ORIGIN = {"device": "Device", "threads": "Threads", "versions": "Versions", "fingerprint": "Data"}
@@ -68,7 +68,7 @@ class Provenance(BuiltIn):
         ]
         total = f"{significant(float(runs['seconds'].sum()))} seconds in all."
         words = ("Condition", "Device", "Versions", "Data")
-        blocks: list[Block] = [table(records(runs), shown, total, words=words)]
+        blocks: list[Block] = [table(runs.to_dict("records"), shown, total, words=words)]
         return [Bullets(told), *blocks] if told else blocks
 
 

@@ -33,7 +33,6 @@ from altgrad_plugins.sections.shared import (
     over_seeds,
     planned,
     primary,
-    records,
     to_run,
 )
 
@@ -109,7 +108,7 @@ def _table(found: Findings) -> Table:
         ("Rank kept (%)", lambda row: percent(kept[row["condition"]])),
     ]
     said = " ".join(_caption(found, reference, [row["low"] for row in rows]))
-    return table(records(found.conditions), shown, said, words=("Status",))
+    return table(found.conditions.to_dict("records"), shown, said, words=("Status",))
 
 
 def _caption(found: Findings, reference: str, lows: Sequence[float]) -> Iterator[str]:

@@ -23,7 +23,6 @@ from altgrad_plugins.sections.shared import (
     over_seeds,
     planned,
     primary,
-    records,
     to_run,
 )
 
@@ -122,4 +121,4 @@ def _samples(found: Findings) -> list[Block]:
         "What each model wrote at its last evaluation, first seed; before the arrow stands the text that "
         "it goes on from. Every evaluation's are in the metrics.jsonl of its run."
     )
-    return [table(records(last), shown, caption, words=("Sample",))]
+    return [table(last.to_dict("records"), shown, caption, words=("Sample",))]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from altgrad_core.analysis.words import NONE, metric_label, score
 from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Shown, table
 from altgrad_core.interfaces.section import Findings
-from altgrad_plugins.sections.shared import BuiltIn, records, signed, to_run
+from altgrad_plugins.sections.shared import BuiltIn, signed, to_run
 
 
 class Seeds(BuiltIn):
@@ -35,4 +35,6 @@ class Seeds(BuiltIn):
             ("Left out", lambda r: r["dropped"] or NONE),
         ]
         caption = f"{metric_label(found, asked.metric)}; each score leads to its run. Positive gains are better."
-        return [table(records(found.pairs), shown, caption, words=("Diverged", "Left out"))]
+        return [
+            table(found.pairs.to_dict("records"), shown, caption, words=("Diverged", "Left out"))
+        ]

@@ -15,7 +15,8 @@ from altgrad_core.interfaces.metric import column as metric_column
 from altgrad_core.interfaces.plugin import NoSettings
 from altgrad_core.interfaces.section import Findings, Section
 
-Row = dict[str, Any]
+Row = dict[Any, Any]
+"""A row of a table, by the names of its columns."""
 
 SPEED = "throughput/all/cumulative_samples_per_second@last"
 TOKENS = "throughput/all/cumulative_tokens_per_second@last"
@@ -35,13 +36,8 @@ class BuiltIn(Section):
 
 def effects(found: Findings, *roles: str) -> list[Row]:
     """The rows of the table of effects, of these roles only if any are given."""
-    rows = records(found.effects)
+    rows = found.effects.to_dict("records")
     return [row for row in rows if not roles or row["role"] in roles]
-
-
-def records(table: pd.DataFrame) -> list[Row]:
-    """The rows of a table, by the names of its columns."""
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def planned(found: Findings) -> pd.DataFrame:
