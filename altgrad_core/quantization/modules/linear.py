@@ -103,7 +103,9 @@ class QuantizedModule(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         self._begin()
-        return self.__dict__.copy()
+        state = self.__dict__.copy()
+        del state["quantized_class"]  # made classes cannot be pickled by name
+        return state
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         kind = type(self)
@@ -113,6 +115,7 @@ class QuantizedModule(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.quantized_class = type(self)
         for _, resident in self._residents():
             resident.mark(self)
             needs_keeping([self])
