@@ -9,7 +9,7 @@ quickstart: $(VENV)/.demo  ## install, run the 12-condition quickstart suite, wr
 	$(BIN)/altgrad-bench run suites/quickstart.yaml
 
 test: $(VENV)/.test  ## run the tests, a process per core
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -13,12 +13,24 @@ from typing import Any
 import pytest
 import yaml
 
+LONGEST = (
+    *("test_planted_verdicts.py", "test_end_to_end.py", "test_random_kills.py", "test_cli.py"),
+    *("test_page_browser.py", "test_hub.py", "test_wandb.py", "test_dashboard.py"),
+    *("test_foreign_models.py", "test_wandb_source.py", "test_tuning.py", "test_compiled.py"),
+)
+"""Files that take longest: they come first, so that no process is left alone with one at the end."""
+
 TOPICS = {
     "1309": ("fishing quota vessel herring catch", "sea waters stocks"),
     "2443": ("customs tariff import duty goods", "code classification origin"),
     "5360": ("wheat cereal farm aid premium", "crop area payment"),
     "3003": ("bank capital credit institution", "risk supervision ratio"),
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 def write_acts(path: Path, count: int, seed: int) -> None:
