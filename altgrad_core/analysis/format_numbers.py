@@ -1,8 +1,9 @@
 """What a format is in numbers, worked out from its values: the properties that a benefit may go with.
 
 Signal to quantisation noise is that of one fixed tensor: ``N = 2^16`` normal quantiles
-``x_i = Φ⁻¹((i + 1/2) / N)``, divided by the scale that maps the largest of them onto the format's
-largest value (scale 1 for formats that are not scaled), rounded to nearest and scaled back:
+``x_i = Φ⁻¹((i + 1/2) / N)``, divided by the scale that maps the largest of them to where the format wants
+it, its largest value over its headroom (scale 1 for formats that are not scaled), rounded to nearest and
+scaled back:
 
     SQNR = 10 log₁₀(Σ x² / Σ (x − s·round(x/s))²)  in dB
 
@@ -86,12 +87,11 @@ def normal_sqnr(fmt: Format) -> float:
     """Signal to quantisation noise of a normal tensor, in dB; inf where rounding changes nothing."""
     import torch
 
-    places = (torch.arange(_POINTS, dtype=torch.float64) + 0.5) / _POINTS
-    x = torch.special.ndtri(places)
-    scale = float(x.max()) / fmt.max_finite if fmt.scaled else 1.0
-    error = x - scale * fmt.round(x / scale)
-    noise = float(error.square().sum())
-    return 10 * math.log10(float(x.square().sum()) / noise) if noise else math.inf
+    from altgrad_core.interfaces.placement import normal_sample, sqnr
+
+    largest = fmt.max_finite
+    headroom = fmt.headroom if fmt.scaled else largest / float(normal_sample(_POINTS).max())
+    return float(sqnr(fmt.round, largest, torch.tensor([headroom], dtype=torch.float64), _POINTS))
 
 
 def _grid(values: Sequence[float], *, scaled: bool) -> str:

@@ -13,27 +13,28 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_SAMPLES = 4096
+_POINTS = 4096
 _TOLERANCE_DB = 0.5
 """Less than this is not worth leaving the top of the range unused."""
 
 
-def normal_sample() -> Tensor:
-    """Quantiles of the standard normal distribution, float32: a tensor of weights without chance."""
-    shares = (torch.arange(_SAMPLES, dtype=torch.float64) + 0.5) / _SAMPLES
-    sample: Tensor = torch.special.ndtri(shares)
-    return sample.float()
+def normal_sample(points: int = _POINTS) -> Tensor:
+    """Quantiles of the standard normal distribution, float64: a tensor of weights without chance."""
+    sample: Tensor = torch.special.ndtri((torch.arange(points, dtype=torch.float64) + 0.5) / points)
+    return sample
 
 
-def sqnr(rounded: Callable[[Tensor], Tensor], largest: float, headrooms: Tensor) -> Tensor:
+def sqnr(
+    rounded: Callable[[Tensor], Tensor], largest: float, headrooms: Tensor, points: int = _POINTS
+) -> Tensor:
     """Signal-to-quantisation-noise ratio, in dB, of a normal tensor: one for each headroom (1-d).
 
     ``rounded`` rounds to a grid whose largest value is ``largest``; headroom ``h`` puts amax at
-    ``largest / h``.
+    ``largest / h``. Inf where rounding changes nothing.
     """
-    sample = normal_sample().double()
+    sample = normal_sample(points)
     scale = (sample.abs().max() * headrooms.double() / largest).unsqueeze(1)
-    noise = rounded((sample / scale).float()).double() * scale - sample
+    noise = rounded(sample / scale) * scale - sample
     return 10 * torch.log10(sample.square().sum() / noise.square().sum(1))
 
 

@@ -50,7 +50,7 @@ def test_posits_have_their_precision_in_the_middle(es: int, headroom: float, db:
 
 @pytest.mark.parametrize("fmt", [posit8(1), load_format("e3m4"), load_format("e0m7")])
 def test_the_ratio_is_that_of_the_rounding_itself(fmt: Format) -> None:
-    sample = normal_sample()
+    sample = normal_sample().float()
     for headroom in (1.0, 4.0, 64.0):
         settings = ScalingSettings(headroom=headroom, power_of_two=False)
         scale = Scaler(fmt, settings, "x").fresh(sample.abs().amax())
