@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from altgrad_core.interfaces.format import Format
+from altgrad_core.interfaces.format import LISTED_BITS, Format
 
 WIDTH = 64
 """The most columns of a picture; with the margin they fit 80."""
@@ -53,6 +53,8 @@ def _facts(fmt: Format, details: Mapping[str, Any]) -> Table:
     if lowest != -fmt.max_finite:
         facts["lowest"] = lowest
     facts["rungs"] = f"{bottom} to {top}"
+    if fmt.bits <= LISTED_BITS and fmt.thresholds() is not None:
+        facts["nearest"] = "by thresholds of the format's own" + _to_zero(fmt)
     facts["scale"] = "fitted to each tensor" if fmt.scaled else "always 1"
     if fmt.scaled:
         room = "" if fmt.headroom == 1 else f" / {fmt.headroom:g}"
@@ -66,6 +68,12 @@ def _facts(fmt: Format, details: Mapping[str, Any]) -> Table:
         shown = "–" if value is None else number(value) if isinstance(value, float) else str(value)
         table.add_row(f"  {name}", shown)
     return table
+
+
+def _to_zero(fmt: Format) -> str:
+    """Whether the smallest numbers stay clear of zero, in words."""
+    tiny = torch.tensor([2.0**-149, -(2.0**-149)])
+    return "; only zero becomes zero" if bool((fmt.round(tiny) != 0).all()) else ""
 
 
 def _linear_picture(fmt: Format) -> list[Text]:

@@ -19,7 +19,8 @@ from altgrad_core.interfaces.placement import best_headroom, is_closed_under_dou
 
 Rounding = Literal["nearest", "stochastic"]
 Overflow = Literal["saturate", "special"]
-_LISTABLE_BITS = 16
+LISTED_BITS = 16
+"""Formats up to this width are expected to list their codes."""
 
 
 class Format(ABC):
@@ -57,6 +58,19 @@ class Format(ABC):
         positive. Several codes may share a value: the lowest stands for it.
         """
 
+    def thresholds(self) -> Tensor | None:
+        """Where ``nearest`` passes from each finite value to the next; None for the midpoints.
+
+        For a rounding rule of the format's own, such as that of posits, which never round to zero:
+        float64, shape ``(n - 1,)`` for ``n`` distinct finite values in ascending order, on the CPU;
+        each between its two values, ends included. What lies below goes to the lower value, what
+        lies above to the upper one, the threshold itself to the even code, as a midpoint does. A
+        threshold that *is* one of the two values leaves that value where it is and gives all that
+        lies between them to the other, whatever the rounding. :meth:`round`, :meth:`encode` and
+        :meth:`to_rung` go by this; so do residency and the monitors, which ask them.
+        """
+        return None
+
     def round(
         self, x: Tensor, rounding: Rounding = "nearest", generator: torch.Generator | None = None
     ) -> Tensor:
@@ -64,8 +78,9 @@ class Format(ABC):
 
         ``nearest`` breaks ties to the even code (to the even rung if both codes are even or both
         odd). ``stochastic`` picks one of the two neighbours with a probability that makes the mean
-        exact; it draws from ``generator`` and never moves a grid value. NaN stays NaN, the sign of
-        zero is kept, and what lies beyond the ends of the grid (inf too) becomes the end.
+        exact (but where :meth:`thresholds` leave no choice); it draws from ``generator`` and never
+        moves a grid value. NaN stays NaN, the sign of zero is kept, and what lies beyond the ends
+        of the grid (inf too) becomes the end.
 
         Raises ``TypeError`` if the dtype of ``x`` cannot hold every grid value, ``ValueError`` for
         another ``rounding``, or for ``stochastic`` without a generator.
@@ -178,7 +193,7 @@ class Format(ABC):
 
         False for more than 16 bits, whose values are not listed: the careful way is right for all.
         """
-        if self.bits > _LISTABLE_BITS:
+        if self.bits > LISTED_BITS:
             return False
         with untransformed():
             return is_closed_under_doubling(self.code_values(), self.max_finite)
@@ -210,7 +225,7 @@ class Format(ABC):
     @cached_property
     def _grid(self) -> Grid:
         with untransformed():
-            return Grid(self.code_values(), self.bits, self.name)
+            return Grid(self.code_values(), self.bits, self.name, self.thresholds())
 
     def _position(self, work: Tensor) -> Tensor:
         """Position (int32) of the nearest value; ``work`` has a compute dtype. NaN is put last."""
@@ -226,6 +241,11 @@ class Format(ABC):
         lower.clamp_(0, len(grid) - 2)
         low, high = values[lower], values[lower + 1]
         share = (inside - low) / (high - low)
+        if grid.owners is not None:
+            owner = grid.owners.to(work.device)[lower]
+            share = torch.where(
+                owner > 0, share.ceil(), torch.where(owner < 0, share.floor(), share)
+            )
         draw = torch.rand(share.shape, dtype=share.dtype, device=share.device, generator=generator)
         return torch.where(draw < share, high, low).to(work.dtype)
 

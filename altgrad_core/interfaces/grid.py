@@ -1,16 +1,16 @@
 """The grid of a format, worked out once from its code values.
 
-Rounding by table is exact by construction. Between two neighbouring grid values lies one *switch
-point*: the smallest float of the compute dtype that rounds up, found with integer arithmetic and
-with the tie rule built in. Rounding is then a search among the switch points and a gather, where no
-rounding error can enter.
+Rounding by table is exact by construction. Between two neighbouring grid values lies a *threshold*,
+their midpoint unless the format has a rule of its own, and beside it one *switch point*: the smallest
+float of the compute dtype that rounds up, found with integer arithmetic and with the tie rule built
+in. Rounding is then a search among the switch points and a gather, where no rounding error can enter.
 """
 
 from __future__ import annotations
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -60,10 +60,17 @@ class Grid:
     zero has rung 0 at its value of least magnitude (of two, the positive one).
 
     Raises ``ValueError`` if ``code_values`` is not a float32 tensor of shape ``(2**bits,)`` with at
-    least two distinct finite values, one of them positive.
+    least two distinct finite values, one of them positive, or ``thresholds`` is not None and no
+    float64 tensor with a number between each two neighbours.
     """
 
-    def __init__(self, code_values: Tensor, bits: int, name: str = "format") -> None:
+    def __init__(
+        self,
+        code_values: Tensor,
+        bits: int,
+        name: str = "format",
+        thresholds: Tensor | None = None,
+    ) -> None:
         if code_values.shape != (2**bits,) or code_values.dtype != torch.float32:
             raise ValueError(
                 f"{name}: code_values() must be a float32 tensor of shape ({2**bits},), one value "
@@ -95,6 +102,12 @@ class Grid:
         self.largest = float(self._values[-1])
         self.min_positive = float(self._values[self._values > 0][0])
         self._by_code = code_values.detach().cpu()
+        self._thresholds = None if thresholds is None else _checked(thresholds, self._values, name)
+        self.owners: Tensor | None = None
+        """Of an interval that one of its ends has to itself, which: 1 the upper, -1 the lower, else 0."""
+        if self._thresholds is not None:
+            upper = self._thresholds == self._values[:-1]
+            self.owners = torch.from_numpy(upper * 1 - (self._thresholds == self._values[1:]))
         self._exact: dict[torch.dtype, bool] = {}
         self._tables: dict[tuple[torch.device, torch.dtype], GridTables] = {}
         self._moved: dict[tuple[torch.device, str], Tensor] = {}
@@ -115,7 +128,8 @@ class Grid:
             host = self.tables(torch.device("cpu"), dtype)
             return GridTables(*(t.to(device) for t in (host.values, host.switches, host.gaps)))
         values = torch.from_numpy(self._values).to(dtype)
-        switches = torch.from_numpy(switch_points(self._values, self._codes, self.zero, dtype))
+        points = switch_points(self._values, self._codes, self.zero, dtype, self._thresholds)
+        switches = torch.from_numpy(points)
         gaps = torch.from_numpy(np.diff(self._values.astype(np.float64))).to(dtype)
         return GridTables(values, switches, gaps)
 
@@ -158,31 +172,69 @@ def _first(mask: np.ndarray) -> int | None:
     return int(found[0]) if len(found) else None
 
 
+def _checked(thresholds: Tensor, values: np.ndarray, name: str) -> np.ndarray:
+    if thresholds.shape != (len(values) - 1,) or thresholds.dtype != torch.float64:
+        raise ValueError(
+            f"{name}: thresholds() must be a float64 tensor of shape ({len(values) - 1},), one number "
+            f"between each two neighbouring values, but it is {thresholds.dtype} of shape "
+            f"{tuple(thresholds.shape)}."
+        )
+    points: np.ndarray = thresholds.detach().cpu().numpy()
+    outside = np.flatnonzero(~((values[:-1] <= points) & (points <= values[1:])))
+    for at in outside[:1]:
+        raise ValueError(
+            f"{name}: thresholds() has {points[at]} at position {at}, where it must lie between the "
+            f"values {values[at]} and {values[at + 1]}."
+        )
+    return points
+
+
 def switch_points(
-    values: np.ndarray, codes: np.ndarray, zero: int, dtype: torch.dtype
+    values: np.ndarray,
+    codes: np.ndarray,
+    zero: int,
+    dtype: torch.dtype,
+    thresholds: np.ndarray | None = None,
 ) -> np.ndarray:
     """For each neighbouring pair of ``values`` the smallest float of ``dtype`` that rounds up.
 
-    Exactly. A midpoint goes to the even code; if both codes are even or both odd, to the even rung
-    (position less ``zero``). ``values`` and ``codes`` have shape ``(n,)``, the result ``(n - 1,)``.
+    Exactly. A threshold (float64; None for the midpoints) goes to the even code; if both codes are
+    even or both odd, to the even rung (position less ``zero``); a threshold that is a value stays
+    it. ``values`` and ``codes`` have shape ``(n,)``, ``thresholds`` and the result ``(n - 1,)``.
     """
     real = np.float64 if dtype == torch.float64 else np.float32
     # Every float32 is a multiple of 2^-149, so every midpoint is one of 2^-150: Python's integers
-    # hold both exactly, and compare with floats exactly.
-    exact = [int(math.ldexp(value, 149)) for value in values.tolist()]
+    # hold both exactly, and compare with floats exactly. Thresholds are multiples of 2^-1074.
+    unit = 150 if thresholds is None else 1074
+    exact = [_units(value, unit) for value in values.tolist()]
+    if thresholds is None:
+        points = [(low + high) // 2 for low, high in pairwise(exact)]
+    else:
+        points = [_units(point, unit) for point in thresholds.tolist()]
     even = (codes % 2 == 0).tolist()
     switches = np.empty(len(values) - 1, dtype=real)
-    for i in range(len(values) - 1):
-        tie_up = even[i + 1] if even[i] != even[i + 1] else (i + 1 - zero) % 2 == 0
-        switches[i] = _smallest_beyond(exact[i] + exact[i + 1], real, inclusive=tie_up)
+    for i, point in enumerate(points):
+        if point in (exact[i], exact[i + 1]):
+            up = point == exact[i + 1]
+        else:
+            up = even[i + 1] if even[i] != even[i + 1] else (i + 1 - zero) % 2 == 0
+        switches[i] = _smallest_beyond(point, unit, real, inclusive=up)
     return switches
 
 
-def _smallest_beyond(point: int, real: type[np.floating], *, inclusive: bool) -> np.floating:
-    """The smallest float above ``point * 2^-150``, or equal to it if ``inclusive``."""
+def _units(value: float, unit: int) -> int:
+    """``value``, a multiple of ``2^-unit``, as a number of these."""
+    numerator, denominator = value.as_integer_ratio()
+    return (numerator << unit) // denominator
+
+
+def _smallest_beyond(
+    point: int, unit: int, real: type[np.floating], *, inclusive: bool
+) -> np.floating:
+    """The smallest float above ``point * 2^-unit``, or equal to it if ``inclusive``."""
     # Rounding is monotone, so the float before this one lies below the point, and the next above.
-    found = real(point / 2**150)
-    scaled = math.ldexp(float(found), 150)
+    found = real(point / 2**unit)
+    scaled = _units(float(found), unit)
     if scaled > point or (inclusive and scaled == point):
         return found
     above: np.floating = np.nextafter(found, real(np.inf))

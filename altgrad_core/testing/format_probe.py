@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from altgrad_core.interfaces.format import Format
+from altgrad_core.interfaces.format import LISTED_BITS, Format
 
-LISTED_BITS = 16
-"""Formats up to this width are expected to list their codes; of wider ones a sample is checked."""
 PAIRS = 1024
 """Of more pairs of neighbours, about so many are checked: evenly spread, and the ends."""
 
@@ -20,7 +18,8 @@ class FormatProbe:
     """Takes inputs to the device, brings results back to the host, and compares them bit for bit.
 
     ``lower``: rungs (int64), shape ``(n,)``; ``low`` and ``high``: the values (float32) on each of
-    them and on the next, the neighbours between which rounding is checked.
+    them and on the next, the neighbours between which rounding is checked; ``between``: the threshold
+    of rounding between them (float64 where the format states its own, else their midpoint in float32).
     """
 
     def __init__(self, fmt: Format, device: torch.device) -> None:
@@ -37,10 +36,29 @@ class FormatProbe:
         self.lower = torch.tensor(sorted(k for k in lower if self.bottom <= k < self.top))
         self.low = self.from_rung(self.lower)
         self.high = self.from_rung(self.lower + 1)
+        self.own_rule = self.listed and fmt.thresholds() is not None
+        self.between = self._thresholds()
+
+    def _thresholds(self) -> Tensor:
+        given = self.fmt.thresholds() if self.listed else None
+        if given is None:
+            return self.low / 2 + self.high / 2
+        self.require(
+            given.shape == (self.top - self.bottom,) and given.dtype == torch.float64,
+            f"thresholds() must be float64 of shape ({self.top - self.bottom},), not {given.dtype} of "
+            f"shape {tuple(given.shape)}.",
+        )
+        return given[self.lower - self.bottom]
+
+    def owned(self) -> Tensor:
+        """Of each pair, which end has all that lies between: 1 the upper, -1 the lower, else 0."""
+        if not self.own_rule:
+            return torch.zeros_like(self.lower)
+        return (self.between == self.low).long() - (self.between == self.high).long()
 
     @property
     def listed(self) -> bool:
-        """Whether the format lists its codes."""
+        """Whether the format lists its codes; of a wider one a sample is checked."""
         return self.fmt.bits <= LISTED_BITS
 
     def round(self, x: Tensor) -> Tensor:
@@ -73,11 +91,13 @@ class FormatProbe:
         return self.fmt.ulp(x.to(self.device)).cpu()
 
     def around(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each pair's ends, midpoint and the floats beside it, with the pair's place in ``lower``."""
+        """Each pair's ends, middle, threshold and the floats beside it, with the pair's place in ``lower``."""
         low, high = self.low.to(dtype), self.high.to(dtype)
         up, down = torch.full_like(low, math.inf), torch.full_like(low, -math.inf)
         middle = low / 2 + high / 2
-        for x in (low, middle, torch.nextafter(middle, up), torch.nextafter(middle, down), high):
+        between = self.between.to(dtype) if self.own_rule else middle
+        beside = (torch.nextafter(between, up), torch.nextafter(between, down))
+        for x in (low, middle, *((between,) if self.own_rule else ()), *beside, high):
             index = ((x >= low) & (x <= high)).nonzero().flatten()
             yield x[index], index
 
@@ -94,7 +114,9 @@ class FormatProbe:
             return
         self.require(False, f"{when} must raise {kind.__name__}.")
 
-    def require_equal(self, what: str, x: Tensor, got: Tensor, want: Tensor) -> None:
+    def require_equal(
+        self, what: str, x: Tensor, got: Tensor, want: Tensor, hint: str = ""
+    ) -> None:
         """Require that two results for ``x`` agree bit for bit (any NaN equals any NaN)."""
         self.require(got.dtype == want.dtype, f"{what} is {got.dtype} instead of {want.dtype}.")
         self.require(got.shape == want.shape, f"{what} has the shape {tuple(got.shape)}.")
@@ -106,5 +128,5 @@ class FormatProbe:
             self.require(
                 False,
                 f"{what} of {x[place].item()!r} is {got[place].item()!r} instead of "
-                f"{want[place].item()!r} ({int(differs.sum())} of {differs.numel()} differ).",
+                f"{want[place].item()!r} ({int(differs.sum())} of {differs.numel()} differ). {hint}".strip(),
             )

@@ -19,6 +19,10 @@ from altgrad_core.testing.format_probe import FormatProbe
 DRAWS = 1 << 15
 SIGMAS = 7.0
 """Stochastic rounding fails if a mean is off by more than this many standard errors."""
+_OWN_RULE = (
+    "A format that rounds by a rule of its own states it in thresholds(), so that codes, rungs, "
+    "stochastic rounding and stalls go by it, too."
+)
 
 
 def check_format(fmt: Format, device: str | torch.device = "cpu") -> None:
@@ -47,10 +51,13 @@ class _Derived(Format):
 
     def __init__(self, fmt: Format) -> None:
         self.name, self.bits = fmt.name, fmt.bits
-        self._values = fmt.code_values()
+        self._values, self._between = fmt.code_values(), fmt.thresholds()
 
     def code_values(self) -> Tensor:
         return self._values
+
+    def thresholds(self) -> Tensor | None:
+        return self._between
 
 
 def _names(fmt: Format) -> None:
@@ -127,21 +134,24 @@ def _nearest(p: FormatProbe) -> None:
     """Rounding against the definition, in rational arithmetic."""
     odd_low, odd_high = p.encode(p.low) % 2, p.encode(p.high) % 2
     same = odd_low == odd_high
-    tie_up = torch.where(same, p.lower % 2 == 1, odd_low == 1).tolist()
-    low = [Fraction(value) for value in p.low.tolist()]
-    high = [Fraction(value) for value in p.high.tolist()]
+    even = torch.where(same, p.lower % 2 == 1, odd_low == 1)
+    tie_up = torch.where(p.owned() == 0, even, p.owned() < 0).tolist()
+    low, high = p.low.tolist(), p.high.tolist()
+    between = [(Fraction(a) + Fraction(b)) / 2 for a, b in zip(low, high, strict=True)]
+    if p.own_rule:
+        between = [Fraction(value) for value in p.between.tolist()]
     for dtype in (torch.float32, torch.float64):
         for x, index in p.around(dtype):
             up = []
             for value, i in zip(x.tolist(), index.tolist(), strict=True):
-                side = 2 * Fraction(value) - low[i] - high[i]
+                side = Fraction(value) - between[i]
                 up.append(side > 0 or (side == 0 and tie_up[i]))
             above = torch.tensor(up)
             want = torch.where(above, p.high[index], p.low[index]).to(dtype)
             want = torch.where(want == 0, want.copysign(x), want)
-            p.require_equal(f"round() in {dtype}", x, p.round(x), want)
+            p.require_equal(f"round() in {dtype}", x, p.round(x), want, _OWN_RULE)
             rungs = (p.lower[index] + above).to(torch.int32)
-            p.require_equal(f"to_rung() in {dtype}", x, p.to_rung(x), rungs)
+            p.require_equal(f"to_rung() in {dtype}", x, p.to_rung(x), rungs, _OWN_RULE)
 
 
 def _derivation(p: FormatProbe) -> None:
@@ -238,10 +248,23 @@ def _stochastic(p: FormatProbe) -> None:
     spread = torch.linspace(0, len(p.lower) - 1, min(56, len(p.lower))).long()
     near_zero = (p.lower.abs() <= 2).nonzero().flatten()
     index = torch.unique(torch.cat([spread, near_zero]))
+    _owned(p)
+    index = index[p.owned()[index] == 0]
     low, high = p.low[index].double(), p.high[index].double()
     for dtype in (torch.float32, torch.float64):
         for share in (0.125, 0.5, 0.8):
             _unbiased(p, (low * (1 - share) + high * share).to(dtype), low, high)
+
+
+def _owned(p: FormatProbe) -> None:
+    """Where one end has all that lies between, stochastic rounding has no choice either."""
+    chosen = p.owned() != 0
+    low, high = p.low[chosen], p.high[chosen]
+    want = torch.where(p.owned()[chosen] > 0, high, low)
+    x = low / 2 + high / 2
+    want = torch.where(want == 0, want.copysign(x), want).expand(64, -1)
+    many = x.expand(64, -1).contiguous()
+    p.require_equal("stochastic rounding beside such a threshold", many, p.draw(many, seed=4), want)
 
 
 def _unbiased(p: FormatProbe, x: Tensor, low: Tensor, high: Tensor) -> None:

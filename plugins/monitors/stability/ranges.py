@@ -68,11 +68,19 @@ def known(count: Tensor, scale: Tensor) -> Tensor:
 
 
 def _edge(fmt: Format, side: int) -> float:
-    """The last float32 that rounds to zero, above (``side`` 1) or below zero (-1)."""
-    neighbour = fmt.from_rung(torch.tensor([side])).to(torch.float32)
-    if float(neighbour) == 0:  # the grid ends at zero on this side
+    """The last float32 that rounds to zero, above (``side`` 1) or below zero (-1); inf if all do.
+
+    Bit patterns of positive floats rise with them, so it is found by halving what lies between. Nothing
+    is taken for granted of where the format rounds to zero: posits round nothing there but zero itself.
+    """
+    low, high = 0, 0x7F800000  # zero, and inf
+    if float(fmt.round(_float(high, side))) == 0:  # the grid ends at zero on this side
         return side * math.inf
-    middle = neighbour / 2
-    if float(fmt.round(middle)) != 0:
-        middle = torch.nextafter(middle, torch.zeros(1))
-    return float(middle)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if float(fmt.round(_float(middle, side))) else (middle, high)
+    return float(_float(low, side))
+
+
+def _float(pattern: int, side: int) -> Tensor:
+    return side * torch.tensor([pattern], dtype=torch.int32).view(torch.float32)
