@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from altgrad_core import __version__
+from altgrad_core import __version__, cli_installed, cli_results, completion
 from altgrad_core._streams import safe_streams, stdout_to_stderr
 from altgrad_core._text import plain
-from altgrad_core.cli_results import RunsOption, add_commands, report_on
+from altgrad_core.cli_options import JsonOption, RunsOption, SetOption, SuiteArgument
 from altgrad_core.errors import UserError
 from altgrad_core.terminal import output, say
 
@@ -24,7 +23,6 @@ app = typer.Typer(
     help="Which 8-bit format gains most from manifold-aware weight updates? Runs the suites that answer it.",
     epilog="--traceback, anywhere, shows where an error came from.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # help texts have brackets of their own
 )
@@ -44,14 +42,6 @@ def _options(
 ) -> None:
     pass
 
-
-SuiteArgument = Annotated[
-    str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a shipped suite.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: training.max_steps=50."),
-]
 
 _LONGEST_ERROR = 8000
 """Characters of an error message that are shown."""
@@ -87,6 +77,8 @@ def _refused(error: OSError) -> str:
 
 
 def _fail(message: str) -> None:
+    from rich.console import Console
+
     Console(stderr=True).print(
         f"error: {plain(message, _LONGEST_ERROR)}", markup=False, highlight=False, soft_wrap=True
     )
@@ -108,7 +100,9 @@ def run(
     timeout: Annotated[
         float | None, typer.Option(min=0.0, metavar="MINUTES", help="Limit for each run.")
     ] = None,
-    executor: Annotated[str, typer.Option(help="The executor plugin.")] = "local",
+    executor: Annotated[
+        str, typer.Option(help="The executor plugin.", autocompletion=completion.executors)
+    ] = "local",
     report: Annotated[bool, typer.Option(help="Write the report at the end.")] = True,
 ) -> None:
     """Run what is missing of a suite, then write its report."""
@@ -140,7 +134,7 @@ def run(
     except Interrupted as end:
         raise SystemExit(128 + end.number) from end  # as shells do
     if report:
-        report_on([result.directory], None, None, console)
+        cli_results.report_on([result.directory], None, None, console)
     if result.user_errors:
         raise UserError("; ".join(result.user_errors))
     if not result.ok:
@@ -182,10 +176,11 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="formats, optimizers, monitors, tasks, sections, executors, trackers or suites."
+            help="formats, optimizers, monitors, tasks, sections, executors, trackers or suites.",
+            autocompletion=completion.plural_kinds,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the plugins and suites that are installed; exit code 1 where one is broken."""
     from altgrad_core.planning.suite import described_suites
@@ -208,30 +203,8 @@ def list_(
         raise SystemExit(1)
 
 
-@app.command()
-def show(
-    kind: Annotated[str, typer.Argument(help="format, optimizer, monitor, task, …")],
-    name: Annotated[str, typer.Argument(help="Its name, e.g. e3m4.")],
-    set_: SetOption = None,
-) -> None:
-    """Show one plugin: its settings and facts; for a format, its grid as a picture."""
-    from altgrad_core.registry.present import print_offer
-
-    print_offer(kind, name, set_ or (), output())
-
-
-@app.command()
-def schema() -> None:
-    """Print the JSON Schema of suite files, with the settings of every plugin that is installed."""
-    from altgrad_core.planning.schema import suite_schema
-    from altgrad_core.registry.catalog import catalog
-
-    with stdout_to_stderr():  # plugins may print
-        found = suite_schema(catalog())
-    print(json.dumps(found, indent=1))
-
-
-add_commands(app)
+cli_installed.add_commands(app)
+cli_results.add_commands(app)
 
 speed = typer.Typer(help="Measure what things cost on this machine.", no_args_is_help=True)
 app.add_typer(speed, name="speed")
@@ -240,7 +213,12 @@ app.add_typer(speed, name="speed")
 @speed.command(name="monitors")
 def speed_monitors(
     suite: Annotated[
-        str, typer.Argument(metavar="SUITE", help="Its first cell gives model, data and format.")
+        str,
+        typer.Argument(
+            metavar="SUITE",
+            help="Its first cell gives model, data and format.",
+            autocompletion=completion.suites,
+        ),
     ] = "quickstart",
     set_: SetOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",

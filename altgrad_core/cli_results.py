@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from altgrad_core import completion
+from altgrad_core.cli_options import JsonOption, RunsOption
 from altgrad_core.errors import UserError
 from altgrad_core.terminal import output, say
 
-RunsOption = Annotated[
-    Path, typer.Option("--runs", metavar="DIR", help="Where run directories are.")
-]
+if TYPE_CHECKING:
+    from rich.console import Console
+
 _SUITE_HELP = "A suite's name, its folder of runs, or an archive."
 _OUT_HELP = "Where to write [default: its runs folder]."
 
@@ -26,13 +28,18 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def status(
-    suite: Annotated[str, typer.Argument(help=_SUITE_HELP)],
+    suite: Annotated[str, typer.Argument(help=_SUITE_HELP, autocompletion=completion.run_folders)],
     runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
 ) -> None:
     """Show how far the runs of a suite are."""
-    from altgrad_core.results.overview import print_status
+    from altgrad_core.results.overview import print_status, status_data
 
-    for folder, name in _folders(suite, runs):
+    folders = _folders(suite, runs)
+    if as_json:
+        print(json.dumps([status_data(folder, name) for folder, name in folders], indent=2))
+        return
+    for folder, name in folders:
         print_status(folder, name, output())
 
 
@@ -42,6 +49,7 @@ def report(
         typer.Argument(
             metavar="SUITE...",
             help="A suite's name, or its folder of runs; several folders of one suite become one.",
+            autocompletion=completion.run_folders,
         ),
     ] = None,
     runs: RunsOption = Path("runs"),
@@ -68,8 +76,18 @@ def report(
 
 
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="A suite's folder, or wandb:….")],
-    second: Annotated[str, typer.Argument(metavar="B", help="What is compared with it.")],
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", help="A suite's folder, or wandb:….", autocompletion=completion.run_folders
+        ),
+    ],
+    second: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", help="What is compared with it.", autocompletion=completion.run_folders
+        ),
+    ],
     runs: RunsOption = Path("runs"),
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write Markdown and CSV there, too.")
@@ -89,7 +107,7 @@ def compare(
 
 
 def dashboard(
-    suite: Annotated[str, typer.Argument(help=_SUITE_HELP)],
+    suite: Annotated[str, typer.Argument(help=_SUITE_HELP, autocompletion=completion.run_folders)],
     runs: RunsOption = Path("runs"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")] = True,
@@ -114,7 +132,11 @@ def dashboard(
 def pack(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SUITE...", help="A suite's name, its folder of runs, or a folder."),
+        typer.Argument(
+            metavar="SUITE...",
+            help="A suite's name, its folder of runs, or a folder.",
+            autocompletion=completion.run_folders,
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.zip", help="Where to write.")],
     runs: RunsOption = Path("runs"),

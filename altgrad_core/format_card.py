@@ -29,7 +29,7 @@ def format_card(fmt: Format, details: Mapping[str, Any] | None = None) -> Render
     """
     return Group(
         Text(f"{fmt.name}, {fmt.bits} bits", style="bold"),
-        _facts(fmt, details or {}),
+        _table(format_facts(fmt, details)),
         Text(),
         *_linear_picture(fmt),
         Text(),
@@ -44,9 +44,10 @@ def number(value: float) -> str:
     return f"{short} (2^{exponent - 1})" if mantissa == 0.5 and not 1 <= value <= 2 else short
 
 
-def _facts(fmt: Format, details: Mapping[str, Any]) -> Table:
+def format_facts(fmt: Format, details: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What there is to say of a format, in order, as ``details`` and the format itself say it."""
     bottom, top = _ends(fmt)
-    facts: dict[str, Any] = {**details, **fmt.facts()}
+    facts: dict[str, Any] = {**(details or {}), **fmt.facts()}
     facts.setdefault("largest", fmt.max_finite)
     facts.setdefault("smallest positive", fmt.min_positive)
     lowest = float(fmt.from_rung(torch.tensor(bottom)))
@@ -61,6 +62,10 @@ def _facts(fmt: Format, details: Mapping[str, Any]) -> Table:
         facts["amax goes to"] = f"the largest value{room}"
         closed = "moves no value" if fmt.closed_under_doubling else "moves some values"
         facts["halved scale"] = f"{closed} of the grid"
+    return facts
+
+
+def _table(facts: Mapping[str, Any]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column()

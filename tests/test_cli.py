@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import altgrad_core
+from altgrad_core.cli import app
 
 SUITES = Path(__file__).parents[1] / "suites"
 
@@ -101,6 +103,38 @@ def test_list_and_show() -> None:
     assert max(map(len, shown.splitlines())) <= 100
     assert "exponent_bits" in cli("show", "format", "exmy", "--set", "exponent_bits=3",
                                   "--set", "mantissa_bits=2").stdout  # fmt: skip
+
+
+def here(*arguments: str | Path) -> str:
+    """What a command prints that is run in this process."""
+    done = CliRunner().invoke(app, [*map(str, arguments)])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_show_as_data() -> None:
+    shown = json.loads(here("show", "format", "exmy", "--json"))
+    assert (shown["kind"], shown["name"], shown["facts"]) == ("format", "exmy", {})
+    (bits,) = [row for row in shown["settings"] if row["name"] == "exponent_bits"]
+    assert (bits["type"], bits["required"]) == ("int", True)
+    settings = ("--set", "exponent_bits=3", "--set", "mantissa_bits=2")
+    assert json.loads(here("show", "format", "exmy", *settings, "--json"))["facts"]["largest"] == 28
+    assert "add --set" in here("show", "format", "exmy")
+
+
+def test_show_a_suite() -> None:
+    changed = ("--set", "training.max_steps=5", "--set", "quantization.format=[bf16, e3m4]")
+    shown = json.loads(here("show", "suite", "quickstart", *changed, "--json"))
+    assert shown["file"].endswith("quickstart.yaml")
+    assert shown["settings"]["data"]["dataset"] == "license_rules"
+    formats, optimizers = shown["axes"]
+    assert formats == [{"quantization.format": name} for name in ("bf16", "e3m4")]
+    assert [row["optimizer.type"] for row in optimizers] == ["adamw", "manifold_adamw"]
+    assert shown["overrides"] == {"training.max_steps": 5}
+    assert shown["contrast"]["treatment"] == "manifold_adamw"
+    text = here("show", "suite", SUITES / "quickstart.yaml")
+    assert "optimizer.type: manifold_adamw" in text
+    assert "Did you mean 'quickstart'" in refused("show", "suite", "quickstrt")
 
 
 @pytest.mark.parametrize(
@@ -202,7 +236,9 @@ def test_every_command_explains_itself() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {"run", "plan", "report", "compare", "speed monitors"} <= set(done.stdout.splitlines())
+    assert {"run", "plan", "report", "compare", "doctor", "speed monitors"} <= set(
+        done.stdout.splitlines()
+    )
 
 
 def test_an_unknown_executor_is_refused_before_data_are_looked_at(

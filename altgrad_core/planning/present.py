@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from altgrad_core._axis import axis_text
+from altgrad_core.planning.draft import Draft
 from altgrad_core.planning.plan import Cell, Plan
-from altgrad_core.planning.tune import COARSE, widest_step
+from altgrad_core.planning.suite import find_suite, load_suite
+from altgrad_core.planning.tune import AUTO, COARSE, widest_step
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -24,6 +28,52 @@ def print_plan(plan: Plan, console: Console) -> None:
     for note in plan.notes:
         console.print(Text(f"note: {note}", style="yellow"))
     console.print(Text(totals(plan)))
+
+
+def described_suite(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """What a suite declares, overrides applied, as plain data. Nothing of it is planned.
+
+    Raises ``UserError`` as :func:`~altgrad_core.planning.suite.load_suite` does.
+    """
+    suite = load_suite(name, settings)
+    base = Draft()
+    for given in suite.base:
+        base.assign(given)
+    tuned = base.values.get("training", {}).get("learning_rate") == AUTO
+    return {
+        "kind": "suite",
+        "name": suite.name,
+        "description": suite.description,
+        "file": str(find_suite(name)[0]),
+        "seeds": list(suite.seeds),
+        "settings": base.values,
+        "axes": [
+            [{given.key: given.value.data for given in row} for row in axis.rows]
+            for axis in suite.axes
+        ],
+        "include": [{given.key: given.value.data for given in row} for row in suite.include],
+        "exclude": [
+            {".".join(path): list(values) for path, values in one.wanted} for one in suite.exclude
+        ],
+        "overrides": {given.key: given.value.data for given in suite.forced},
+        "contrast": suite.contrast.model_dump(mode="json") if suite.contrast else None,
+        "tune": suite.tune.model_dump(mode="json") if tuned else None,
+        "notes": list(suite.notes),
+    }
+
+
+def print_suite(name: str, settings: Sequence[str], console: Console) -> None:
+    """Print what a suite declares, as YAML. Raises as :func:`described_suite`."""
+    found = described_suite(name, settings)
+    console.print(Text(f"suite {found.pop('name')}: {found.pop('description')}", style="bold"))
+    console.print(Text(f"from {found.pop('file')}"))
+    del found["kind"]
+    console.print()
+    shown = {key: value for key, value in found.items() if value}
+    text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100)
+    console.print(Text(text.rstrip()))
+    console.print()
+    console.print(Text(f"altgrad-bench plan {name} shows its cells", style="dim"))
 
 
 def plan_table(plan: Plan) -> Table:

@@ -16,7 +16,7 @@ from altgrad_core.planning.overrides import overridden, parse_overrides, restruc
 from altgrad_core.planning.reading import read_contrast, read_suite, sections
 from altgrad_core.registry.problems import nearest, unknown
 
-__all__ = ["Contrast", "Suite", "load_suite", "parse_suite", "shipped_suites"]
+__all__ = ["Contrast", "Suite", "find_suite", "load_suite", "parse_suite", "shipped_suites"]
 
 _SHIPPED = "altgrad_suites"
 _MOST_CELLS = 10_000
@@ -30,7 +30,7 @@ def load_suite(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Suite
     """
     given = str(path_or_name)
     try:
-        path, source = _find(given)
+        path, source = find_suite(given)
         text = path.read_text(encoding="utf-8")
         folder = path.resolve().parent
     except (OSError, ValueError, RuntimeError) as error:  # also NUL, ~nobody
@@ -60,6 +60,26 @@ def shipped_suites() -> dict[str, Path]:
     folders = list(spec.submodule_search_locations or ()) if spec else []
     files = [file for folder in folders for file in sorted(Path(folder).glob("*.yaml"))]
     return {file.stem: file for file in files}
+
+
+def find_suite(given: str) -> tuple[Path, str]:
+    """The file behind what the user typed, and what to call it. Raises ``UserError`` if there is none."""
+    path = Path(given).expanduser()
+    if path.is_file():
+        return path, given
+    shipped = shipped_suites()
+    if given in shipped:
+        return shipped[given], f"{given}.yaml"
+    names = ", ".join(shipped)
+    if path.is_dir():
+        raise UserError(f"{given} is a folder, not a suite file. Shipped suites: {names}.")
+    beside = [file.name for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    meant = ""
+    if path.suffix and (guess := nearest(path.name, beside)):
+        meant = f" Did you mean {path.parent / guess}?"
+    elif guess := nearest(path.stem, shipped):
+        meant = f" Did you mean {guess!r}, which needs no path?"
+    raise UserError(f"there is no suite {given!r}.{meant} Shipped suites: {names}.")
 
 
 def described_suites() -> list[dict[str, str]]:
@@ -100,23 +120,3 @@ def _with_contrast(suite: Suite, declared: Document | None, *, changed: bool) ->
             raise declared.error(fault, (side,))
         return replace(suite, notes=(*suite.notes, f"no contrast is reported. {fault}"))
     return replace(suite, contrast=contrast)
-
-
-def _find(given: str) -> tuple[Path, str]:
-    """The file behind what the user typed, and what to call it."""
-    path = Path(given).expanduser()
-    if path.is_file():
-        return path, given
-    shipped = shipped_suites()
-    if given in shipped:
-        return shipped[given], f"{given}.yaml"
-    names = ", ".join(shipped)
-    if path.is_dir():
-        raise UserError(f"{given} is a folder, not a suite file. Shipped suites: {names}.")
-    beside = [file.name for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-    meant = ""
-    if path.suffix and (guess := nearest(path.name, beside)):
-        meant = f" Did you mean {path.parent / guess}?"
-    elif guess := nearest(path.stem, shipped):
-        meant = f" Did you mean {guess!r}, which needs no path?"
-    raise UserError(f"there is no suite {given!r}.{meant} Shipped suites: {names}.")

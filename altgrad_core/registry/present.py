@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -67,6 +69,34 @@ def parse_kind(word: str) -> Kind:
     raise UserError(unknown("kind of plugin", word, KINDS))
 
 
+def described(kind: str, name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """A plugin as plain data: where it comes from, what it needs, its settings, its facts.
+
+    The facts of a format whose grid depends on settings are those of its offer, unless ``settings``
+    (``KEY=VALUE``) say which grid is meant. Raises ``UserError`` where there is no such plugin.
+    """
+    registered = catalog().get(parse_kind(kind), name)
+    offer = registered.offer
+    facts = dict(offer.details)
+    if registered.kind == "format" and _is_one_grid(offer.settings, settings):
+        from altgrad_core.format_card import format_facts
+
+        facts = format_facts(_format(registered, settings), offer.details)
+    return {
+        "kind": registered.kind,
+        "name": offer.name,
+        "summary": offer.summary,
+        "from": registered.origin,
+        "target": offer.target,
+        "missing": missing_needs(offer),
+        "settings": setting_rows(offer.settings),
+        "facts": {
+            key: to_jsonable_python(value, fallback=str, inf_nan_mode="strings")
+            for key, value in facts.items()
+        },
+    }
+
+
 def print_offer(kind: str, name: str, settings: Sequence[str], console: Console) -> None:
     """Print where a plugin comes from, its facts and settings, and, for a format, its grid."""
     registered = catalog().get(parse_kind(kind), name)
@@ -76,8 +106,16 @@ def print_offer(kind: str, name: str, settings: Sequence[str], console: Console)
     for missing in missing_needs(offer):
         console.print(Text(f"missing here: {missing}", style="yellow"))
     console.print(settings_table(offer.settings))
-    if registered.kind == "format":
-        _print_format(registered, settings, console)
+    if registered.kind != "format":
+        return
+    if not _is_one_grid(offer.settings, settings):
+        console.print(
+            "its grid depends on its settings: add --set KEY=VALUE to see one", markup=False
+        )
+        return
+    from altgrad_core.format_card import format_card
+
+    console.print(format_card(_format(registered, settings), offer.details))
 
 
 def settings_table(model: type[BaseModel], prefix: str = "") -> Table:
@@ -85,44 +123,52 @@ def settings_table(model: type[BaseModel], prefix: str = "") -> Table:
     table = Table(box=None, pad_edge=False, title="settings", title_justify="left")
     for heading in ("name", "type", "default", "meaning"):
         table.add_column(heading, overflow="fold")
-    for row in _setting_rows(model, prefix):
-        table.add_row(*(Text(cell) for cell in row))
+    for row in setting_rows(model, prefix):
+        default = "required" if row["required"] else json.dumps(row["default"])
+        cells = (row["name"], row["type"], default, row["meaning"])
+        table.add_row(*(Text(cell) for cell in cells))
     if not table.row_count:
         table.add_row(Text("none"), "", "", "")
     return table
 
 
-def _setting_rows(model: type[BaseModel], prefix: str) -> list[tuple[str, str, str, str]]:
-    rows: list[tuple[str, str, str, str]] = []
+def setting_rows(model: type[BaseModel], prefix: str = "") -> list[dict[str, Any]]:
+    """``name``, ``type``, ``required``, ``default`` (a JSON value) and ``meaning`` of each setting."""
+    rows: list[dict[str, Any]] = []
     for name, info in model.model_fields.items():
         kind = info.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            rows += _setting_rows(kind, f"{prefix}{name}.")
+            rows += setting_rows(kind, f"{prefix}{name}.")
             continue
-        default = (
-            "required"
-            if info.is_required()
-            else _plain(info.get_default(call_default_factory=True))
+        required = info.is_required()
+        default = None if required else info.get_default(call_default_factory=True)
+        rows.append(
+            {
+                "name": f"{prefix}{name}",
+                "type": kind.__name__ if isinstance(kind, type) else _written(kind),
+                "required": required,
+                "default": to_jsonable_python(default, fallback=str),
+                "meaning": info.description or "",
+            }
         )
-        type_name = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
-        rows.append((f"{prefix}{name}", type_name, default, info.description or ""))
     return rows
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, BaseModel):
-        return value.model_dump_json()
-    return json.dumps(value, default=str)
+def _written(annotation: Any) -> str:
+    """An annotation as one would write it, without the modules of its names."""
+    return re.sub(r"\b\w+\.(?=\w)", "", str(annotation))
 
 
-def _print_format(registered: Registered, settings: Sequence[str], console: Console) -> None:
-    from altgrad_core.format_card import format_card
+def _is_one_grid(model: type[BaseModel], settings: Sequence[str]) -> bool:
+    required = any(info.is_required() for info in model.model_fields.values())
+    return bool(settings) or not required
 
+
+def _format(registered: Registered, settings: Sequence[str]) -> Any:
     values: dict[str, Any] = {}
     for item in settings:
         key, equals, text = item.partition("=")
         if not equals:
             raise UserError(f"--set {item!r}: expected KEY=VALUE, e.g. --set exponent_bits=3.")
         values[key] = yaml.safe_load(text)
-    built = catalog().build("format", registered.offer.name, values)
-    console.print(format_card(built, registered.offer.details))
+    return catalog().build("format", registered.offer.name, values)

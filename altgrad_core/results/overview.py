@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -106,6 +107,30 @@ def summary(found: Sequence[Progress]) -> str:
         text += f" ({', '.join(f'{n} {name}' for name, n in ended.items())})"
     rest = ", ".join(f"{counts[name]} {name}" for name in under_way)
     return f"{text}; {rest}." if rest else f"{text}."
+
+
+def status_data(folder: Path, name: str) -> dict[str, Any]:
+    """The suite in ``folder``, shown as ``name``, as plain data: a row per cell, and how many are how far."""
+    found = read_progress(folder)
+    return {
+        "suite": read_plan(folder).suite,
+        "folder": name,
+        "counts": dict(Counter(one.status for one in found)),
+        "cells": [
+            {
+                "condition": one.cell.condition,
+                "seed": one.cell.seed,
+                "id": one.cell.id,
+                "status": one.status,
+                "step": one.step,
+                "max_steps": one.max_steps,
+                "seconds": one.seconds,
+                "age": one.age,
+                "message": one.message,
+            }
+            for one in found
+        ],
+    }
 
 
 def print_status(folder: Path, name: str, console: Console) -> None:

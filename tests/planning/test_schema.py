@@ -14,7 +14,7 @@ import pytest
 from altgrad_core.planning.document import parse
 from altgrad_core.planning.schema import suite_schema
 from altgrad_core.planning.suite import shipped_suites
-from altgrad_core.registry.catalog import catalog
+from altgrad_core.registry.catalog import Catalog, catalog
 
 GOOD: dict[str, Any] = {
     "name": "mine",
@@ -43,6 +43,21 @@ def judge() -> Any:
 def test_shipped_suites_pass(judge: Any, name: str) -> None:
     path = shipped_suites()[name]
     judge.validate(parse(path.read_text(), str(path), path.parent).data)
+
+
+def test_the_schema_beside_the_shipped_suites_is_up_to_date() -> None:
+    ours = [one for one in catalog().registered if one.distribution == "altgrad-bench"]
+    file = shipped_suites()["smoke"].with_name("schema.json")
+    told = "where no other plugins are installed: altgrad-bench schema > suites/schema.json"
+    assert json.loads(file.read_text()) == suite_schema(Catalog(ours)), told
+
+
+@pytest.mark.parametrize("name", shipped_suites())
+def test_an_editor_finds_the_schema_of_a_shipped_suite(name: str) -> None:
+    path = shipped_suites()[name]
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# yaml-language-server: $schema=")
+    assert path.with_name(first.partition("=")[2]).is_file()
 
 
 def test_what_a_suite_may_say_passes(judge: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -10,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from altgrad_core.errors import UserError
-from altgrad_core.results.overview import print_status
+from altgrad_core.results.overview import print_status, status_data
 
 
 def shown(folder: Path) -> str:
@@ -29,6 +30,11 @@ def test_a_status_that_cannot_be_read_is_an_error_of_its_run_alone(
     said = shown(tmp_path)
     assert "1 error, 1 ok" in said
     assert f"{runs[0]}/status.json cannot be read" in said
+    data = status_data(tmp_path, "mine")
+    assert (data["folder"], data["counts"]) == ("mine", {"error": 1, "ok": 1})
+    assert [row["status"] for row in data["cells"]] == ["error", "ok"]
+    assert [row["id"] for row in data["cells"]] == runs
+    assert json.loads(json.dumps(data)) == data
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b"[" * 9999])
