@@ -16,7 +16,7 @@ lint: $(VENV)/.test  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-throughput: $(VENV)/.test  ## pytest-benchmark: samples/s per format, kept for comparison in .benchmarks/
+throughput: $(VENV)/.test  ## pytest-benchmark: every format, kept for comparison in .benchmarks/
 	$(BIN)/python -m pytest tests/throughput --benchmark-only --benchmark-autosave \
 	    --benchmark-columns=median,iqr,ops,rounds --benchmark-sort=median
 

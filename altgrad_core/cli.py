@@ -15,6 +15,7 @@ from altgrad_core import __version__, cli_installed, cli_results, completion
 from altgrad_core._streams import safe_streams, stdout_to_stderr
 from altgrad_core._text import plain
 from altgrad_core.cli_options import JsonOption, RunsOption, SetOption, SuiteArgument
+from altgrad_core.cli_speed import speed
 from altgrad_core.errors import UserError
 from altgrad_core.terminal import output, say
 
@@ -205,44 +206,7 @@ def list_(
 
 cli_installed.add_commands(app)
 cli_results.add_commands(app)
-
-speed = typer.Typer(help="Measure what things cost on this machine.", no_args_is_help=True)
 app.add_typer(speed, name="speed")
-
-
-@speed.command(name="monitors")
-def speed_monitors(
-    suite: Annotated[
-        str,
-        typer.Argument(
-            metavar="SUITE",
-            help="Its first cell gives model, data and format.",
-            autocompletion=completion.suites,
-        ),
-    ] = "quickstart",
-    set_: SetOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    rounds: Annotated[int, typer.Option(min=3, help="Measured steps of each kind.")] = 20,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-) -> None:
-    """Step time with each monitor alone and with all, as a ratio to none."""
-    from altgrad_core._files import default_cache
-    from altgrad_core.execution.monitor_speed import measure_monitors
-    from altgrad_core.execution.present import speed_table
-    from altgrad_core.planning.plan import plan_suite
-    from altgrad_core.planning.suite import load_suite
-
-    console = output()
-    plan_ = plan_suite(load_suite(suite, ["monitors=all", *(set_ or ())]))
-    costs = measure_monitors(
-        plan_.specs[0],
-        device=device,
-        cache=default_cache(),
-        rounds=rounds,
-        threads=threads,
-        log=lambda text: say(console, text),
-    )
-    console.print(speed_table(costs))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,11 @@ def names(ctx: typer.Context, incomplete: str) -> list[Item]:
     return suites(incomplete) if kind == "suite" else _offers(kind, incomplete)
 
 
+def formats(incomplete: str) -> list[Item]:
+    """The formats."""
+    return _offers("format", incomplete)
+
+
 def executors(incomplete: str) -> list[Item]:
     """The executors."""
     return _offers("executor", incomplete)

@@ -236,9 +236,8 @@ def test_every_command_explains_itself() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {"run", "plan", "report", "compare", "doctor", "speed monitors"} <= set(
-        done.stdout.splitlines()
-    )
+    told = set(done.stdout.splitlines())
+    assert {"run", "plan", "report", "compare", "doctor", "speed monitors", "speed formats"} <= told
 
 
 def test_an_unknown_executor_is_refused_before_data_are_looked_at(

@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from altgrad_core.execution.assemble import assemble, prepare_task, resolve_device
+from altgrad_core.execution.interleave import interleaved, timed
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.task import Task
 from altgrad_core.planning.spec import PluginChoice, RunSpec
@@ -39,7 +40,9 @@ _WINDOWS, _PORTION = 3, 10
 _FAR = 10**7
 """A step where no monitor has been before; a multiple of every usual interval."""
 _NEVER = 10**9
-_WARMUP = 3
+
+_Times = Mapping[tuple[str, bool], Sequence[float]]
+"""Milliseconds of the steps of each variant: those in which its monitor measures, and the others."""
 
 
 @dataclass(frozen=True)
@@ -79,19 +82,22 @@ def measure_monitors(
             for name, choices in variants.items()
         }
         log(f"{len(runs) - 2} monitors, {rounds} rounds, {place}")
-        for number in range(_WARMUP + rounds):
-            for name, variant in runs.items():
-                if name != ALL:
-                    variant.round(keep=number >= _WARMUP)
+        calls = {
+            (name, due): variant.due if due else variant.other
+            for name, variant in runs.items()
+            for due in (True, False)
+            if name != ALL
+        }
+        times = interleaved(calls, place, rounds=rounds)
         log(f"all together: {_WINDOWS} windows of {WINDOW} steps")
         intervals = {c.name: _interval(c) for c in spec.monitors}
-        singles = _costs(runs, intervals)
+        singles = _costs(times, intervals)
         together = _together(runs[NONE], runs[ALL])
     return (*singles, _all(singles, together))
 
 
 class _Variant:
-    """One run with some monitors, and the times of its steps."""
+    """One run with some monitors, step by step."""
 
     def __init__(
         self,
@@ -111,33 +117,21 @@ class _Variant:
         parts.model.train()
         self._device = device
         self._interval = max((_interval(choice) for choice in monitors), default=1)
-        self._count = 0
-        self.due: list[float] = []
-        self.other: list[float] = []
+        self._step = 0
 
-    def round(self, *, keep: bool) -> None:
-        """A step in which the monitor measures, and one in which it does not."""
-        self._count += 1
-        base = 2 * self._count * self._interval
-        for steps, number in ((self.due, base), (self.other, base + 1)):
-            seconds = self._timed(number)
-            if keep:
-                steps.append(1000 * seconds)
+    def due(self) -> None:
+        """A step in which the monitor measures."""
+        self._step += 2 * self._interval
+        self._trainer.step(self._step)
+
+    def other(self) -> None:
+        """The step after it, in which it does not."""
+        self._trainer.step(self._step + 1)
 
     def portion(self, first: int, count: int) -> float:
         """Milliseconds of ``count`` consecutive steps from ``first`` on."""
-        return 1000 * sum(self._timed(first + number) for number in range(count))
-
-    def _timed(self, step: int) -> float:
-        self._wait()
-        start = time.perf_counter()
-        self._trainer.step(step)
-        self._wait()
-        return time.perf_counter() - start
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        steps = range(first, first + count)
+        return sum(timed(partial(self._trainer.step, step), self._device) for step in steps)
 
 
 class _Silence:
@@ -160,12 +154,12 @@ def _interval(choice: PluginChoice) -> int:
     return int(getattr(settings, "interval", 1))
 
 
-def _costs(runs: Mapping[str, _Variant], intervals: Mapping[str, int]) -> list[MonitorCost]:
+def _costs(times: _Times, intervals: Mapping[str, int]) -> list[MonitorCost]:
     """``none``, and each monitor alone."""
-    none = statistics.median([*runs[NONE].due, *runs[NONE].other])
+    none = statistics.median([*times[NONE, True], *times[NONE, False]])
     found = [MonitorCost(NONE, 0, none, none, none, 1.0)]
     for name, interval in intervals.items():
-        due, other = (statistics.median(t) for t in (runs[name].due, runs[name].other))
+        due, other = (statistics.median(times[name, kind]) for kind in (True, False))
         average = other + (due - other) / interval
         found.append(MonitorCost(name, interval, due, other, average, average / none))
     return found

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from altgrad_core.execution import monitor_speed
+from altgrad_core.execution import interleave, monitor_speed
 from altgrad_core.execution.monitor_speed import measure_monitors
 from altgrad_core.execution.present import speed_table
 from altgrad_core.planning.plan import plan_suite
@@ -35,7 +35,7 @@ def test_a_planted_cost_is_found_and_spread_over_the_interval(
 
     monkeypatch.setattr(Trainer, "step", step)
     monkeypatch.setattr(FlipsMonitor, "after_update", slow)
-    monkeypatch.setattr(monitor_speed.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(interleave.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(monitor_speed, "WINDOW", 40)
     suite = write_suite(monitors={"flips": {"interval": 20}, "amax": {"interval": 5}})
     spec = plan_suite(load_suite(suite)).specs[0]

@@ -1,20 +1,25 @@
-"""How fast each format rounds a million float32. Skipped unless ``--benchmark-only`` is given.
+"""How fast every installed format is. Skipped unless ``--benchmark-only`` is given.
 
-Each format is timed by its own method, and by the base class's derivation from its table of values:
-the second is what a format pays that overrides nothing.
+Each kind of work is a group: all formats, and what they are compared with (a plain copy of the tensor, or
+the layer and the step in float32). ``table of …`` is a format of the ladder by the base class's derivation
+from its values: what a format pays that overrides nothing.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from altgrad_core import load_format
+from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format
+from altgrad_core.registry.catalog import catalog
+from altgrad_core.testing.benchmarks import ELEMENTS, WORK, format_benchmarks
 
-FORMATS = ["fp32", "bf16", "e0m7", "e1m6", "e2m5", "e3m4", "e4m3", "e5m2", "e6m1", "e7m0"]
-COUNT = 1_000_000
+PLAIN, TABLE = "plain", "table of e4m3"
 
 devices = pytest.mark.parametrize(
     "device",
@@ -31,47 +36,26 @@ devices = pytest.mark.parametrize(
 )
 
 
-def values(device: str) -> torch.Tensor:
-    """Normal numbers of many magnitudes, so that every branch of a format is met."""
-    generator = torch.Generator().manual_seed(0)
-    spread = torch.randn(2, COUNT, generator=generator)
-    return (spread[0] * torch.exp2(2 * spread[1])).to(device)
+def built(name: str) -> Format | None:
+    """Skips what cannot be built without settings."""
+    if name == TABLE:
+        return load_format("table", values=load_format("e4m3").code_values().nan_to_num(0).tolist())
+    try:
+        return None if name == PLAIN else load_format(name)
+    except UserError as error:
+        pytest.skip(str(error))
 
 
-def time_rounding(
-    benchmark: BenchmarkFixture, fmt: Format, device: str, rounding: str = "nearest"
-) -> None:
-    x = values(device)
-    generator = torch.Generator(device).manual_seed(0)
-
-    def call() -> torch.Tensor:
-        result = fmt.round(x, rounding, generator)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return result
-
-    rounded = benchmark(call)
-    benchmark.extra_info["values_per_second"] = COUNT / benchmark.stats.stats.median
-    assert rounded.shape == x.shape
+def timed(name: str, work: str, device: str) -> Callable[[], object]:
+    fmt = built(name)
+    calls = format_benchmarks(fmt, device, names=[work])
+    return dict(calls).get(work) or dict(calls)["copy"]
 
 
 @devices
-@pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.benchmark(group="round to nearest, 1M float32")
-def test_round(benchmark: BenchmarkFixture, name: str, device: str) -> None:
-    time_rounding(benchmark, load_format(name), device)
-
-
-@devices
-@pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.benchmark(group="round stochastically, 1M float32")
-def test_round_stochastically(benchmark: BenchmarkFixture, name: str, device: str) -> None:
-    time_rounding(benchmark, load_format(name), device, "stochastic")
-
-
-@devices
-@pytest.mark.parametrize("name", ["e0m7", "e3m4", "e5m2", "e7m0"])
-@pytest.mark.benchmark(group="round to nearest by table, 1M float32")
-def test_round_by_table(benchmark: BenchmarkFixture, name: str, device: str) -> None:
-    table = load_format("table", values=load_format(name).code_values().tolist())
-    time_rounding(benchmark, table, device)
+@pytest.mark.parametrize("name", [PLAIN, TABLE, *catalog().names("format")])
+@pytest.mark.parametrize("work", WORK)
+def test_format(benchmark: BenchmarkFixture, name: str, work: str, device: str) -> None:
+    benchmark.group = f"{work}, {device}"
+    benchmark.extra_info["elements"] = ELEMENTS
+    benchmark(timed(name, work, device))

@@ -1,0 +1,108 @@
+"""``altgrad-bench speed``: what monitors and formats cost on this machine."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+
+from altgrad_core import completion
+from altgrad_core._streams import stdout_to_stderr
+from altgrad_core.cli_options import JsonOption, SetOption
+from altgrad_core.errors import UserError
+from altgrad_core.terminal import output, say
+
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+
+speed = typer.Typer(help="Measure what things cost on this machine.", no_args_is_help=True)
+
+
+@speed.command(name="monitors")
+def speed_monitors(
+    suite: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE",
+            help="Its first cell gives model, data and format.",
+            autocompletion=completion.suites,
+        ),
+    ] = "quickstart",
+    set_: SetOption = None,
+    device: DeviceOption = "auto",
+    rounds: Annotated[int, typer.Option(min=3, help="Measured steps of each kind.")] = 20,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Step time with each monitor alone and with all, as a ratio to none."""
+    from altgrad_core._files import default_cache
+    from altgrad_core.execution.monitor_speed import measure_monitors
+    from altgrad_core.execution.present import speed_table
+    from altgrad_core.planning.plan import plan_suite
+    from altgrad_core.planning.suite import load_suite
+
+    console = output()
+    plan_ = plan_suite(load_suite(suite, ["monitors=all", *(set_ or ())]))
+    costs = measure_monitors(
+        plan_.specs[0],
+        device=device,
+        cache=default_cache(),
+        rounds=rounds,
+        threads=threads,
+        log=lambda text: say(console, text),
+    )
+    console.print(speed_table(costs))
+
+
+@speed.command(name="formats")
+def speed_formats(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FORMAT]...",
+            help="Names, or '{name: exmy, exponent_bits: 3, mantissa_bits: 4}' [default: all].",
+            autocompletion=completion.formats,
+        ),
+    ] = None,
+    work: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND", help="Only this: encode, training_step, … [default: all]."),
+    ] = None,
+    as_json: JsonOption = False,
+    device: DeviceOption = "auto",
+    rounds: Annotated[int, typer.Option(min=3, help="Measured calls of each kind.")] = 20,
+    threads: ThreadsOption = 1,
+    elements: Annotated[int, typer.Option(min=64, help="Elements of the tensor.")] = 1 << 20,
+) -> None:
+    """Rounding, codes, a layer and a training step with each format, beside a plain copy."""
+    from altgrad_core.execution.format_speed import measure_formats
+    from altgrad_core.execution.present import format_speed_tables
+
+    console = Console(stderr=True) if as_json else output()
+    with stdout_to_stderr() if as_json else nullcontext():  # plugins may print
+        found = measure_formats(
+            [_as_in_a_suite(name) for name in names or ()],
+            device=device,
+            rounds=rounds,
+            threads=threads,
+            elements=elements,
+            work=work or (),
+            log=lambda text: say(console, text),
+        )
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1))
+        return
+    for table in format_speed_tables(found):
+        console.print(table)
+    for label, reason in found.left_out.items():
+        say(console, f"left out: {label}: {reason}")
+
+
+def _as_in_a_suite(text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{text!r} cannot be read as YAML: {error}") from error

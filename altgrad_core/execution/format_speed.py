@@ -1,0 +1,161 @@
+"""How fast each format is, beside a plain copy of the same tensor, or the same layer in float32.
+
+All formats take turns with what they are compared with, see :mod:`.interleave`; a *ratio* is the
+median over rounds of the time of the call to that of its rival in the same round. Gigabytes per second
+count 8 bytes for each element of the tensor, a float32 read and one written, for codes as well, so
+that they compare as the ratios do.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from altgrad_core._axis import axis_text
+from altgrad_core.errors import UserError
+from altgrad_core.execution.assemble import resolve_device
+from altgrad_core.execution.environment import describe_environment
+from altgrad_core.execution.format_work import COPY, ELEMENTS, LAYER_WORK, WORK, format_work
+from altgrad_core.execution.interleave import interleaved
+from altgrad_core.interfaces.format import Format
+from altgrad_core.quantization.settings import FormatChoice, as_format_choice
+from altgrad_core.registry.catalog import catalog
+from altgrad_core.registry.discovery import Registered
+from altgrad_core.registry.problems import unknown
+
+SCHEMA = 1
+"""Version of the JSON form."""
+PLAIN = "plain"
+"""The name under which the rivals stand among the formats."""
+_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One kind of work with one format: milliseconds (median and quartiles), and what follows from them.
+
+    ``beside`` is what the ratio is to: ``copy``, or the same layer or step in float32. Of the rivals
+    themselves, whose format is ``plain``, the ratio is 1.
+    """
+
+    format: str
+    distribution: str
+    version: str
+    work: str
+    median_ms: float
+    q1_ms: float
+    q3_ms: float
+    gigabytes_per_second: float | None
+    ratio: float
+    beside: str
+
+
+@dataclass(frozen=True)
+class FormatSpeeds:
+    """What was measured, on what, and which formats were left out and why."""
+
+    rows: tuple[Speed, ...]
+    left_out: Mapping[str, str]
+    environment: Mapping[str, Any]
+    elements: int
+    rounds: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; rows of two files with the same format, work and elements compare."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+def measure_formats(
+    wanted: Sequence[Any],
+    *,
+    device: str,
+    rounds: int,
+    threads: int,
+    elements: int = ELEMENTS,
+    work: Sequence[str] = (),
+    log: Callable[[str], None] = lambda text: None,
+) -> FormatSpeeds:
+    """Time the formats that are ``wanted``, each as in a suite (a name, or a mapping with settings).
+
+    None wanted means every format that is installed; those that need settings or cannot be built here
+    are then left out, with the reason. ``work`` picks some of ``WORK``. Raises ``UserError`` where a
+    format or a kind of work that is wanted cannot be had.
+    """
+    for kind in work:
+        if kind not in WORK:
+            raise UserError(unknown("kind of work", kind, WORK))
+    torch.set_num_threads(threads)
+    place = resolve_device(device)
+    formats, left_out = _built(wanted)
+    names = work or WORK
+    calls: dict[tuple[str, str], Callable[[], object]] = {}
+    for label, fmt in [(PLAIN, None), *((label, found[0]) for label, found in formats.items())]:
+        made = format_work(fmt, place, elements=elements, names=names)
+        calls |= {(kind, label): call for kind, call in made.items()}
+    log(
+        f"{len(formats)} formats, {elements} elements, {rounds} rounds, {threads} thread(s), {place}"
+    )
+    order = {kind: number for number, kind in enumerate((COPY, *WORK))}
+    times = interleaved(
+        dict(sorted(calls.items(), key=lambda item: order[item[0][0]])), place, rounds=rounds
+    )
+    origins = {label: (entry.distribution, entry.version) for label, (_, entry) in formats.items()}
+    rows = tuple(_speed(key, times, origins.get(key[1], ("", "")), elements) for key in times)
+    environment = describe_environment(place, dict(origins.values()))
+    return FormatSpeeds(rows, left_out, environment, elements, rounds)
+
+
+def _built(
+    wanted: Sequence[Any],
+) -> tuple[dict[str, tuple[Format, Registered]], dict[str, str]]:
+    """Formats, and who offers them, by label; and why others are left out."""
+    built: dict[str, tuple[Format, Registered]] = {}
+    left_out: dict[str, str] = {}
+    for one in wanted or catalog().names("format"):
+        label = axis_text(one)
+        try:
+            choice = _choice(one)
+            entry = catalog().get("format", choice.name)
+            fmt = catalog().build("format", choice.name, choice.settings)
+        except UserError as error:
+            if wanted:
+                raise
+            left_out[label] = str(error)
+            continue
+        built[label] = fmt, entry
+    return built, left_out
+
+
+def _choice(given: Any) -> FormatChoice:
+    try:
+        return FormatChoice.model_validate(as_format_choice(given))
+    except ValidationError as error:
+        raise UserError(
+            f"{given!r} is no format: write a name, or settings as in a suite, "
+            "'{name: exmy, exponent_bits: 3, mantissa_bits: 4}'."
+        ) from error
+
+
+def _speed(
+    key: tuple[str, str],
+    times: Mapping[tuple[str, str], Sequence[float]],
+    origin: tuple[str, str],
+    elements: int,
+) -> Speed:
+    work, label = key
+    own = times[key]
+    beside = work if work in LAYER_WORK else COPY
+    ratios = [a / b for a, b in zip(own, times[beside, PLAIN], strict=True)]
+    q1, median, q3 = (_short(t) for t in statistics.quantiles(own, n=4, method="inclusive"))
+    rate = None if work in LAYER_WORK else _short(_BYTES * elements / median / 1e6)
+    ratio = _short(statistics.median(ratios))
+    return Speed(label, *origin, work, median, q1, q3, rate, ratio, beside)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
