@@ -80,7 +80,7 @@ def _documents(file: Path, folder: Path) -> Iterator[Document]:
     name = file.relative_to(folder).as_posix()
     if file.suffix == ".txt":
         try:
-            text = file.read_bytes().decode("utf-8")
+            text = file.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise UserError(f"file {file} is not UTF-8: {error}.") from error
         yield Document(name, text, ())

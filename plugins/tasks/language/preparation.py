@@ -26,7 +26,7 @@ from altgrad_plugins.tasks.near_duplicates import words
 from altgrad_plugins.tasks.settings import SPLITS, SplitName
 
 Log = Callable[[str], None]
-_ENCODING = 1
+_ENCODING = 2
 """Version of the prepared file; a change makes old caches unused."""
 _FOLDER = "causal_lm"
 
@@ -95,7 +95,7 @@ def _packed(
         )
         for split, documents in corpus.splits.items()
     }
-    _refuse_too_little(splits)
+    _refuse_too_little(splits, corpus.facts)
     origin = settings.model.pretrained or ("bytes" if isinstance(codec, ByteCodec) else "trained")
     facts = {
         "texts": source.name,
@@ -153,11 +153,13 @@ def _codec(
     return trained_codec(path, texts, data.vocab_size, log)
 
 
-def _refuse_too_little(splits: Mapping[SplitName, Blocks]) -> None:
+def _refuse_too_little(splits: Mapping[SplitName, Blocks], facts: Mapping[str, Any]) -> None:
+    empty, repeated = facts["empty_texts"], facts["left_out_as_in_an_earlier_split"]
     for split, blocks in splits.items():
         if not len(blocks):
             raise UserError(
                 f"the {split} texts have {len(blocks.tokens) - 1:,} tokens, and one block has "
-                f"{blocks.context:,}: give more text, or lower model.max_length (or raise "
-                "data.max_examples if it is set)."
+                f"{blocks.context:,} ({empty[split]:,} texts without a word were left out, and "
+                f"{repeated[split]:,} that an earlier split has): give more text, or lower "
+                "model.max_length (or raise data.max_examples if it is set)."
             )

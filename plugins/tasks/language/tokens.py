@@ -64,6 +64,7 @@ class TokenizerCodec:
 
     def __init__(self, tokenizer: Any, end_id: int) -> None:
         self._tokenizer, self.end_id = tokenizer, end_id
+        tokenizer.encode_special_tokens = True  # a text that spells one ends no document
         tokenizer.no_truncation()
         tokenizer.no_padding()
 

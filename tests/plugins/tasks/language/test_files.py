@@ -55,6 +55,14 @@ def test_other_folders_are_split_by_document_with_near_duplicates_together(tmp_p
     assert _load(tmp_path) == corpus
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("\ufeffone", encoding="utf-8")
+    (tmp_path / "validation.jsonl").write_text('\ufeff{"text": "two"}\n', encoding="utf-8")
+    (tmp_path / "test.txt").write_text("three")
+    texts = {"train": ["one"], "validation": ["two"], "test": ["three"]}
+    assert _texts(_load(tmp_path)) == texts
+
+
 def test_three_documents_are_enough(tmp_path: Path) -> None:
     for name in "xyz":
         (tmp_path / f"{name}.txt").write_text(f"the document {name}")
@@ -82,6 +90,8 @@ def test_a_later_split_has_no_text_of_an_earlier_one(tmp_path: Path) -> None:
         ({"a.jsonl": b'{"texts": "x"}\n'}, "row 1 should be an object with a string 'text'"),
         ({"a.jsonl": b'{"text": "\\ud83d"}\n'}, "half of a character at position 0"),
         ({"a.jsonl": b"text\n"}, "row 1 is not JSON"),
+        ({"a.jsonl": b"[" * 100_000}, "row 1 is not JSON"),
+        ({"a.jsonl": b'{"text": "x", "n": ' + b"9" * 5000 + b"}"}, "row 1 is not JSON"),
     ],
 )
 def test_what_cannot_be_read_is_named(

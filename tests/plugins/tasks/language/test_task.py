@@ -128,6 +128,17 @@ def test_the_tokenizer_is_made_again_where_the_cache_lost_it(tiny_lm: Tiny, tmp_
     assert file.read_bytes() == before
 
 
+def test_a_split_whose_texts_were_left_out_says_so(tmp_path: Path) -> None:
+    for name, text in (("train", "to be read " * 20), ("validation", "To be read, " * 20)):
+        (tmp_path / f"{name}.txt").write_text(text)
+    (tmp_path / "test.txt").write_text("!? " * 20)
+    settings = LanguageSettings.model_validate(
+        {"data": {"path": str(tmp_path)}, "model": {"max_length": 16}}
+    )
+    with pytest.raises(UserError, match=r"validation texts have 0 tokens.* 1 that an earlier"):
+        causal_lm(settings).prepare(tmp_path / "cache", _silent)
+
+
 def test_too_little_text_is_refused(tiny_lm: Tiny, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train texts have .* tokens, and one block has 5,000"):
         causal_lm(tiny_lm(model={"max_length": 5000})).prepare(tmp_path, _silent)
