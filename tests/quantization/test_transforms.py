@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, jacrev, vjp, vmap
+from torch.func import functional_call, grad, hessian, jacrev, jvp, vjp, vmap
 
 from altgrad_core.quantization.hold import hold_weights
 from altgrad_core.quantization.settings import ScalingSettings
@@ -84,6 +84,40 @@ def test_products_with_an_epilogue_have_transforms_too(scaling: ScalingSettings)
     assert rows.shape == (3, 2, 8)
     assert bool(rows.isfinite().all())
     assert bool(rows.any())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_forward_mode_gives_what_backward_mode_gives(case: str) -> None:
+    model, x = build(**CASES[case]).eval(), torch.randn(3, 8)
+
+    def loss(weight: Tensor) -> Tensor:
+        y: Tensor = functional_call(model, {"0.weight": weight}, (x,))
+        return y.square().sum()
+
+    weight = model.get_parameter("0.weight").detach()
+    along = torch.randn_like(weight)
+    tangent = jvp(loss, (weight,), (along,))[1]
+    rounded = 0.1 if "gradient_format" in CASES[case] else 1e-4  # backward only
+    torch.testing.assert_close(tangent, (grad(loss)(weight) * along).sum(), rtol=rounded, atol=1e-4)
+    bound = {"rtol": rounded, "atol": 0.1 if rounded == 0.1 else 1e-4}
+    torch.testing.assert_close(hessian(loss)(weight), jacrev(grad(loss))(weight), **bound)
+
+
+@pytest.mark.parametrize(
+    "scaling", [EXACT, ScalingSettings(granularity="channel", power_of_two=False)]
+)
+def test_an_epilogue_has_a_forward_mode(scaling: ScalingSettings) -> None:
+    model = build(torch.bfloat16, activation_format="e4m3", scaling=scaling)[0]
+    x, along = torch.randn(2, 3, 8, dtype=torch.bfloat16)
+    weight = model.weight.detach()
+    other = torch.randn_like(weight)
+    both = jvp(
+        lambda w, x: functional_call(model, {"weight": w}, (x,)), (weight, x), (other, along)
+    )
+    y, pull = vjp(lambda w, x: functional_call(model, {"weight": w}, (x,)), weight, x)
+    of_weight, of_x = pull(torch.ones_like(y))
+    expected = (of_weight * other).sum() + (of_x * along).sum()
+    torch.testing.assert_close(both[1].sum(), expected, rtol=0.02, atol=0.1)
 
 
 def test_second_derivatives_pass_straight_through_as_well() -> None:

@@ -86,11 +86,19 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Nothing is kept."""
+        ctx.dtype = output.dtype
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return grads[0], None
+
+
+class _StraightThroughBothWays(_StraightThrough):
+    """With a derivative in forward mode, too, of which torch.compile traces no function."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return tangents[0].to(ctx.dtype)
 
 
 def straight_through(x: Tensor, values: Tensor) -> Tensor:
@@ -99,7 +107,9 @@ def straight_through(x: Tensor, values: Tensor) -> Tensor:
     ``values`` has the shape of ``x`` but may have another dtype. It may be used for any number of
     forward and backward passes: each gets a graph node of its own.
     """
-    result: Tensor = _StraightThrough.apply(x, values)  # type: ignore[no-untyped-call]
+    compiled = torch.compiler.is_compiling()
+    function = _StraightThrough if compiled else _StraightThroughBothWays
+    result: Tensor = function.apply(x, values)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -135,6 +145,7 @@ class _EpilogueLinear(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[2:])
+        ctx.save_for_forward(*inputs[2:])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -151,6 +162,15 @@ class _EpilogueLinear(torch.autograd.Function):
             inputs = x_values.flatten(0, -2) if x_values.dim() > 1 else x_values[None]
             grad_w = _times((rows.mT @ inputs).float(), late)
         return grad_x, grad_w, None, None, None, None
+
+
+class _EpilogueLinearBothWays(_EpilogueLinear):
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        x_values, w_values, x_scale, w_scale = ctx.saved_tensors
+        dtype = w_values.dtype
+        of_x = _times(F.linear(tangents[0].to(dtype), w_values).float(), _flat(w_scale))
+        return of_x + _times(F.linear(x_values, tangents[1].to(dtype)).float(), x_scale)
 
 
 def _times(x: Tensor, factor: Tensor | None) -> Tensor:
@@ -186,9 +206,17 @@ class _RoundGradient(torch.autograd.Function):
         return straight_through(grads[0], ctx.rounder(grads[0])), None
 
 
+class _RoundGradientBothWays(_RoundGradient):
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return tangents[0].view_as(tangents[0])  # there is no gradient on its way forward
+
+
 def round_gradient(y: Tensor, rounder: Callable[[Tensor], Tensor]) -> Tensor:
     """``y``, with ``rounder`` applied to the gradient that arrives at it."""
-    result: Tensor = _RoundGradient.apply(y, rounder)  # type: ignore[no-untyped-call]
+    compiled = torch.compiler.is_compiling()
+    function = _RoundGradient if compiled else _RoundGradientBothWays
+    result: Tensor = function.apply(y, rounder)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -209,7 +237,9 @@ def quantized_linear(
         inputs = x if x_rounded is None else straight_through(x, x_rounded.values)
         return F.linear(inputs, straight_through(weight, w_rounded.values), bias)
     values = x.to(dtype) if x_rounded is None else straight_through(x, x_rounded.values)
-    product: Tensor = _EpilogueLinear.apply(  # type: ignore[no-untyped-call]
+    compiled = torch.compiler.is_compiling()
+    function = _EpilogueLinear if compiled else _EpilogueLinearBothWays
+    product: Tensor = function.apply(  # type: ignore[no-untyped-call]
         x,
         weight,
         values,
