@@ -161,7 +161,7 @@ def report_on(
 ) -> None:
     """Print the main table and write the report of the results at ``sources``."""
     from altgrad_core.analysis.find import find
-    from altgrad_core.analysis.format_numbers import format_table
+    from altgrad_core.analysis.formats import format_table
     from altgrad_core.report.build import write_report
     from altgrad_core.report.terminal import main_table
     from altgrad_core.results.sources import read_one

@@ -20,7 +20,7 @@ from pathlib import Path
 
 PRELOADED = (
     *("altgrad_core.cli", "altgrad_core.execution.runner", "altgrad_core.execution.worker"),
-    *("altgrad_core.analysis.find", "altgrad_core.analysis.format_numbers"),
+    *("altgrad_core.analysis.find", "altgrad_core.analysis.formats"),
     *("altgrad_core.report.build", "altgrad_core.report.terminal", "torch._inductor", "vl_convert"),
 )
 

@@ -26,6 +26,7 @@ from altgrad_core._text import plain
 from altgrad_core.errors import UserError
 from altgrad_core.execution.assemble import (
     assemble,
+    build_format,
     build_trackers,
     check_inputs,
     prepare_task,
@@ -39,6 +40,7 @@ from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.tracker import RunInfo
 from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import load_spec
+from altgrad_core.quantization.format_numbers import numbers_of
 from altgrad_core.results.run_directory import (
     FINISHED,
     MetricsWriter,
@@ -217,7 +219,10 @@ def _train(
     recorder.trackers.start()
     parts, quantized = assemble(spec, task, device)
     check_inputs(spec)
-    write_json(directory.facts, {"data": task.facts(), "quantization": quantized.as_dict()})
+    facts = {"data": task.facts(), "quantization": quantized.as_dict()}
+    write_json(
+        directory.facts, {**facts, "format": numbers_of(build_format(spec.quantization.format))}
+    )
     trainer = Trainer(parts, spec.training, spec.seed, recorder, directory.checkpoint)
     result = trainer.run()
     arrays = {

@@ -4,7 +4,7 @@
 ``spec.yaml``          the :class:`~altgrad_core.planning.spec.RunSpec`
 ``environment.json``   versions, git commit, hardware, device, threads
 ``status.json``        :class:`Status`
-``facts.json``         facts about the task's data, and what was quantised
+``facts.json``         facts about the task's data and the format, and what was quantised
 ``metrics.jsonl``      one :class:`Record` per line, written as it happens
 ``checkpoint/``        ``state.pt`` while the run is not finished; ``model.safetensors`` if asked for
 ``predictions.npz``    per-example predictions of the final evaluation, keys ``<split>_<array>``

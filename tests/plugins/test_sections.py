@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from altgrad_core.analysis.find import find
-from altgrad_core.analysis.format_numbers import format_table
+from altgrad_core.analysis.formats import format_table
 from altgrad_core.interfaces.blocks import Table
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.registry.catalog import catalog

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from altgrad_core.analysis.find import find
-from altgrad_core.analysis.format_numbers import format_table
+from altgrad_core.analysis.formats import format_table
 from altgrad_core.report.build import ReportFiles, build_document, write_report
 from altgrad_core.report.live.maker import ReportMaker
 from altgrad_core.results.sources import read_one

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from altgrad_core.analysis.find import find
-from altgrad_core.analysis.format_numbers import format_table
+from altgrad_core.analysis.formats import format_table
 from altgrad_core.report.build import build_document
 from altgrad_core.report.document import Document
 from altgrad_core.results.stored import StoredSuite

@@ -12,7 +12,8 @@ import pytest
 from scipy import stats
 
 from altgrad_core import load_format
-from altgrad_core.analysis.format_numbers import COLUMNS, normal_sqnr, numbers_of
+from altgrad_core.analysis.formats import COLUMNS
+from altgrad_core.quantization.format_numbers import normal_sqnr, numbers_of
 
 
 def numbers(name: str, **settings: Any) -> SimpleNamespace:
