@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from warm_cli import LIGHT, Cli, warm_cli
 
 LONGEST = (
     *("test_planted_verdicts.py", "test_end_to_end.py", "test_random_kills.py", "test_cli.py"),
@@ -66,11 +67,30 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def page_script() -> Path:
+    """The file of the script that reports share, in the user's cache: making it takes seconds."""
+    from altgrad_core.report.pictures import bundle_file, vega_bundle
+
+    vega_bundle()
+    return bundle_file()
+
+
 @pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_cache(tmp_path: Path, page_script: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder of this test's own, for child processes as well."""
-    monkeypatch.setenv("ALTGRAD_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / page_script.name).symlink_to(page_script)
+    monkeypatch.setenv("ALTGRAD_CACHE", str(cache))
+    return cache
+
+
+@pytest.fixture(scope="session")
+def cli() -> Iterator[Cli]:
+    """Command lines, each in a process of its own that need not import what they all need."""
+    with warm_cli(preloaded=LIGHT) as running:
+        yield running
 
 
 @pytest.fixture

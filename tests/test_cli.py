@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
+from warm_cli import Cli
 
 import altgrad_core
 from altgrad_core.cli import app
@@ -18,19 +19,22 @@ from altgrad_core.cli import app
 SUITES = Path(__file__).parents[1] / "suites"
 
 
-def cli(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "altgrad_core.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+Refused = Callable[..., str]
 
 
-def refused(*arguments: str | Path, cwd: Path | None = None) -> str:
-    """Run something that must be refused with one paragraph, exit code 2 and no traceback."""
-    done = cli(*arguments, cwd=cwd)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    message = done.stderr.strip()
-    assert message.startswith("error: ")
-    return message
+@pytest.fixture
+def refused(cli: Cli, tmp_path: Path) -> Refused:
+    """Runs something that must be refused with one paragraph, exit code 2 and no traceback."""
+
+    def said(*arguments: str | Path) -> str:
+        done = cli.run(*arguments, folder=tmp_path)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+        message = done.stderr.strip()
+        assert message.startswith("error: ")
+        return message
+
+    return said
 
 
 def test_plan_of_the_matrix_lists_12_cells_without_torch() -> None:
@@ -50,27 +54,29 @@ def test_plan_of_the_matrix_lists_12_cells_without_torch() -> None:
     assert conditions == {f"{f}_{o}" for f in formats for o in ("adamw", "manifold")}
 
 
-def test_export_gives_files_that_users_would_name_and_that_run_alone(tmp_path: Path) -> None:
-    done = cli("plan", SUITES / "eurlex_matrix.yaml", "--json", "--export", tmp_path)
+def test_export_gives_files_that_users_would_name_and_that_run_alone(
+    cli: Cli, tmp_path: Path
+) -> None:
+    done = cli.run("plan", SUITES / "eurlex_matrix.yaml", "--json", "--export", tmp_path)
     ids = {cell["condition"]: cell["id"] for cell in json.loads(done.stdout)["cells"]}
     names = {path.name for path in tmp_path.iterdir()}
     assert {"bf16_adamw.yaml", "e5m2_manifold.yaml"} <= names
     assert len(names) == 12
-    alone = cli("plan", tmp_path / "e5m2_manifold.yaml", "--json")
+    alone = cli.run("plan", tmp_path / "e5m2_manifold.yaml", "--json")
     [cell] = json.loads(alone.stdout)["cells"]
     assert cell["id"] == ids["e5m2_manifold"]
 
 
-def test_the_version() -> None:
-    assert cli("--version").stdout == f"altgrad-bench {altgrad_core.__version__}\n"
+def test_the_version(cli: Cli) -> None:
+    assert cli.run("--version").stdout == f"altgrad-bench {altgrad_core.__version__}\n"
 
 
-def test_list_as_data() -> None:
-    listed = json.loads(cli("list", "--json").stdout)
+def test_list_as_data(cli: Cli) -> None:
+    listed = json.loads(cli.run("list", "--json").stdout)
     assert listed["problems"] == []
     (e3m4,) = [row for row in listed["formats"] if row["name"] == "e3m4"]
     assert e3m4["from"] == f"altgrad-bench {altgrad_core.__version__}"
-    suites = json.loads(cli("list", "suites", "--json").stdout)
+    suites = json.loads(cli.run("list", "suites", "--json").stdout)
     assert list(suites) == ["suites", "problems"]
     assert "eurlex_matrix" in [row["name"] for row in suites["suites"]]
 
@@ -93,15 +99,15 @@ def test_a_broken_plugin_is_an_exit_code(tmp_path: Path) -> None:
     assert "stranger 1.0 (plugin = stranger_plugin): KeyboardInterrupt" in done.stdout
 
 
-def test_list_and_show() -> None:
-    listed = cli("list").stdout
+def test_list_and_show(cli: Cli) -> None:
+    listed = cli.run("list").stdout
     for name in ("e3m4", "manifold_adamw", "grid_optim", "license_rules", "wandb", "local"):
         assert name in listed
-    shown = cli("show", "format", "e3m4").stdout
+    shown = cli.run("show", "format", "e3m4").stdout
     assert "31" in shown
     assert "overflow" in shown
     assert max(map(len, shown.splitlines())) <= 100
-    assert "exponent_bits" in cli("show", "format", "exmy", "--set", "exponent_bits=3",
+    assert "exponent_bits" in cli.run("show", "format", "exmy", "--set", "exponent_bits=3",
                                   "--set", "mantissa_bits=2").stdout  # fmt: skip
 
 
@@ -122,7 +128,7 @@ def test_show_as_data() -> None:
     assert "add --set" in here("show", "format", "exmy")
 
 
-def test_show_a_suite() -> None:
+def test_show_a_suite(refused: Refused) -> None:
     changed = ("--set", "training.max_steps=5", "--set", "quantization.format=[bf16, e3m4]")
     shown = json.loads(here("show", "suite", "quickstart", *changed, "--json"))
     assert shown["file"].endswith("quickstart.yaml")
@@ -152,16 +158,22 @@ def test_show_a_suite() -> None:
     ],
 )
 def test_wrong_settings_name_the_fix(
-    write_suite: Callable[..., Path], tmp_path: Path, settings: list[str], expected: list[str]
+    refused: Refused,
+    write_suite: Callable[..., Path],
+    tmp_path: Path,
+    settings: list[str],
+    expected: list[str],
 ) -> None:
     overrides = [part for setting in settings for part in ("--set", setting)]
-    message = refused("run", write_suite(), *overrides, cwd=tmp_path)
+    message = refused("run", write_suite(), *overrides)
     for word in expected:
         assert word in message
     assert not (tmp_path / "runs").exists()
 
 
-def test_errors_in_a_file_give_file_and_line(write_suite: Callable[..., Path]) -> None:
+def test_errors_in_a_file_give_file_and_line(
+    refused: Refused, write_suite: Callable[..., Path]
+) -> None:
     path = write_suite(training={"max_steps": 5, "lerning_rate": 0.1})
     line = next(n for n, t in enumerate(path.read_text().splitlines(), 1) if "lerning_rate" in t)
     message = refused("plan", path)
@@ -170,21 +182,21 @@ def test_errors_in_a_file_give_file_and_line(write_suite: Callable[..., Path]) -
     assert "learning_rate" in message
 
 
-def test_an_unknown_suite_names_the_shipped_ones(tmp_path: Path) -> None:
-    message = refused("run", "quickstrat", cwd=tmp_path)
+def test_an_unknown_suite_names_the_shipped_ones(refused: Refused) -> None:
+    message = refused("run", "quickstrat")
     assert "quickstart" in message
     assert "eurlex_matrix" in message
 
 
 def test_missing_data_is_refused_before_anything_runs(
-    write_suite: Callable[..., Path], tmp_path: Path
+    refused: Refused, write_suite: Callable[..., Path]
 ) -> None:
-    message = refused("run", write_suite(), "--set", "data.path=nowhere", cwd=tmp_path)
+    message = refused("run", write_suite(), "--set", "data.path=nowhere")
     assert "nowhere" in message
 
 
 def test_a_malformed_row_is_named(
-    write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path
+    refused: Refused, write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path
 ) -> None:
     folder = tmp_path / "acts"
     folder.mkdir()
@@ -192,36 +204,36 @@ def test_a_malformed_row_is_named(
     for split in ("train", "validation", "test"):
         rows = [good, good | {"eurovoc_concepts": "1"}] if split == "train" else [good]
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    message = refused("run", write_suite(), "--set", f"data.path={folder}", cwd=tmp_path)
+    message = refused("run", write_suite(), "--set", f"data.path={folder}")
     assert "train.jsonl" in message
     assert "row 2" in message
     assert "eurovoc_concepts" in message
 
 
 def test_a_device_that_is_not_there_is_not_replaced(
-    write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path
+    refused: Refused, write_suite: Callable[..., Path], own_cache: Path
 ) -> None:
-    message = refused("run", write_suite(), "--device", "cuda:63", cwd=tmp_path)
+    message = refused("run", write_suite(), "--device", "cuda:63")
     assert "cuda:63" in message
     assert "--device cpu" in message
 
 
 def test_a_run_directory_of_another_version_is_refused(
-    write_suite: Callable[..., Path], tmp_path: Path
+    cli: Cli, refused: Refused, write_suite: Callable[..., Path], tmp_path: Path
 ) -> None:
     suite = write_suite()
-    cell = json.loads(cli("plan", suite, "--json").stdout)["cells"][0]
+    cell = json.loads(cli.run("plan", suite, "--json").stdout)["cells"][0]
     folder = tmp_path / "runs" / "tiny" / cell["id"]
     folder.mkdir(parents=True)
     (folder / "spec.yaml").write_text("layout: 99\n")
-    message = refused("run", suite, cwd=tmp_path)
+    message = refused("run", suite)
     assert "99" in message
     assert (folder / "spec.yaml").read_text() == "layout: 99\n"
 
 
-def test_report_and_status_without_runs_say_where_they_looked(tmp_path: Path) -> None:
+def test_report_and_status_without_runs_say_where_they_looked(refused: Refused) -> None:
     for command in ("report", "status"):
-        assert "plan.json" in refused(command, "quickstart", cwd=tmp_path)
+        assert "plan.json" in refused(command, "quickstart")
 
 
 def test_every_command_explains_itself() -> None:
@@ -241,7 +253,7 @@ def test_every_command_explains_itself() -> None:
 
 
 def test_an_unknown_executor_is_refused_before_data_are_looked_at(
-    write_suite: Callable[..., Path], tmp_path: Path
+    refused: Refused, write_suite: Callable[..., Path], tmp_path: Path
 ) -> None:
     suite = write_suite(data={"dataset": "eurlex", "path": str(tmp_path / "nowhere")})
     message = refused("run", suite, "--executor", "locale", "--runs", tmp_path / "runs")
@@ -250,7 +262,7 @@ def test_an_unknown_executor_is_refused_before_data_are_looked_at(
 
 
 def test_places_that_cannot_be_used_are_a_sentence(
-    write_suite: Callable[..., Path], tmp_path: Path
+    refused: Refused, write_suite: Callable[..., Path], tmp_path: Path
 ) -> None:
     suite = write_suite()
     (tmp_path / "file").touch()
@@ -279,16 +291,16 @@ def test_a_current_folder_that_is_gone_is_a_sentence(
 
 @pytest.mark.parametrize("command", [("report",), ("compare", "runs/none.zip"), ("status",)])
 def test_an_archive_that_is_not_there_is_called_that(
-    command: tuple[str, ...], tmp_path: Path
+    refused: Refused, command: tuple[str, ...]
 ) -> None:
-    said = refused(*command, "runs/none.zip", cwd=tmp_path)
+    said = refused(*command, "runs/none.zip")
     assert (
         said == "error: there is no archive runs/none.zip: give its path from the current folder."
     )
 
 
 @pytest.mark.parametrize("command", ["status", "dashboard"])
-def test_an_archive_that_is_none_is_refused(command: str, tmp_path: Path) -> None:
+def test_an_archive_that_is_none_is_refused(refused: Refused, command: str, tmp_path: Path) -> None:
     (tmp_path / "there.zip").touch()
-    said = refused(command, "there.zip", cwd=tmp_path)
+    said = refused(command, "there.zip")
     assert said.startswith("error: there.zip is no whole archive of results")

@@ -59,12 +59,11 @@ def warm(installed: Path) -> Iterator[Cli]:
 
 
 @pytest.fixture
-def run(warm: Cli, tmp_path: Path) -> Run:
+def run(warm: Cli, tmp_path: Path, own_cache: Path) -> Run:
     """``run(data={...}, task="accuracy", **sections)``: the suite's answer."""
 
     def go(*arguments: str) -> subprocess.CompletedProcess[str]:
-        cache = {"ALTGRAD_CACHE": str(tmp_path / "cache")}
-        return warm.run(*arguments, folder=tmp_path, environment=cache)
+        return warm.run(*arguments, folder=tmp_path)
 
     def answer(
         data: Mapping[str, Any],

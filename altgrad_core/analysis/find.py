@@ -49,8 +49,8 @@ def find(
     """All tables of a suite, and its verdict: see :class:`~altgrad_core.interfaces.section.Findings`.
 
     ``formats`` is :func:`~altgrad_core.analysis.formats.format_table`; without it there are no A/A pairs.
-    ``live`` is for a page that is watched while runs are made: estimates alone, and no test. Where the plan asks another question than the one that was declared, ``beside`` holds its
-    exploratory answer.
+    ``live`` is for a page that is watched while runs are made: estimates alone, and no test. Where the
+    plan asks another question than the one that was declared, ``beside`` holds its exploratory answer.
 
     Raises ``UserError`` for damaged files.
     """

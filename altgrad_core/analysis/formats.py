@@ -43,8 +43,9 @@ def format_table(suites: Iterable[StoredSuite]) -> pd.DataFrame:
             runs.setdefault(format_label(run.spec), []).append(run)
     rows: dict[str, Mapping[str, object]] = {}
     for label, mine in runs.items():
+        stored = next((one for one in map(_stored, mine) if one is not None), None)
         with suppress(UserError):
-            rows[label] = next(filter(None, map(_stored, mine)), None) or _built(mine[0])
+            rows[label] = _built(mine[0]) if stored is None else stored
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS))
     measured = ["exponent_bits", "mantissa_bits", "binades", "sqnr"]
     return frame.astype(dict.fromkeys(measured, float))

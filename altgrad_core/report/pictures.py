@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from altgrad_core._files import default_cache, write_text
@@ -73,6 +74,11 @@ def to_svg(chart: Chart) -> str:
     return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{end}{_STYLE}{rest}\n'
 
 
+def bundle_file() -> Path:
+    """Where :func:`vega_bundle` is kept."""
+    return default_cache() / f"vega-{version('vl-convert-python')}-{VEGA_LITE}.js"
+
+
 @cache
 def vega_bundle() -> str:
     """Vega, Vega-Lite and vega-embed as one script that defines ``window.vegaEmbed``.
@@ -81,7 +87,7 @@ def vega_bundle() -> str:
     """
     import vl_convert
 
-    kept = default_cache() / f"vega-{version('vl-convert-python')}-{VEGA_LITE}.js"
+    kept = bundle_file()
     with contextlib.suppress(OSError):
         return kept.read_text(encoding="utf-8")
     script = "window.vegaEmbed = vegaEmbed;"
