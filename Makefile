@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint throughput clean
+.PHONY: quickstart test lint docs dist throughput clean
 
 quickstart: $(VENV)/.demo  ## install, run the 12-condition quickstart suite, write its report
 	$(BIN)/altgrad-bench run suites/quickstart.yaml
@@ -15,6 +15,15 @@ lint: $(VENV)/.test  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.docs  ## the documentation as a site in docs/_site; a broken link fails
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b dirhtml docs docs/_site
+
+dist: $(VENV)/.test  ## sdist and wheel in dist/, checked and tried on every Python that is here
+	ALTGRAD_PYTHONS=all $(BIN)/python -m pytest tests/test_package.py
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
 
 throughput: $(VENV)/.test  ## pytest-benchmark: every format, kept for comparison in .benchmarks/
 	$(BIN)/python -m pytest tests/throughput --benchmark-only --benchmark-autosave \
@@ -35,5 +44,9 @@ $(VENV)/.test: $(VENV)/.torch pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,test,dev]'
 	touch $@ $(VENV)/.demo
 
+$(VENV)/.docs: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
 clean:  ## remove the virtual environment and caches (never runs/)
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_site docs/generated *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
