@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
-from rich.console import Console
 
 from altgrad_core import completion
 from altgrad_core._streams import stdout_to_stderr
 from altgrad_core.cli_options import JsonOption, SetOption
 from altgrad_core.errors import UserError
 from altgrad_core.terminal import output, say
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads.")]
