@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 import yaml
@@ -14,9 +14,6 @@ from altgrad_core._streams import stdout_to_stderr
 from altgrad_core.cli_options import JsonOption, SetOption
 from altgrad_core.errors import UserError
 from altgrad_core.terminal import output, say
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads.")]
@@ -80,6 +77,8 @@ def speed_formats(
     elements: Annotated[int, typer.Option(min=64, help="Elements of the tensor.")] = 1 << 20,
 ) -> None:
     """Rounding, codes, a layer and a training step with each format, beside a plain copy."""
+    from rich.console import Console
+
     from altgrad_core.execution.format_speed import measure_formats
     from altgrad_core.execution.present import format_speed_tables
 
