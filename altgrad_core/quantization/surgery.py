@@ -23,6 +23,7 @@ from altgrad_core.quantization.conversion.presets import Groups, group_rules
 from altgrad_core.quantization.conversion.rules import (
     Filter,
     Rule,
+    check_any,
     check_filter,
     check_head,
     check_patterns,
@@ -97,11 +98,16 @@ def quantize_model(
 
     Raises:
         UserError: a word is unknown, the settings contradict each other, the model is quantised already, a pattern or
-            the filter matches no layer that can be quantised, a layer is lazy, layers that share a
+            the filter matches no layer that can be quantised, no layer can be, a layer is lazy, layers that share a
             weight would put it on two grids, or a weight would have to live on a grid that its dtype
             cannot hold. After any error the model is unchanged.
     """
     check_words(residency=residency, rounding=rounding)
+    if (residency, rounding, generator) == ("master", "stochastic", None):
+        raise UserError(
+            "rounding='stochastic' of a master draws from an explicit generator, so that runs can be "
+            "repeated: pass generator=torch.Generator(device).manual_seed(0)."
+        )
     scaling = scaling or ScalingSettings()
     shared = scaling.model_copy(update={"granularity": "tensor"})
     roles = Roles(
@@ -114,6 +120,7 @@ def quantize_model(
     _refuse_quantized(model)
     refuse_sharded(model, resident=False)
     candidates = find_candidates(model)
+    check_any(candidates)
     rules = [Rule(pattern, fmt, f"override {pattern!r}") for pattern, fmt in overrides]
     check_patterns(rules, candidates)
     decisions = {c: decide(c, Rule("*", format), rules, filter) for c in candidates}
@@ -144,7 +151,7 @@ def quantize_from_settings(
 
     Raises:
         UserError: as :func:`quantize_model`, for a group that is not there, and if a head pattern
-            matches no module.
+            matches no module, or, with ``quantize_classifier``, none that can be quantised.
     """
     if contradictions := settings.contradictions():
         raise UserError("; ".join(contradictions))
@@ -174,6 +181,11 @@ def quantize_from_settings(
         Rule(o.pattern, load(o.format), f"override {o.pattern!r}: null") for o in settings.overrides
     ]
     check_patterns(overrides, candidates)
+    if settings.quantize_encoder:
+        check_any(candidates)
+    if classifier is not None:
+        held = [rule for rule in heads if any(rule.matches(c.names) for c in candidates)]
+        check_patterns(held or heads, candidates, "pattern of the head")
     base, *rules = [*body, *heads, *overrides]
     decisions = {c: decide(c, base, rules, None) for c in candidates}
     return _carry_out(model, decisions, _roles(settings, load, generator))

@@ -12,7 +12,7 @@ from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.report import QuantizationReport
 from altgrad_core.quantization.settings import FormatChoice, QuantizationSettings
-from altgrad_core.quantization.surgery import quantize_from_settings
+from altgrad_core.quantization.surgery import quantize_from_settings, quantize_model
 from altgrad_core.registry.build import load_format
 
 HEAD = ("classifier",)
@@ -74,6 +74,33 @@ def test_overrides_come_last_and_each_format_is_built_once() -> None:
     assert report.skipped["encoder.0"] == "override 'encoder.0': null"
     assert report.activation_format == "e5m2"
     assert sorted(loaded) == ["bf16", "e5m2"]
+
+
+def of_embedding(head: str, **settings: Any) -> QuantizationReport:
+    net = nn.ModuleDict({"embed": nn.Embedding(4, 4), "norm": nn.LayerNorm(4)})
+    if head != "all":
+        net["body"] = nn.Linear(4, 4)
+    heads = ("embed", "norm") if head == "all" else (head,)
+    choice = QuantizationSettings(format="e5m2", **settings)
+    return quantize_from_settings(net, choice, heads, lambda c: load_format(c.name))
+
+
+def test_a_head_that_cannot_be_quantised_says_so_where_it_is_asked_for() -> None:
+    assert list(of_embedding("embed").layers) == ["body"]
+    with pytest.raises(
+        UserError, match=r"head 'embed' matches only .*'embed': Embedding is a type"
+    ):
+        of_embedding("embed", quantize_classifier=True)
+    with pytest.raises(UserError, match=r"head 'norm' matches no layer .* Those are: body"):
+        of_embedding("norm", quantize_classifier=True)
+
+
+def test_so_does_a_model_of_which_nothing_can_be() -> None:
+    with pytest.raises(UserError, match=r"no layer that can be quantised: 'embed': Embedding is"):
+        of_embedding("all")
+    assert not of_embedding("all", quantize_encoder=False).layers
+    with pytest.raises(UserError, match="no module of it holds a matrix"):
+        quantize_model(nn.ReLU(), load_format("e5m2"))
 
 
 def test_patterns_must_match() -> None:

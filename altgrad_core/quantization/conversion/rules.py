@@ -56,8 +56,10 @@ def decide(
     return rule.format, rule.reason
 
 
-def check_patterns(rules: Sequence[Rule], candidates: Sequence[Candidate]) -> None:
-    """Raise ``UserError`` for an override that matches no layer, or only such as cannot be quantised."""
+def check_patterns(
+    rules: Sequence[Rule], candidates: Sequence[Candidate], what: str = "override pattern"
+) -> None:
+    """Raise ``UserError`` for a pattern that matches no layer, or only such as cannot be quantised."""
     able = [candidate for candidate in candidates if not candidate.obstacle]
     for rule in rules:
         if any(rule.matches(candidate.names) for candidate in able):
@@ -65,15 +67,22 @@ def check_patterns(rules: Sequence[Rule], candidates: Sequence[Candidate]) -> No
         unable = [c for c in candidates if c.obstacle and rule.matches(c.names)]
         if unable:
             raise UserError(
-                f"The override pattern {rule.pattern!r} matches only layers that cannot be "
+                f"The {what} {rule.pattern!r} matches only layers that cannot be "
                 f"quantised: {_reasons(unable)}."
             )
         raise UserError(
-            f"The override pattern {rule.pattern!r} matches no layer of the model that can be "
+            f"The {what} {rule.pattern!r} matches no layer of the model that can be "
             f"quantised. Those are: {_some(c.name for c in able)}. A pattern is matched against "
             f"whole names, and against the names of the modules around a layer; * stands for "
             f"anything, dots included."
         )
+
+
+def check_any(candidates: Sequence[Candidate]) -> None:
+    """Raise ``UserError`` for a model of which nothing can be quantised."""
+    if all(candidate.obstacle for candidate in candidates):
+        why = _reasons(candidates) or "no module of it holds a matrix"
+        raise UserError(f"The model has no layer that can be quantised: {why}.")
 
 
 def check_filter(
