@@ -14,15 +14,17 @@ from altgrad_core.interfaces.monitor import Event, Monitor
 from altgrad_core.interfaces.task import Batch, Task
 from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.hold import hold_weights
-from altgrad_core.quantization.residency import residency_of
+from altgrad_core.quantization.modules.linear import quantizers_of
+from altgrad_core.quantization.residency import GridResidency, nobody_keeps
 from altgrad_core.quantization.settings import FormatChoice, as_format_choice
 from altgrad_core.quantization.surgery import change_format
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.training.clock import StepClock
 from altgrad_core.training.monitoring import MonitorPanel, Outcome
+from altgrad_core.training.protocol import MonitoredStep, carry_out
 from altgrad_core.training.replay import Replayer
-from altgrad_core.training.seeds import derive_seed
-from altgrad_core.training.view import Run, StepView
+from altgrad_core.training.seeds import derive_seed, random_state
+from altgrad_core.training.view import Run
 
 Choice = str | Monitor | tuple[str, Mapping[str, Any]]
 """A monitor, the name of one, or its name and settings."""
@@ -47,7 +49,8 @@ class MonitorSession:
         ``Monitor``. One that fails is switched off, which is an event; training goes on.
     task:
         what monitors that repeat passes (curvature, gradient noise, …) take their loss and batches
-        from; without one they are switched off. Their ``update`` needs the step's ``batch``.
+        from; without one they are switched off. Their ``update`` needs the step's ``batch``. Passes are
+        repeated with the random numbers that ``step`` began with; autocast belongs into ``task.loss``.
     max_steps:
         the last step, at which every monitor is due; 0 if that is not known.
     seed:
@@ -67,6 +70,7 @@ class MonitorSession:
         max_steps: int = 0,
         seed: int = 0,
     ) -> None:
+        _refuse_misuse(model, optimizer, monitors)
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.events: list[Event] = []
         """Everything that monitors have reported so far."""
@@ -82,17 +86,12 @@ class MonitorSession:
             device=device,
             max_steps=max_steps,
             clock=self._clock,
-            replayer=None if task is None else _replayer(model, task, device, seed),
-            residency=residency_of(model),
+            replayer=None if task is None else self._replayer(model, task, device, seed),
+            residency=GridResidency(model),
         )
-        if self._run.residency is None and any(g.resident for g in weights.values()):
-            raise UserError(
-                "The model has weights that live on a grid, and nobody keeps them there. Call "
-                "keep_on_grid(model, optimizer) before MonitorSession(model, optimizer)."
-            )
         self._geometry = weights
-        self._begun = False
-        self._view: StepView | None = None
+        self._step = MonitoredStep(self._run, self._panel, self._clock)
+        self._begun = self._updating = False
         self._taken(self._panel.start(self._run))
 
     @contextmanager
@@ -100,17 +99,15 @@ class MonitorSession:
         """Around forward and backward of one step, micro-batches included: weights are rounded once."""
         if self._begun:
             raise UserError(
-                "MonitorSession.step() was entered again before the update of the last."
+                "MonitorSession.step() was entered again before the update of the last. A step whose "
+                "update is left out takes session.update(loss, step=lambda: None)."
             )
         self._begun = True
-        self._run.step += 1
-        self._clock.start()
-        try:
-            with hold_weights(self._run.model):
-                yield
-        except BaseException:
-            self._begun = False
-            raise
+        self._step.begin(self._run.step + 1)
+        if self._run.replayer is not None:
+            self._rewind = random_state(self._run.device, self._generator)
+        with self._abandoned_on_error(), hold_weights(self._run.model):
+            yield
 
     def update(
         self, loss: Tensor, batch: Batch | None = None, *, step: Callable[[], Any] | None = None
@@ -125,8 +122,10 @@ class MonitorSession:
             what to call in place of ``optimizer.step()``, e.g. ``lambda: scaler.step(optimizer)``.
             Gradients should be unscaled by then.
         """
-        if not self.before_update(loss, batch).skip_update:
-            (step or self._run.optimizer.step)()
+        skip = self.before_update(loss, batch).skip_update
+        with self._abandoned_on_error():
+            if not skip:
+                (step or self._run.optimizer.step)()
         return self.after_update()
 
     def before_update(self, loss: Tensor, batch: Batch | None = None) -> Outcome:
@@ -136,24 +135,19 @@ class MonitorSession:
                 "MonitorSession saw an update without a step: put forward and backward into "
                 "`with session.step():`."
             )
-        self._view = StepView(self._run, loss.detach(), batch)
-        with self._clock.paused():
-            return self._panel.before_update(self._view)
+        if not isinstance(loss, Tensor):
+            raise UserError(
+                f"The loss of a step is given as a 0-d tensor, not as a {type(loss).__name__}."
+            )
+        self._updating = True
+        return self._step.before_update(loss, batch)
 
     def after_update(self) -> Outcome:
         """After the optimizer's step, before ``zero_grad``: the metrics of the step, and its events."""
-        view, self._view, self._begun = self._view, None, False
-        if view is None:
+        if not self._updating:
             raise UserError("MonitorSession.after_update() needs before_update(loss) before it.")
-        batch = view._batch
-        self._clock.stop(
-            samples=0 if batch is None else batch.samples,
-            tokens=0 if batch is None else batch.tokens,
-        )
-        outcome = self._taken(self._panel.after_update(view))
-        if self._run.residency is not None:
-            self._run.residency.forget()
-        return outcome
+        self._begun = self._updating = False
+        return self._taken(self._step.after_update())
 
     def evaluation(self, metrics: Mapping[str, float]) -> Outcome:
         """After an evaluation of yours, with its metrics."""
@@ -184,19 +178,55 @@ class MonitorSession:
         if kind is None:
             self.end()
 
+    def _replayer(self, model: nn.Module, task: Task, device: torch.device, seed: int) -> Replayer:
+        probe = derive_seed(seed, "probe")
+        drawn_from = (q.generator for q in quantizers_of(model) if q.generator is not None)
+        self._generator = next(drawn_from, None)
+        return Replayer(
+            model,
+            task.loss,
+            lambda samples: task.batch(1, samples, probe),
+            device=device,
+            seed=seed,
+            generator=self._generator,
+            rewind=lambda step: self._rewind(),
+        )
+
+    @contextmanager
+    def _abandoned_on_error(self) -> Iterator[None]:
+        """A step that ends in an exception counts for nothing, and the next one may begin."""
+        try:
+            yield
+        except BaseException:
+            self._begun = self._updating = False
+            self._step.abandon()
+            raise
+
+    def _shift(self, name: str, wanted: Any) -> None:
+        choice = FormatChoice.model_validate(as_format_choice(wanted))
+        change_format(self._geometry[name], catalog().build("format", choice.name, choice.settings))
+
     def _taken(self, outcome: Outcome) -> Outcome:
         """Note what happened, and carry out the shifts of formats that were asked for."""
-        for name, wanted in outcome.shifts.items():
-            choice = FormatChoice.model_validate(as_format_choice(wanted))
-            try:
-                built = catalog().build("format", choice.name, choice.settings)
-                change_format(self._geometry[name], built)
-            except Exception as error:  # what a monitor asks for must not end the run
-                message = f"the shift to {wanted} failed: {type(error).__name__}: {error}"
-                outcome.events.append(Event("shift_failed", name, message, alert=True))
+        carry_out(outcome, self._shift)
         self.events += outcome.events
         self.stopped = self.stopped or outcome.stop
         return outcome
+
+
+def _refuse_misuse(model: object, optimizer: object, monitors: object) -> None:
+    if not isinstance(model, nn.Module) or not callable(getattr(optimizer, "step", None)):
+        raise UserError(
+            f"MonitorSession takes an nn.Module and a torch.optim.Optimizer, not a "
+            f"{type(model).__name__} and a {type(optimizer).__name__}."
+        )
+    if isinstance(monitors, str):
+        raise UserError(f"monitors is a list, such as [{monitors!r}], not one name.")
+    if nobody_keeps(model):
+        raise UserError(
+            "The model has weights that live on a grid, and nobody keeps them there. Call "
+            "keep_on_grid(model, optimizer) before MonitorSession(model, optimizer)."
+        )
 
 
 def _built(choice: Choice) -> tuple[str, Monitor]:
@@ -209,10 +239,3 @@ def _built(choice: Choice) -> tuple[str, Monitor]:
             f"A monitor is given by name, as (name, settings) or as a Monitor, not as {choice!r}."
         )
     return type(choice).__name__, choice
-
-
-def _replayer(model: nn.Module, task: Task, device: torch.device, seed: int) -> Replayer:
-    probe = derive_seed(seed, "probe")
-    return Replayer(
-        model, task.loss, lambda samples: task.batch(1, samples, probe), device=device, seed=seed
-    )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from altgrad_core import MonitorSession, UserError, keep_on_grid, quantize_model
 from altgrad_core.interfaces.monitor import Monitor, Observation, StepView
+from altgrad_core.interfaces.task import Batch
 
 ROOT = Path(__file__).parents[1]
 
@@ -123,12 +124,100 @@ def test_a_monitor_that_needs_a_task_is_switched_off_and_says_why() -> None:
     assert any(name.startswith("flips/") for name in seen.metrics)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_step_that_breaks_off_counts_for_nothing_and_training_goes_on(late: bool) -> None:
+    def train(breaks: bool) -> list[dict[str, float]]:
+        model, optimizer = model_on_grid()
+        session = MonitorSession(model, optimizer, [("updates", {"interval": 1}), "throughput"])
+        seen = []
+
+        def broken() -> None:
+            raise ZeroDivisionError
+
+        def one(fails: bool = False) -> dict[str, float]:
+            optimizer.zero_grad()
+            with session.step():
+                loss = loss_of(model)
+                loss.backward()
+                if fails and not late:
+                    broken()
+            return session.update(loss, step=broken if fails else None).metrics
+
+        for step in range(4):
+            if breaks and step == 2:
+                with pytest.raises(ZeroDivisionError):
+                    one(fails=True)
+            seen.append(one())
+        assert not session.events
+        assert session.state_dict()["step"] == session.state_dict()["clock"]["steps"] == 4
+        return [{k: v for k, v in m.items() if not k.startswith("throughput")} for m in seen]
+
+    assert train(breaks=True) == train(breaks=False)
+
+
+def test_each_of_two_optimizers_is_seen_to_move_its_own_weights() -> None:
+    def train(split: bool) -> list[dict[str, float]]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+        quantize_model(model, "e4m3", residency="grid")
+        parts = [model[0], model[1]] if split else [model]
+        optimizers = [torch.optim.SGD(part.parameters(), lr=0.02) for part in parts]
+        for optimizer in optimizers:
+            keep_on_grid(model, optimizer)
+        every = [("flips", {"interval": 1}), ("stalls", {"interval": 1})]
+        session = MonitorSession(model, optimizers[0], every)
+        seen = []
+        for _ in range(4):
+            with session.step():
+                loss = loss_of(model)
+                loss.backward()
+            metrics = session.update(loss, step=lambda: [o.step() for o in optimizers]).metrics
+            seen.append({k: v for k, v in metrics.items() if v == v})
+            model.zero_grad()
+        return seen
+
+    assert train(split=True) == train(split=False)
+
+
+class Noise:
+    """A task whose model drops half of its inputs."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return (model(batch.tensors["x"]) ** 2).mean()
+
+
+def test_passes_are_repeated_with_the_random_numbers_of_the_step() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(64, 8))
+    generator = torch.Generator().manual_seed(1)
+    quantize_model(model, "fp32", rounding="stochastic", generator=generator)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    task: Any = Noise()
+    batch = Batch({"x": torch.randn(16, 64)}, samples=16, tokens=16)
+    session = MonitorSession(model, optimizer, [("gradient_error", {"interval": 1})], task)
+    for _ in range(2):
+        with session.step():
+            loss = task.loss(model, batch)
+            loss.backward()
+        drawn = torch.get_rng_state(), generator.get_state()
+        seen = session.update(loss, batch)
+        optimizer.zero_grad()
+        assert not seen.events
+        assert seen.metrics["gradient_error/all/relative_error"] < 1e-6  # fp32 rounds nothing
+        assert torch.equal(torch.get_rng_state(), drawn[0])
+        assert torch.equal(generator.get_state(), drawn[1])
+
+
 def test_misuse_speaks() -> None:
     model, optimizer = model_on_grid()
     with pytest.raises(UserError, match=r"flipps.*flips"):
         MonitorSession(model, optimizer, monitors=["flipps"])
     with pytest.raises(UserError, match="not as <class"):
         MonitorSession(model, optimizer, monitors=[Asks])  # type: ignore[list-item]
+    with pytest.raises(UserError, match=r"such as \['flips'\]"):
+        MonitorSession(model, optimizer, "flips")
+    with pytest.raises(UserError, match="not a list and a NoneType"):
+        MonitorSession([model], None)  # type: ignore[arg-type]
     session = MonitorSession(model, optimizer)
     with pytest.raises(UserError, match=r"with session\.step"):
         session.update(torch.tensor(0.0))
@@ -138,6 +227,8 @@ def test_misuse_speaks() -> None:
         pass
     with pytest.raises(UserError, match="entered again"), session.step():
         pass
+    with pytest.raises(UserError, match="not as a float"):
+        session.update(0.0)  # type: ignore[arg-type]
     unkept = nn.Linear(2, 2)
     quantize_model(unkept, "e4m3", residency="grid")
     with pytest.raises(UserError, match="keep_on_grid"):

@@ -12,7 +12,13 @@ from altgrad_core.errors import UserError
 from altgrad_core.quantization.conversion.sharded import refuse_sharded
 from altgrad_core.quantization.modules.linear import QuantizedModule
 from altgrad_core.quantization.modules.weight_quantizer import WeightQuantizer
-from altgrad_core.quantization.resident.kept import is_kept
+from altgrad_core.quantization.resident.kept import (
+    is_kept,
+    keep_after,
+    keep_no_longer,
+    moving,
+    unkept,
+)
 from altgrad_core.quantization.resident.weight import Resident
 
 
@@ -40,37 +46,41 @@ class GridResidency:
             name: (module, quantizer.parameter)
             for name, (module, quantizer) in resident_weights(model).items()
         }
-        self._watched: set[str] = set()
-        self._intended: dict[str, Tensor] = {}
         self._attached: dict[Callable[[], None], None] = {}
         """What ends each attachment to an optimizer."""
-        is_kept(module for module, _ in self._weights.values())
+        is_kept(unkept(module for module, _ in self._weights.values()))
 
     def __len__(self) -> int:
         return len(self._weights)
 
     def attach(self, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
-        """Settle after every step of ``optimizer``; the function returned ends that.
+        """Settle what ``optimizer`` updates after each of its steps; the function returned ends that.
 
         So does ``dequantize_model``, for the weights that it takes off their grids.
         """
 
         def begin(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            self.begin()
+            moving(modules, now=True)
+            self.begin(optimizer)
 
         def settle(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
             # A fused optimizer under a GradScaler is called in steps that it has to skip, too.
-            self.settle(skipped=getattr(optimizer, "found_inf", None))
+            self.settle(getattr(optimizer, "found_inf", None), optimizer)
+            moving(modules, now=False)
 
+        modules = [module for module, _ in self._weights.values()]
+        keep_after(optimizer, modules)
         handles = [
             optimizer.register_step_pre_hook(begin),
             optimizer.register_step_post_hook(settle),
         ]
-        keepers = [resident.keepers for _, resident in self._residents()]
+        keepers = [resident.keepers for _, resident in self._residents().values()]
 
         def detach() -> None:
             for handle in handles:
                 handle.remove()
+            moving(modules, now=False)
+            keep_no_longer(optimizer, modules)
             self._attached.pop(detach, None)
             for one in keepers:
                 if not self._attached and self._drop in one:
@@ -90,56 +100,66 @@ class GridResidency:
             for detach in list(self._attached):
                 detach()
 
-    def begin(self) -> None:
-        """Before an update: see to weights that something else has written. Waits for nothing."""
-        for module, resident in self._residents():
+    def begin(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Before an update: see to weights that something else has written. Waits for nothing.
+
+        optimizer:
+            whose update it is; None: of all weights.
+        """
+        for module, resident in self._residents(optimizer).values():
+            resident.intended = None
             resident.begin(module)
 
-    def settle(self, skipped: Tensor | None = None) -> None:
-        """Round every resident weight back to its grid, in model order. Waits for nothing.
+    def settle(
+        self, skipped: Tensor | None = None, optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
+        """Round resident weights back to their grids, in model order. Waits for nothing.
 
         skipped:
             0-d; where it is not 0 (a GradScaler's ``found_inf``), the step was skipped and nothing
             is changed. Stochastic rounding draws its numbers all the same.
+        optimizer:
+            whose weights to round; None: all.
         """
-        self._intended = {}
-        for name, (module, attribute) in self._weights.items():
-            quantizer = module.weight_quantizers[attribute]
-            if name in self._watched:
-                self._intended[name] = quantizer.weight(module).detach().clone()
-            if quantizer.resident is not None:
-                quantizer.resident.settle(module, self._generator, skipped)
-        self._watched = set()
+        for module, resident in self._residents(optimizer).values():
+            resident.settle(module, self._generator, skipped)
 
-    def _residents(self) -> list[tuple[QuantizedModule, Resident]]:
-        quantizers = [(m, m.weight_quantizers[name]) for m, name in self._weights.values()]
-        return [(m, q.resident) for m, q in quantizers if q.resident is not None]
+    def _residents(
+        self, optimizer: torch.optim.Optimizer | None = None
+    ) -> dict[str, tuple[QuantizedModule, Resident]]:
+        """The weights that ``optimizer`` updates, and those that are no parameters any longer."""
+        found = {}
+        groups = [] if optimizer is None else optimizer.param_groups
+        moved = {id(p) for group in groups for p in group["params"]} | {id(None)}
+        for name, (module, attribute) in self._weights.items():
+            resident = module.weight_quantizers[attribute].resident
+            its = optimizer is None or id(module._parameters.get(attribute)) in moved
+            if its and resident is not None:
+                found[name] = module, resident
+        return found
 
     def watch(self, names: Collection[str]) -> None:
         """Keep what the optimizer wants of these weights (by parameter name) at the next settling."""
-        self._watched.update(name for name in names if name in self._weights)
+        for name, (_, resident) in self._residents().items():
+            resident.watched |= name in names
 
     def intended(self, name: str) -> Tensor | None:
         """The weight as the optimizer wanted it, before it was rounded back. See :meth:`watch`.
 
         None if the last settling did not keep it, or nothing has settled since.
         """
-        return self._intended.get(name)
+        found = self._residents().get(name)
+        return None if found is None else found[1].intended
 
     def forget(self) -> None:
         """Drop what was kept, and what was to be kept, for this step."""
-        self._intended = {}
-        self._watched = set()
+        for _, resident in self._residents().values():
+            resident.watched, resident.intended = False, None
 
 
-def residency_of(model: nn.Module) -> GridResidency | None:
-    """What keeps the weights of ``model`` on their grids; None if nothing does."""
-    for _, quantizer in resident_weights(model).values():
-        for keeper in quantizer.resident.keepers if quantizer.resident is not None else ():
-            owner = getattr(keeper, "__self__", None)
-            if isinstance(owner, GridResidency):
-                return owner
-    return None
+def nobody_keeps(model: nn.Module) -> bool:
+    """Whether ``model`` has weights on a grid that nobody keeps there."""
+    return bool(unkept(module for module, _ in resident_weights(model).values()))
 
 
 def release(module: QuantizedModule) -> None:
@@ -159,14 +179,22 @@ def keep_on_grid(
 
     For a model that was quantised with ``residency="grid"``, and any ``torch.optim.Optimizer``.
     ``generator`` is what stochastic rounding draws from. Returns a function that ends it;
-    ``dequantize_model`` ends it, too. A copy of model and optimizer needs a call of its own.
+    ``dequantize_model`` ends it, too. A copy of model and optimizer needs a call of its own, and so does
+    each of several optimizers: what one updates is rounded after its steps.
 
     Nothing is to be done for a model whose weights are masters.
 
     Raises ``UserError`` if ``model`` is not quantised, or ``optimizer`` updates none of its weights
-    that live on a grid, or they are spread over several processes.
+    that live on a grid, they are spread over several processes, or they are rounded stochastically and
+    there is no ``generator``.
     """
     _refuse_misuse(model, optimizer)
+    stochastic = [n for n, r in resident_weights(model).items() if r[1].role.rounding != "nearest"]
+    if stochastic and generator is None:
+        raise UserError(
+            f"{stochastic[0]} is rounded stochastically, which draws from an explicit generator: "
+            f"keep_on_grid(model, optimizer, torch.Generator(device).manual_seed(0))."
+        )
     return GridResidency(model, generator).attach(optimizer)
 
 

@@ -48,6 +48,10 @@ class StepClock:
         self.samples += samples
         self.tokens += tokens
 
+    def abandon(self) -> None:
+        """The step that is running, if any, counts for nothing."""
+        self._running = False
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Leave out what happens inside, e.g. monitors in the middle of a step."""

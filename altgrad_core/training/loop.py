@@ -27,11 +27,12 @@ from altgrad_core.training.clock import StepClock
 from altgrad_core.training.determinism import refusals_explained
 from altgrad_core.training.divergence import Diverged, DivergenceWatch
 from altgrad_core.training.monitoring import MonitorPanel, Outcome
+from altgrad_core.training.protocol import MonitoredStep, carry_out
 from altgrad_core.training.replay import Replayer
 from altgrad_core.training.schedule import learning_rate
 from altgrad_core.training.seeds import derive_seed, seed_step
 from altgrad_core.training.settings import TrainingSettings
-from altgrad_core.training.view import Run, StepView
+from altgrad_core.training.view import Run
 
 
 class Sink(Protocol):
@@ -106,6 +107,7 @@ class Trainer:
             replayer=self._replayer(),
             residency=parts.residency,
         )
+        self.monitored = MonitoredStep(self.view, parts.panel, self.clock)
         self._shifts: list[tuple[str, Any]] = []
         self._losses: list[Tensor] = []
         self._validation: tuple[int, Evaluation] | None = None
@@ -164,11 +166,10 @@ class Trainer:
     def step(self, step: int) -> None:
         """Take step number ``step``, with all that is due in it."""
         parts, settings = self.parts, self.settings
-        self.view.step = step
         rate = learning_rate(settings, step)
         for group in parts.optimizer.param_groups:
             group["lr"] = rate
-        self.clock.start()
+        self.monitored.begin(step)
         batch = parts.task.batch(step, settings.batch_size, self.seed).to(parts.device)
         seed_step(self.seed, step, parts.generator)
         with hold_weights(parts.model):
@@ -177,15 +178,10 @@ class Trainer:
             loss.backward()  # type: ignore[no-untyped-call]
         if settings.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(parts.model.parameters(), settings.max_grad_norm)
-        view = StepView(self.view, loss.detach(), batch)
-        with self.clock.paused():
-            before = parts.panel.before_update(view)
-        if not before.skip_update:
+        if not self.monitored.before_update(loss, batch).skip_update:
             parts.optimizer.step()
         self.watch.update(loss, step)
-        self.clock.stop(samples=batch.samples, tokens=batch.tokens)
-        seen = parts.panel.after_update(view)
-        parts.residency.forget()
+        seen = self.monitored.after_update()
         self._losses.append(loss.detach())
         self._book(step, rate, seen)
         parts.optimizer.zero_grad(set_to_none=True)
@@ -213,16 +209,11 @@ class Trainer:
 
     def _take(self, outcome: Outcome, step: int, *, may_stop: bool = True) -> None:
         """Write down what the monitors saw, and end the run if they ask for it."""
+        carry_out(outcome, self._shift)
         if outcome.metrics:
             self.sink.record(step, "monitor", outcome.metrics)
         for event in outcome.events:
             self.sink.event(step, event)
-        for name, choice in outcome.shifts.items():
-            try:
-                self._shift(name, choice)
-            except Exception as error:  # what a monitor asks for must not end the run
-                message = f"the shift to {choice} failed: {type(error).__name__}: {error}"
-                self.sink.event(step, Event("shift_failed", name, message, alert=True))
         if outcome.stop is not None and may_stop:
             raise StopRun(outcome.stop)
 

@@ -73,6 +73,10 @@ class MonitorPanel:
         self._observe(self._due, "after_update", view)
         return self._deliver()
 
+    def abandon(self) -> None:
+        """The step came to nothing: what monitors gave before its update is dropped, but for events."""
+        self._pending = Observation(events=self._pending.events)
+
     def evaluation(self, run: RunView, metrics: Mapping[str, float]) -> Outcome:
         """After every evaluation, whether a monitor is due or not."""
         self._observe(self._slots, "evaluation", run, metrics)

@@ -24,6 +24,9 @@ class Replayer:
         ``samples -> batch``: the probe batch, on any device.
     generator:
         the run's own, which stochastic rounding draws from; its state is kept, too.
+    rewind:
+        puts random numbers back to where a step began, by its number; by default as the step loop
+        seeds it.
     """
 
     def __init__(
@@ -36,9 +39,12 @@ class Replayer:
         seed: int,
         generator: torch.Generator | None = None,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+        rewind: Callable[[int], None] | None = None,
     ) -> None:
         self.model, self._loss, self._probe = model, loss, probe
-        self._device, self._seed, self._generator = device, seed, generator
+        self._device, self._generator = device, generator
+        own = generator or torch.Generator(device)
+        self._rewind = rewind or (lambda step: seed_step(seed, step, own))
         self._autocast = autocast
         self._probes: dict[int, Batch] = {}
 
@@ -60,7 +66,7 @@ class Replayer:
             torch.enable_grad(),
         ):
             if step is not None:
-                seed_step(self._seed, step, self._generator or torch.Generator(self._device))
+                self._rewind(step)
             if not reference:
                 with self._autocast():
                     loss = self._loss(self.model, batch)

@@ -8,6 +8,7 @@ rounding and optimizers draw from a generator of their own.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -25,3 +26,21 @@ def seed_step(seed: int, step: int, generator: torch.Generator) -> None:
     """Seed the global generators (CPU and CUDA) and the run's own generator for one step."""
     torch.manual_seed(derive_seed(seed, "step", step))
     generator.manual_seed(derive_seed(seed, "rounding", step))
+
+
+def random_state(
+    device: torch.device, generator: torch.Generator | None = None
+) -> Callable[[], None]:
+    """What puts the global generators (CPU, and CUDA's on ``device``) and ``generator`` back to now."""
+    host = torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    own = None if generator is None else generator.get_state()
+
+    def restore() -> None:
+        torch.set_rng_state(host)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, device)
+        if generator is not None and own is not None:
+            generator.set_state(own)
+
+    return restore

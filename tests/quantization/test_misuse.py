@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from altgrad_core.errors import UserError
+from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.residency import GridResidency, keep_on_grid
 from altgrad_core.quantization.surgery import dequantize_model, quantize_model
 from altgrad_core.registry.build import load_format
@@ -73,6 +74,39 @@ def test_nobody_is_stopped_once_somebody_sees_to_it_or_it_is_no_grid_any_longer(
         model, optimizer
     )  # masters need nothing, so a loop over residencies may always call it
     step(model, optimizer)
+
+
+def test_each_of_several_optimizers_is_kept_or_stopped() -> None:
+    model = on_grid()
+    first = torch.optim.SGD(model[0].parameters(), lr=0.1)  # type: ignore[index]
+    second = torch.optim.SGD(model[2].parameters(), lr=0.1)  # type: ignore[index]
+    end = keep_on_grid(model, first)
+    step(model, first)
+    with pytest.raises(UserError, match="each of several optimizers"):
+        step(model, second)
+    keep_on_grid(model, second)
+    step(model, second)
+    end()
+    with pytest.raises(UserError, match="about to move"):
+        step(model, first)
+
+
+class Wrapped(torch.optim.SGD):
+    """Takes its steps through another optimizer, as Lookahead, SAM and ZeRO do."""
+
+    def step(self, closure: Any = None) -> None:
+        torch.optim.SGD(self.param_groups[0]["params"], lr=0.1).step()
+
+
+def test_an_optimizer_within_another_that_is_kept_may_move_weights() -> None:
+    model = on_grid()
+    optimizer = Wrapped(model.parameters(), lr=0.1)
+    keep_on_grid(model, optimizer)
+    before = copy.deepcopy(list(model.parameters()))
+    step(model, optimizer)
+    assert not torch.equal(before[0], next(model.parameters()))
+    for grid in weight_geometry(model).values():
+        assert torch.equal(grid.value(grid.rung(grid.parameter)), grid.parameter)
 
 
 def test_an_optimizer_of_other_weights_is_refused() -> None:

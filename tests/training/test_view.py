@@ -176,4 +176,4 @@ def test_a_skipped_update_intends_nothing(resident: Run) -> None:
     assert torch.equal(view.weight_intended("weight"), before)
     assert torch.equal(view.rung_after("weight"), view.rung_before("weight"))
     resident.residency.forget()
-    assert not resident.residency._watched
+    assert not resident.weights["weight"].quantizer.resident.watched  # type: ignore[attr-defined]

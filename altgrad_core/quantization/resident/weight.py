@@ -80,6 +80,9 @@ class Resident:
         self._left: tuple[Mark, Mark] | None = None
         """Weight and compensation, as they were when they last belonged together."""
         self.keepers = Keepers()
+        self.watched = False
+        """Whether the next settling keeps what the optimizer wanted."""
+        self.intended: Tensor | None = None
 
     def move_in(self, module: nn.Module) -> None:
         """Put the weight on its grid, to nearest, at the scale that its amax asks for.
@@ -180,6 +183,8 @@ class Resident:
         """
         weight, stored = self._weight(module), self._stored(module)
         moved = target = weight.detach()
+        if self.watched:
+            self.watched, self.intended = False, moved.clone()
         rest = error = None
         if self.compensation is not None:
             error = self._error_of(module, moved)
