@@ -29,6 +29,8 @@ from altgrad_core.report.theme import (
 
 _POINTS = 60
 """Points of a drawn curve; longer ones are thinned."""
+_SEEDS = 8
+"""Seeds whose own curves are drawn beside the mean of all."""
 _TINT = 0.55
 """Opacity of the strongest cell of a heat map: its number stays readable."""
 _FAR = 4.0
@@ -93,7 +95,7 @@ def curves(
 
     ``data`` has ``panel, side, seed, step, value``, and may have ``diverged`` (bool: of a run that
     diverged; a cross marks its last finite value, and it does not set the axis). With several seeds
-    each is thin and their mean thick. ``bottom`` is where the axis begins.
+    each of the first few is thin and the mean of all thick. ``bottom`` is where the axis begins.
     """
     points = data.assign(diverged=data.get("diverged", False))
     points = points[points["value"].abs() < math.inf]
@@ -126,7 +128,9 @@ def curves(
         .encode(tooltip=told)
         .properties(name="hover_points"),
     ]
-    return finished(name, caption, in_panels(layers, drawn, 150).add_params(*params))
+    count = points.groupby(["panel", "side"])["seed"].nunique().max()
+    few = f" Thin: the first {_SEEDS} seeds." if count > _SEEDS else ""
+    return finished(name, caption + few, in_panels(layers, drawn, 150).add_params(*params))
 
 
 def bars(
@@ -239,8 +243,9 @@ def _lines(points: pd.DataFrame, limits: Sequence[float]) -> pd.DataFrame:
         _thinned(means, line).assign(kind="mean"),
         lost.assign(kind="end", value=lost["value"].clip(*limits)),
     ]
-    if points.groupby(line)["seed"].nunique().max() > 1:
-        parts.insert(0, _thinned(points, run).assign(kind="seed"))
+    if points["seed"].nunique() > 1:
+        few = points["seed"].isin(sorted(points["seed"].unique())[:_SEEDS])
+        parts.insert(0, _thinned(points[few], run).assign(kind="seed"))
     return pd.concat(parts, ignore_index=True)[["kind", *run, "step", "value"]]
 
 
