@@ -17,7 +17,7 @@ lint: $(VENV)/.test  ## ruff and mypy
 	$(BIN)/mypy
 
 docs: $(VENV)/.docs  ## the documentation as a site in docs/_site; a broken link fails
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b dirhtml docs docs/_site
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto -b dirhtml docs docs/_site
 
 dist: $(VENV)/.test  ## sdist and wheel in dist/, checked and tried on every Python that is here
 	ALTGRAD_PYTHONS=all $(BIN)/python -m pytest tests/test_package.py

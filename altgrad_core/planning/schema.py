@@ -15,7 +15,14 @@ from altgrad_core.interfaces.plugin import Kind
 from altgrad_core.planning.declaration import Contrast
 from altgrad_core.planning.draft import SECTIONS
 from altgrad_core.planning.tune import AUTO, TuneSettings
-from altgrad_core.quantization.settings import FORMAT_KEYS, Override, QuantizationSettings
+from altgrad_core.quantization.settings import (
+    FORMAT_KEYS,
+    SCALING_KEYS,
+    FormatChoice,
+    Override,
+    QuantizationSettings,
+    ScalingSettings,
+)
 from altgrad_core.registry.catalog import Catalog
 from altgrad_core.training.settings import TrainingSettings
 
@@ -46,6 +53,11 @@ class _Writer:
         self._schemas, shared = models_json_schema([(model, "validation") for model in wanted])
         self._defs: dict[str, Schema] = shared["$defs"]
         self._defs[_ANY_FORMAT] = self._format()
+        if choice := self._defs.get(FormatChoice.__name__):  # in settings of plugins: short as well
+            whole = {**choice, "required": ["name", "settings"]}
+            self._defs[FormatChoice.__name__] = {
+                "anyOf": [{"$ref": f"#/$defs/{_ANY_FORMAT}"}, whole]
+            }
 
     def suite(self) -> Schema:
         settings = self._sections()
@@ -87,6 +99,9 @@ class _Writer:
                 if key in place:
                     said = {k: v for k, v in place[key].items() if k in ("description", "default")}
                     place[key] = _or_null({"$ref": f"#/$defs/{_ANY_FORMAT}"}) | said
+            for key in SCALING_KEYS:
+                if key in place:
+                    place[key] = self._scaling(place[key])
         quantization["overrides"] = {"type": "array", "items": _object(override)}
         return {
             "data": _object({"dataset": self._name("task"), **self._of_tasks("data")}),
@@ -97,6 +112,12 @@ class _Writer:
             "monitors": self._chosen("monitor", "all"),
             "trackers": self._chosen("tracker"),
         }
+
+    def _scaling(self, schema: Schema) -> Schema:
+        """A mode alone stands for the settings with that mode."""
+        modes = self._properties(ScalingSettings)["mode"]["enum"]
+        said = {key: schema[key] for key in ("description", "default") if key in schema}
+        return {"anyOf": [schema, {"enum": modes}]} | said
 
     def _optimizer(self) -> dict[str, Schema]:
         offers = self._offers["optimizer"]

@@ -67,6 +67,32 @@ def test_what_a_suite_may_say_passes(judge: Any) -> None:
 @pytest.mark.parametrize(
     ("place", "value"),
     [
+        (("quantization", "scaling"), "delayed"),
+        (("quantization", "scaling"), {"mode": "delayed", "history": 4}),
+        (("optimizer", "borrowed_format"), "e5m2"),
+        (
+            ("optimizer", "borrowed_format"),
+            {"name": "exmy", "exponent_bits": 3, "mantissa_bits": 2},
+        ),
+        (("optimizer", "borrowed_format"), {"name": "exmy", "settings": {"exponent_bits": 3}}),
+        (("monitors",), [{"mantissa_shift": {"on_stall": ["e5m2", "e4m3"]}}]),
+    ],
+)
+def test_short_forms_pass(judge: Any, place: tuple[str, ...], value: Any) -> None:
+    suite = deepcopy(GOOD)
+    here = suite
+    for key in place[:-1]:
+        here = here[key]
+    here[place[-1]] = value
+    judge.validate(suite)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("quantization", "scaling"), "delay"),
+        (("optimizer", "borrowed_format"), "e9m9"),
+        (("optimizer", "borrowed_format"), {"name": "exmy", "exponents": 3}),
         (("trainings",), {}),
         (("training", "max_stepps"), 3),
         (("training", "learning_rate"), "fast"),

@@ -3,15 +3,15 @@
 For the weight ``w`` of a layer before the update, with scale ``s``, and its gradient ``g`` as the
 optimizer gets it; ``M`` is the last grid value on the side of zero where ``w`` is:
 
-===================  =================================================  ==========================
-``weight_amax_ema``  moving average of max |w| (likewise                units of the weight, of the
-                     ``gradient_amax_ema`` of max |g|)                  gradient
-``weight_log2_pQ``   Q-th percentile of log2(w / (s M)): 0 is the end   binades below the end,
-                     of the grid                                        negative
-``gradient_log2_pQ`` Q-th percentile of log2 |g|                        log2 of the gradient's unit
-``weight_binades``   log2(max |w| / min |w|) over the non-zero          binades
-                     elements (likewise ``gradient_binades``)
-===================  =================================================  ==========================
+====================  =================================================  ==========================
+``weight_amax_ema``   moving average of max |w| (likewise                units of the weight, of the
+                      ``gradient_amax_ema`` of max |g|)                  gradient
+``weight_log2_pQ``    Q-th percentile of log2(w / (s M)): 0 is the end   binades below the end,
+                      of the grid                                        negative
+``gradient_log2_pQ``  Q-th percentile of log2 |g|                        log2 of the gradient's unit
+``weight_binades``    log2(max |w| / min |w|) over the non-zero          binades
+                      elements (likewise ``gradient_binades``)
+====================  =================================================  ==========================
 
 The moving average starts at the first value and then takes ``1 − 2^(−Δ / half_life)`` of each new
 one, Δ steps after the last. An amax that is not finite is left out, and so are layers without a

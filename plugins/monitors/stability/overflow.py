@@ -25,8 +25,7 @@ Backward
 ``output_gradient_overflow``   overflows among the gradients at the output of the layer, where they
                                are quantised: in their own format, under the scale that they get
 ``output_gradient_underflow``  underflows among them
-Optimizer (``Δ = u − w``, the intended update; ``u`` is the new master, or where the optimizer wanted a
-resident weight before it was rounded back)
+Optimizer (``Δ = u − w``, the intended update; ``u`` as the optimizer wants it, before it is rounded)
 --------------------------------------------------------------------------------------------------
 ``update_nonfinite``           elements whose Δ is NaN or ±inf
 ``update_lost``                elements with 0 < |Δ| < S(w) / 2, where S is the gap between grid
