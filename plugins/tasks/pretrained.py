@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,18 +66,41 @@ def local_folder(pretrained: str) -> Path | None:
 
 
 def pretrained_fingerprint(settings: Named) -> dict[str, str]:
-    """``{"model": ...}``: a hash of the folder's files, or the hub name with its revision."""
+    """``{"model": ...}``: a hash of the folder's files, or the hub name with its commit.
+
+    A name whose commit cannot be found (no network) stands with the revision that was given, if any.
+    """
     if settings.pretrained is None:
         return {}
     folder = local_folder(settings.pretrained)
     if folder is None:
-        revision = f"@{settings.pretrained_revision}" if settings.pretrained_revision else ""
-        return {"model": f"hub:{settings.pretrained}{revision}"}
+        commit = hub_commit(settings.pretrained, settings.pretrained_revision)
+        revision = commit or settings.pretrained_revision
+        return {"model": f"hub:{settings.pretrained}" + (f"@{revision}" if revision else "")}
     total = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.suffix in _CONTENT:
             total.update(file.name.encode() + b"\0" + file_digest(file))
     return {"model": f"sha256:{total.hexdigest()}"}
+
+
+def hub_commit(name: str, revision: str | None) -> str | None:
+    """The commit of a branch, a tag or the newest state of a model on the hub; None if it cannot be found.
+
+    What has been fetched once stays: the hub is asked only about what is not in its cache.
+    """
+    if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(name, CONFIG[0], revision=revision)
+        file = (
+            found if isinstance(found, str) else hf_hub_download(name, CONFIG[0], revision=revision)
+        )
+    except Exception:  # whoever loads the model meets the reason again, and says it
+        return None
+    return Path(file).parent.name  # …/snapshots/COMMIT/config.json
 
 
 def from_pretrained(
@@ -91,7 +115,8 @@ def from_pretrained(
     try:
         if folder is not None:
             return factory.from_pretrained(str(folder), local_files_only=True, **options)
-        return factory.from_pretrained(pretrained, revision=revision, **options)
+        commit = hub_commit(pretrained, revision) or revision
+        return factory.from_pretrained(pretrained, revision=commit, **options)
     except Exception as error:  # the errors of several libraries and file formats come through here
         if folder is not None:
             reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

@@ -79,7 +79,9 @@ class ModelSettings(Settings):
         json_schema_extra=ELSEWHERE,
     )
     pretrained_revision: str | None = Field(
-        None, description="commit of a hub name", json_schema_extra=ELSEWHERE
+        None,
+        description="commit, branch or tag of a hub name; null: the newest, by its commit",
+        json_schema_extra=ELSEWHERE,
     )
     pooling: Literal["mean", "cls"] = Field(
         "mean", description="mean over the tokens, padding left out, or the first token"

@@ -90,7 +90,9 @@ class DecoderSettings(Settings):
         json_schema_extra=ELSEWHERE,
     )
     pretrained_revision: str | None = Field(
-        None, description="commit of a hub name", json_schema_extra=ELSEWHERE
+        None,
+        description="commit, branch or tag of a hub name; null: the newest, by its commit",
+        json_schema_extra=ELSEWHERE,
     )
 
     @model_validator(mode="after")

@@ -183,8 +183,12 @@ def test_weights_that_are_missing_are_not_made_up(pretrained_folder: Path, tmp_p
 
 
 def test_the_fingerprint_is_of_the_files_or_the_name(
-    pretrained_folder: Path, tmp_path: Path
+    pretrained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
     def of(**settings: Any) -> dict[str, str]:
         return pretrained_fingerprint(ModelSettings(**settings))
 
@@ -199,6 +203,9 @@ def test_the_fingerprint_is_of_the_files_or_the_name(
     assert of() == {}
     assert of(pretrained="org/name") == {"model": "hub:org/name"}
     assert of(pretrained="org/name", pretrained_revision="abc") == {"model": "hub:org/name@abc"}
+    commit = "0123456789" * 4
+    pinned = {"model": f"hub:org/name@{commit}"}
+    assert of(pretrained="org/name", pretrained_revision=commit) == pinned
 
 
 def test_a_hub_name_without_network_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,25 @@ def test_the_default_path_of_the_main_job(hub: Any, tmp_path: Path) -> None:
     assert not [p for p in asked if f"/{hub.data.commit}/" not in p and hub.model.commit not in p]
 
 
+def test_a_model_without_a_revision_is_pinned_by_what_was_found(hub: Any, tmp_path: Path) -> None:
+    first, unpinned = hub.model.commit, "model.pretrained_revision=null"
+    done = run(hub, tmp_path, unpinned)
+    assert done.returncode == 0, done.stdout + done.stderr
+    suite = tmp_path / "runs" / "eurlex_matrix"
+    cells = json.loads((suite / "plan.json").read_text())["cells"]
+    for cell in cells:
+        spec = yaml.safe_load((suite / cell["id"] / "spec.yaml").read_text())
+        assert spec["fingerprint"]["model"].endswith(f"@{first}")
+        facts = json.loads((suite / cell["id"] / "facts.json").read_text())
+        assert facts["data"]["fingerprint"]["model"].endswith(f"@{first}")
+    hub.model.commit = (
+        "f" * 40
+    )  # the repository goes on, and the runs of this suite stay what they are
+    again = run(hub, tmp_path, unpinned)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert json.loads((suite / "plan.json").read_text())["cells"] == cells
+
+
 def test_a_connection_that_breaks_is_taken_up_where_it_broke(hub: Any, tmp_path: Path) -> None:
     shutil.rmtree(hub.data.folder)
     write_acts(hub.data.folder / "eurlex57k", padding=24_000_000)
