@@ -179,6 +179,22 @@ def test_each_of_two_optimizers_is_seen_to_move_its_own_weights() -> None:
     assert train(split=True) == train(split=False)
 
 
+def test_what_was_intended_of_a_tied_weight_is_seen_too() -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"embed": nn.Embedding(6, 8), "head": nn.Linear(8, 6, bias=False)})
+    model["head"].weight = model["embed"].weight
+    quantize_model(model, "e4m3", residency="grid")
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)  # far below a gap
+    keep_on_grid(model, optimizer)
+    session = MonitorSession(model, optimizer, [("flips", {"interval": 1})])
+    with session.step():
+        loss = model["head"](model["embed"](torch.arange(6))).square().mean()
+        loss.backward()
+    metrics = session.update(loss).metrics
+    assert metrics["flips/embed.weight/stalls"] > 40
+    assert metrics["flips/embed.weight/stall_ratio"] == 1.0
+
+
 class Noise:
     """A task whose model drops half of its inputs."""
 

@@ -23,7 +23,7 @@ from altgrad_core.quantization.resident.weight import Resident
 
 
 def resident_weights(model: nn.Module) -> dict[str, tuple[QuantizedModule, WeightQuantizer]]:
-    """The weights that live on their grids: parameter name -> module and quantizer."""
+    """The weights that live on their grids: name in the quantised module -> module and quantizer."""
     return {
         ".".join(filter(None, (path, name))): (module, quantizer)
         for path, module in model.named_modules()
@@ -42,9 +42,14 @@ class GridResidency:
 
     def __init__(self, model: nn.Module, generator: torch.Generator | None = None) -> None:
         self._generator = generator
+        # As weight_geometry names them: one that is shared by the first of its names.
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._weights: dict[str, tuple[QuantizedModule, str]] = {
-            name: (module, quantizer.parameter)
-            for name, (module, quantizer) in resident_weights(model).items()
+            names.get(id(module._parameters.get(quantizer.parameter)), path): (
+                module,
+                quantizer.parameter,
+            )
+            for path, (module, quantizer) in resident_weights(model).items()
         }
         self._attached: dict[Callable[[], None], None] = {}
         """What ends each attachment to an optimizer."""
