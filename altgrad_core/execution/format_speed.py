@@ -11,6 +11,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,12 +28,14 @@ from altgrad_core.quantization.settings import FormatChoice, as_format_choice
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.registry.discovery import Registered
 from altgrad_core.registry.problems import unknown
+from altgrad_core.registry.strangers import StrangeError, strangers_code
 
 SCHEMA = 1
 """Version of the JSON form."""
 PLAIN = "plain"
 """The name under which the rivals stand among the formats."""
 _BYTES = 8
+_Calls = Mapping[str, Callable[[], object]]
 
 
 @dataclass(frozen=True)
@@ -82,20 +85,19 @@ def measure_formats(
 ) -> FormatSpeeds:
     """Time the formats that are ``wanted``, each as in a suite (a name, or a mapping with settings).
 
-    None wanted means every format that is installed; those that need settings or cannot be built here
-    are then left out, with the reason. ``work`` picks some of ``WORK``. Raises ``UserError`` where a
-    format or a kind of work that is wanted cannot be had.
+    None wanted means every format that is installed; those that need settings, cannot be built here or
+    fail at their work are then left out, with the reason. ``work`` picks some of ``WORK``. Raises
+    ``UserError`` where a format or a kind of work that is wanted cannot be had.
     """
     for kind in work:
         if kind not in WORK:
             raise UserError(unknown("kind of work", kind, WORK))
     torch.set_num_threads(threads)
     place = resolve_device(device)
-    formats, left_out = _built(wanted)
-    names = work or WORK
-    calls: dict[tuple[str, str], Callable[[], object]] = {}
-    for label, fmt in [(PLAIN, None), *((label, found[0]) for label, found in formats.items())]:
-        made = format_work(fmt, place, elements=elements, names=names)
+    make = partial(format_work, device=place, elements=elements, names=work or WORK)
+    formats, left_out = _tried(wanted, make)
+    calls = {(kind, PLAIN): call for kind, call in make(None).items()}
+    for label, (_, made) in formats.items():
         calls |= {(kind, label): call for kind, call in made.items()}
     log(
         f"{len(formats)} formats, {elements} elements, {rounds} rounds, {threads} thread(s), {place}"
@@ -104,31 +106,43 @@ def measure_formats(
     times = interleaved(
         dict(sorted(calls.items(), key=lambda item: order[item[0][0]])), place, rounds=rounds
     )
-    origins = {label: (entry.distribution, entry.version) for label, (_, entry) in formats.items()}
+    origins = {label: (entry.distribution, entry.version) for label, (entry, _) in formats.items()}
     rows = tuple(_speed(key, times, origins.get(key[1], ("", "")), elements) for key in times)
     environment = describe_environment(place, dict(origins.values()))
     return FormatSpeeds(rows, left_out, environment, elements, rounds)
 
 
-def _built(
-    wanted: Sequence[Any],
-) -> tuple[dict[str, tuple[Format, Registered]], dict[str, str]]:
-    """Formats, and who offers them, by label; and why others are left out."""
-    built: dict[str, tuple[Format, Registered]] = {}
+def _tried(
+    wanted: Sequence[Any], make: Callable[[Format], _Calls]
+) -> tuple[dict[str, tuple[Registered, _Calls]], dict[str, str]]:
+    """Who offers each format and its calls, each called once, by label; and why others are left out."""
+    tried: dict[str, tuple[Registered, _Calls]] = {}
     left_out: dict[str, str] = {}
     for one in wanted or catalog().names("format"):
         label = axis_text(one)
         try:
             choice = _choice(one)
             entry = catalog().get("format", choice.name)
-            fmt = catalog().build("format", choice.name, choice.settings)
+            tried[label] = entry, _working(choice, entry, make)
         except UserError as error:
             if wanted:
                 raise
             left_out[label] = str(error)
-            continue
-        built[label] = fmt, entry
-    return built, left_out
+    return tried, left_out
+
+
+def _working(choice: FormatChoice, entry: Registered, make: Callable[[Format], _Calls]) -> _Calls:
+    try:
+        with strangers_code():
+            calls = make(catalog().build("format", choice.name, choice.settings))
+            for call in calls.values():
+                call()
+    except StrangeError as error:
+        raise UserError(
+            f"the format {choice.name!r} of {entry.origin} fails at what is timed: {error}. "
+            "altgrad_core.testing.formats.check_format says what it owes."
+        ) from error
+    return calls
 
 
 def _choice(given: Any) -> FormatChoice:

@@ -16,6 +16,8 @@ from altgrad_core.errors import UserError
 from altgrad_core.execution import format_speed, interleave
 from altgrad_core.execution.format_speed import measure_formats
 from altgrad_core.execution.format_work import TENSOR_WORK, WORK
+from altgrad_core.interfaces import Format, Offer, hookimpl
+from altgrad_core.registry.catalog import Catalog, catalog
 from altgrad_core.testing.benchmarks import format_benchmarks
 
 
@@ -82,6 +84,37 @@ def test_every_registered_format_is_measured_or_left_out_with_the_reason() -> No
             measure_formats([wanted], device="cpu", rounds=3, threads=1)
     with pytest.raises(UserError, match="Did you mean 'encode'"):
         measure_formats([], device="cpu", rounds=3, threads=1, work=["encod"])
+
+
+class Broken(Format):
+    name, bits = "broken", 1
+
+    def code_values(self) -> torch.Tensor:
+        return torch.tensor([0.0, 1.0])
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        raise ZeroDivisionError("no codes today")
+
+
+class Plugin:
+    @hookimpl
+    def altgrad_formats(self) -> list[Offer]:
+        return [Offer("broken", "has no codes", f"{__name__}:Plugin.build")]
+
+    @staticmethod
+    def build(name: str, settings: object) -> Broken:
+        return Broken()
+
+
+def test_a_format_that_fails_at_its_work_stops_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    merged = catalog().merged(Catalog.from_modules(Plugin()))
+    monkeypatch.setattr(format_speed, "catalog", lambda: merged)
+    few: Any = {"device": "cpu", "rounds": 3, "threads": 1, "elements": 64, "work": ["encode"]}
+    found = measure_formats([], **few)
+    assert "ZeroDivisionError: no codes today" in found.left_out["broken"]
+    assert "e5m2" in {row.format for row in found.rows}
+    with pytest.raises(UserError, match="'broken' of tests 0 fails at what is timed"):
+        measure_formats(["broken"], **few)
 
 
 def test_the_command_prints_json_that_compares_over_commits() -> None:
