@@ -72,8 +72,7 @@ def test_fine_tuning_on_the_grid_lowers_the_loss(name: str, folder: str) -> None
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    assert all(map(torch.isfinite, torch.tensor(losses)))
-    assert min(losses[1:]) < losses[0], losses
+    assert losses[-1] < 0.1 * losses[0], losses
     for layer, grid in weight_geometry(model).items():
         weight = grid.parameter.detach()
         assert torch.equal(grid.value(grid.rung(weight)), weight), layer
