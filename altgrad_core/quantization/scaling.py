@@ -141,6 +141,24 @@ def headroom_of(fmt: Format, settings: ScalingSettings) -> float:
     return fmt.headroom if fmt.scaled else 1.0
 
 
+def own_scale(x: Tensor, fmt: Format) -> Tensor:
+    """The power of two (float32, 0-d) that puts the amax of ``x`` where ``fmt`` wants it; else as
+    :func:`scale_for`. 1 for a format that is not scaled.
+
+    For tensors that no settings are about: what a rounding took away, a gradient that is only looked at.
+    """
+    if not fmt.scaled:
+        return torch.ones((), device=x.device)
+    return scale_for(_roomy(largest_magnitude(x), fmt.headroom), fmt, power_of_two=True)
+
+
+def _roomy(amax: Tensor, headroom: float) -> Tensor:
+    """``amax · headroom``, finite where amax is."""
+    if headroom == 1.0:
+        return amax
+    return torch.where(amax.isfinite(), (amax * headroom).clamp_max(_LARGEST), amax)
+
+
 class Scaler:
     """Finds the compact scale of one tensor of a module.
 
@@ -240,10 +258,8 @@ class Scaler:
 
     def fresh(self, amax: Tensor) -> Tensor:
         """The scale for that ``amax``, headroom included."""
-        if self.headroom != 1.0:
-            roomy = (amax * self.headroom).clamp_max(_LARGEST)
-            amax = torch.where(amax.isfinite(), roomy, amax)
-        return scale_for(amax, self.format, power_of_two=self.settings.power_of_two)
+        roomy = _roomy(amax, self.headroom)
+        return scale_for(roomy, self.format, power_of_two=self.settings.power_of_two)
 
     def _delayed(
         self,

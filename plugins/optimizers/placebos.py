@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from altgrad_core import load_format
 from altgrad_core.interfaces.geometry import WeightGeometry
-from altgrad_core.quantization.scaling import largest_magnitude, scale_for
+from altgrad_core.quantization.scaling import own_scale
 from altgrad_core.quantization.settings import FormatChoice
 
 
@@ -51,7 +51,8 @@ class Borrowed:
     """The stiffness of a format on weights that are not on its grid.
 
     The scale is what a master weight of that format has by default: per tensor, of this step's
-    amax, a power of two. Raises ``UserError`` for a format that cannot be built.
+    amax, a power of two, with the headroom that the format wants. Raises ``UserError`` for a format
+    that cannot be built.
     """
 
     def __init__(self, choice: FormatChoice) -> None:
@@ -61,7 +62,7 @@ class Borrowed:
         """``scale · ulp(weight / scale)``; shape and dtype of ``weight``."""
         if not self._format.scaled:
             return self._format.ulp(weight)
-        scale = scale_for(largest_magnitude(weight), self._format, power_of_two=True)
+        scale = own_scale(weight, self._format)
         return (self._format.ulp(weight / scale) * scale).to(weight.dtype)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +85,12 @@ def test_every_registered_format_is_measured_or_left_out_with_the_reason() -> No
             measure_formats([wanted], device="cpu", rounds=3, threads=1)
     with pytest.raises(UserError, match="Did you mean 'encode'"):
         measure_formats([], device="cpu", rounds=3, threads=1, work=["encod"])
+
+
+def test_the_page_names_every_kind_of_work() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "throughput.md").read_text(encoding="utf-8")
+    for name in WORK:
+        assert f"`{name}`" in page
 
 
 class Broken(Format):

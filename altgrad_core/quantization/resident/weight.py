@@ -39,8 +39,7 @@ from altgrad_core.quantization.modules.roles import WeightRole
 from altgrad_core.quantization.resident.fitting import ScaleFit, ends_of, holds
 from altgrad_core.quantization.scaling import (
     Scaler,
-    largest_magnitude,
-    scale_for,
+    own_scale,
 )
 
 
@@ -255,7 +254,7 @@ class Resident:
         assert fmt is not None
         error = error.nan_to_num(0.0, 0.0, 0.0)
         if fmt.scaled:
-            scale = scale_for(largest_magnitude(error), fmt, power_of_two=True)
+            scale = own_scale(error, fmt)
             _put(module, self._error_scale, scale, unless)
             error = error / scale
         _put(module, self._error, packed(fmt.round(error), fmt), unless)

@@ -20,8 +20,8 @@ Backward
 --------------------------------------------------------------------------------------------------
 ``gradient_nonfinite``         weight gradients that are NaN or ±inf
 ``gradient_underflow``         underflows among the weight gradients if they were held in the
-                               weight's format, at the power-of-two scale of their own amax
-                               (unscaled formats: 1)
+                               weight's format, at the power-of-two scale of their own amax,
+                               headroom of the format included (unscaled formats: 1)
 ``output_gradient_overflow``   overflows among the gradients at the output of the layer, where they
                                are quantised: in their own format, under the scale that they get
 ``output_gradient_underflow``  underflows among them
@@ -30,7 +30,9 @@ Optimizer (``Δ = u − w``, the intended update; ``u`` as the optimizer wants i
 ``update_nonfinite``           elements whose Δ is NaN or ±inf
 ``update_lost``                elements with 0 < |Δ| < S(w) / 2, where S is the gap between grid
                                values at ``w`` before the update, under the scale of the step:
-                               rounding to nearest would lose them if ``w`` lay on the grid
+                               rounding to nearest would lose them if ``w`` lay on the grid.
+                               (What a format that rounds by another rule would lose, posits
+                               say, is ``stalls/…/predicted``)
 =============================  ===================================================================
 
 Where a tensor has a NaN or inf its amax gives no scale; the counts that need one are then NaN.
@@ -54,7 +56,7 @@ from torch import Tensor
 from altgrad_core.interfaces.format import Format
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.monitor import Event, Observation, RunView, StepView
-from altgrad_core.quantization.scaling import largest_magnitude, scale_for
+from altgrad_core.quantization.scaling import own_scale
 from altgrad_plugins.monitors.formats import PerFormat
 from altgrad_plugins.monitors.layers import ALL, LayerMonitor, counts_and_rates
 from altgrad_plugins.monitors.stability import alarms
@@ -192,7 +194,7 @@ class OverflowMonitor(LayerMonitor):
         gradient = geometry.parameter.grad
         if gradient is not None:
             held = self._known(name, geometry.format).range
-            lost = held.counts(gradient, _gradient_scale(gradient, geometry))[1]
+            lost = held.counts(gradient, own_scale(gradient, geometry.format))[1]
             tally.add("gradient_nonfinite", name, nonfinite_count(gradient), gradient.numel())
             tally.add("gradient_underflow", name, lost, gradient.numel())
 
@@ -215,9 +217,3 @@ class OverflowMonitor(LayerMonitor):
             for (layer, metric, _), rate in zip(watched, rates, strict=True)
             if rate > self._limits[metric]
         )
-
-
-def _gradient_scale(gradient: Tensor, geometry: WeightGeometry) -> Tensor:
-    if not geometry.format.scaled:
-        return torch.ones((), device=gradient.device)
-    return scale_for(largest_magnitude(gradient), geometry.format, power_of_two=True)
