@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from pydantic.config import JsonDict
@@ -61,17 +61,13 @@ class LicenseRulesDataSettings(CorpusSettings):
     )
 
 
-class ModelSettings(Settings):
-    """The ``model`` section: a transformer encoder with a masked mean and a linear classifier."""
+class TransformerSettings(Settings):
+    """What the ``model`` sections of encoders and decoders have in common."""
 
-    type: Literal["bert", "distilbert", "roberta"] = Field(
-        "bert", description="architecture of an encoder from scratch"
-    )
     hidden_dim: PositiveInt = 256
     num_layers: PositiveInt = 4
     num_heads: PositiveInt = 4
     ffn_dim: PositiveInt | None = Field(None, description="null is 4 * hidden_dim")
-    max_length: int = Field(128, ge=4, description="tokens per example, special ones included")
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
     pretrained: str | None = Field(
         None,
@@ -83,6 +79,23 @@ class ModelSettings(Settings):
         description="commit, branch or tag of a hub name; null: the newest, by its commit",
         json_schema_extra=ELSEWHERE,
     )
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        if self.hidden_dim % self.num_heads:
+            raise ValueError(
+                f"num_heads ({self.num_heads}) must divide hidden_dim ({self.hidden_dim})"
+            )
+        return self
+
+
+class ModelSettings(TransformerSettings):
+    """The ``model`` section: a transformer encoder with a masked mean and a linear classifier."""
+
+    type: Literal["bert", "distilbert", "roberta"] = Field(
+        "bert", description="architecture of an encoder from scratch"
+    )
+    max_length: int = Field(128, ge=4, description="tokens per example, special ones included")
     pooling: Literal["mean", "cls"] = Field(
         "mean", description="mean over the tokens, padding left out, or the first token"
     )
@@ -94,14 +107,6 @@ class ModelSettings(Settings):
         None, description="weight of positives; balanced is negatives / positives within 1 to 20"
     )
     focal_gamma: NonNegativeFloat = Field(2.0, description="focusing exponent of the focal loss")
-
-    @model_validator(mode="after")
-    def _heads_divide_the_width(self) -> ModelSettings:
-        if self.hidden_dim % self.num_heads:
-            raise ValueError(
-                f"num_heads ({self.num_heads}) must divide hidden_dim ({self.hidden_dim})"
-            )
-        return self
 
 
 class EurlexSettings(Settings):

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from altgrad_core.interfaces.plugin import Settings
-from altgrad_plugins.tasks.settings import ELSEWHERE, SplitName
+from altgrad_plugins.tasks.settings import ELSEWHERE, SplitName, TransformerSettings
 
 SourceName = Literal["license_rules", "eurlex", "files"]
 
@@ -73,35 +73,12 @@ class LanguageDataSettings(Settings):
         return self.source or (without if self.path is None else "files")
 
 
-class DecoderSettings(Settings):
+class DecoderSettings(TransformerSettings):
     """The ``model`` section: a decoder in the manner of GPT-2, or a pretrained one."""
 
     type: Literal["decoder"] = Field("decoder", description="architecture from scratch: GPT-2's")
-    hidden_dim: PositiveInt = 256
-    num_layers: PositiveInt = 4
-    num_heads: PositiveInt = 4
-    ffn_dim: PositiveInt | None = Field(None, description="null is 4 * hidden_dim")
     max_length: int = Field(128, ge=4, description="context: tokens of a block")
-    dropout: float = Field(0.1, ge=0.0, lt=1.0)
     tied_head: bool = Field(True, description="the head's weight is the token embedding's")
-    pretrained: str | None = Field(
-        None,
-        description="hub name or local folder, which then decides type and sizes; null: from scratch",
-        json_schema_extra=ELSEWHERE,
-    )
-    pretrained_revision: str | None = Field(
-        None,
-        description="commit, branch or tag of a hub name; null: the newest, by its commit",
-        json_schema_extra=ELSEWHERE,
-    )
-
-    @model_validator(mode="after")
-    def _heads_divide_the_width(self) -> DecoderSettings:
-        if self.hidden_dim % self.num_heads:
-            raise ValueError(
-                f"num_heads ({self.num_heads}) must divide hidden_dim ({self.hidden_dim})"
-            )
-        return self
 
 
 class LanguageSettings(Settings):
