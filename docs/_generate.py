@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import shutil
 import textwrap
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,6 @@ from altgrad_core.planning.suite import described_suites, shipped_suites
 from altgrad_core.registry.catalog import Catalog, catalog
 from altgrad_core.registry.discovery import Registered
 from altgrad_core.registry.hookspecs import HOOKS
-from altgrad_core.registry.needs import missing_needs
 from altgrad_core.registry.present import print_offer, setting_rows
 
 CONTRACT = (
@@ -271,8 +272,8 @@ def _plugin(one: Registered) -> str:
         parts += ["## Its grid", _text(_card(offer.name))]
     if offer.metrics:
         parts += ["## Metrics", _metrics(offer)]
-    if not missing_needs(offer):
-        parts += ["## From the code", _automodule(offer.target.partition(":")[0], "no-members")]
+    if said := _docstring(offer.target.partition(":")[0]):
+        parts += ["## From the code", _rst(plain_bars(said))]
     return _page(parts)
 
 
@@ -291,11 +292,23 @@ def _card(name: str) -> str:
     return out.getvalue().partition("bits\n")[2]
 
 
-def _automodule(name: str, *options: str) -> str:
-    lines = [f".. automodule:: {name}", "   :no-index:", *(f"   :{one}:" for one in options)]
-    if options:
-        lines.insert(2, "   :no-undoc-members:")
-    return _rst("\n".join(lines))
+def _automodule(name: str) -> str:
+    return _rst(f".. automodule:: {name}\n   :no-index:")
+
+
+def _docstring(name: str) -> str:
+    """That of a module, which is not imported: some would bring large libraries."""
+    spec = find_spec(name)
+    assert spec is not None
+    text = Path(str(spec.origin)).read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(text)) or ""
+
+
+def plain_bars(text: str) -> str:
+    """The text with ``|w|``, which is a substitution in reStructuredText, as a magnitude again."""
+    parts = text.split("``")
+    parts[::2] = [part.replace("|", "∣") for part in parts[::2]]
+    return "``".join(parts)
 
 
 def _rst(text: str) -> str:

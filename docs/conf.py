@@ -44,11 +44,7 @@ def _links_out_of_the_docs(app, docname, source):  # type: ignore[no-untyped-def
 
 
 def _plain_bars(app, what, name, obj, options, lines):  # type: ignore[no-untyped-def]
-    """``|w|`` in a docstring is a magnitude, and to reStructuredText a substitution."""
-    for number, line in enumerate(lines):
-        parts = line.split("``")
-        parts[::2] = [part.replace("|", "∣") for part in parts[::2]]
-        lines[number] = "``".join(parts)
+    lines[:] = _generate.plain_bars("\n".join(lines)).split("\n")
 
 
 def setup(app):  # type: ignore[no-untyped-def]
