@@ -148,18 +148,8 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture
-def watch_waits(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """``tests/waits.py``'s context: what it ``seen`` would have made the host wait for a device.
+def watch_waits() -> Any:
+    """A context: what it ``seen`` would have made the host wait for a device, were all tensors there."""
+    from altgrad_core.testing.waits import Watch
 
-    What is only looked at where a look is free is not looked at meanwhile.
-    """
-    monkeypatch.setattr(
-        "altgrad_core.quantization.resident.fitting.look_is_free", lambda tensor: False
-    )
-    place = Path(__file__).with_name("waits.py")
-    spec = importlib.util.spec_from_file_location("waits", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Watch
+    return Watch

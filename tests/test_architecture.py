@@ -25,7 +25,11 @@ ALLOWED: dict[str, set[str]] = {
     "execution": {"planning", "training", "quantization", "registry", "results"},
     "analysis": {"planning", "results", "registry", "quantization"},
     "report": {"analysis", "registry", "results"},
-    "testing": {"quantization", "registry", "training", "execution", "report"},
+    "testing": {
+        *("quantization", "registry", "training", "execution"),
+        *("results", "analysis", "report"),  # findings for sections
+    },
+    "scaffold": {"registry"},
 }
 SHARED_BY_SECTIONS = ("altgrad_core.analysis.words", "altgrad_core.report.charts")
 OPEN = {"interfaces", "errors", "_axis", "_files", "_lazy", "_streams", "_text"}

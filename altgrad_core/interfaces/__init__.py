@@ -8,6 +8,7 @@ from altgrad_core._lazy import lazy_exports
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.metric import Metric
 from altgrad_core.interfaces.plugin import (
+    CONTRACT,
     Kind,
     Need,
     NoSettings,
@@ -60,6 +61,7 @@ _EXPORTS = {
 
 __getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
 __all__ = [
+    "CONTRACT",
     "Batch",
     "Clock",
     "Evaluation",

@@ -152,6 +152,10 @@ class Monitor:
     intervenes: bool = False
     """Whether it may change gradients, skip updates and shift formats. It is then called before the others."""
 
+    waits: bool = False
+    """Whether the update hooks read on the host what they measure (an event at a threshold, a solver), so that
+    the steps in which it is due wait for the device. The conformance check holds all others to not doing so."""
+
     def due(self, step: int) -> bool:
         """Whether this monitor measures at ``step`` (counted from 1)."""
         return step == 1 or step % self.interval == 0

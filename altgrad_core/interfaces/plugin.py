@@ -19,6 +19,13 @@ from altgrad_core.interfaces.metric import Metric
 PROJECT = "altgrad"
 """The pluggy project name, which is also the entry-point group."""
 
+CONTRACT = "1.0"
+"""Version of what ``altgrad_core.interfaces`` promises to plugins, as MAJOR.MINOR; see docs/plugins.md.
+
+A plugin module may ask for one: ``altgrad_contract = "1.0"``. It is refused where another MAJOR is
+installed, or an older MINOR.
+"""
+
 Kind = Literal["format", "optimizer", "monitor", "task", "section", "executor", "tracker"]
 
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -91,6 +98,10 @@ class Offer:
         name that ``--questions`` takes (``q3``).
     details:
         facts for ``altgrad-bench show``, in order.
+    example:
+        settings of the smallest useful instance, which the conformance checks build; the defaults if empty.
+        Where it needs files: ``"module:attr"`` of a function ``(folder) -> settings`` that writes them into
+        an empty folder.
     order:
         sections only: their place in the report, lowest first. The built-in ones lie between 10
         (benefit), 20 (controls) and 900 (where the runs come from).
@@ -111,5 +122,6 @@ class Offer:
     metrics: tuple[Metric, ...] = ()
     label: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+    example: Mapping[str, Any] | str = field(default_factory=dict)
     order: int = 500
     intervenes: bool = False

@@ -62,12 +62,16 @@ class Catalog:
 
     def clashes(self) -> list[str]:
         """One sentence for each name that is offered more than once."""
-        return [
-            _clash(entries)
+        return list(self.clashing().values())
+
+    def clashing(self) -> dict[tuple[Kind, str], str]:
+        """The kinds and names that are offered more than once, with a sentence for each."""
+        return {
+            (kind, name): _clash(entries)
             for kind in HOOKS
-            for entries in self._by_name(kind).values()
+            for name, entries in self._by_name(kind).items()
             if len(entries) > 1
-        ]
+        }
 
     def _by_name(self, kind: Kind) -> dict[str, list[Registered]]:
         found: dict[str, list[Registered]] = {}
@@ -113,7 +117,7 @@ class Catalog:
         missing = missing_needs(entry.offer)
         if missing:
             raise UserError(f"the {kind} {name!r} of {entry.origin} {'; '.join(missing)}.")
-        return _imported(entry, entry.offer.target)
+        return imported(entry, entry.offer.target)
 
     def build(
         self, kind: Kind, name: str, settings: Mapping[str, Any] | BaseModel | None = None
@@ -128,7 +132,7 @@ class Catalog:
         entry = self.get("task", name)
         if entry.offer.fingerprint is None:
             return {}
-        function = _imported(entry, entry.offer.fingerprint)
+        function = imported(entry, entry.offer.fingerprint)
         model = self.validate("task", name, settings)
         try:
             with strangers_code(), stdout_to_stderr():
@@ -143,7 +147,7 @@ class Catalog:
         entry = self.get("task", name)
         if entry.offer.resample is None:
             return None
-        found: Callable[..., dict[str, Any]] = _imported(entry, entry.offer.resample)
+        found: Callable[..., dict[str, Any]] = imported(entry, entry.offer.resample)
         return found
 
     def sources(self) -> list[str]:
@@ -155,7 +159,7 @@ class Catalog:
         entry = self.get("tracker", name)
         if entry.offer.source is None:
             raise UserError(f"the tracker {name!r} of {entry.origin} cannot be read back.")
-        found: Callable[[str], Any] = _imported(entry, entry.offer.source)
+        found: Callable[[str], Any] = imported(entry, entry.offer.source)
         return found
 
 
@@ -175,7 +179,8 @@ def _clash(entries: list[Registered]) -> str:
     )
 
 
-def _imported(entry: Registered, target: str) -> Any:
+def imported(entry: Registered, target: str) -> Any:
+    """What the offer names by ``module:attr``. Raises ``UserError`` where that cannot be had."""
     module, _, attribute = target.partition(":")
     try:
         with strangers_code(), stdout_to_stderr():

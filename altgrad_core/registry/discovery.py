@@ -5,25 +5,27 @@ Whatever a plugin does wrong becomes a :class:`BrokenPlugin` and stops nothing.
 
 from __future__ import annotations
 
+import inspect
 import re
 import string
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import pluggy
-from pydantic import BaseModel
 
 from altgrad_core._streams import stdout_to_stderr
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.metric import Metric, fault
-from altgrad_core.interfaces.plugin import PROJECT, Kind, Need, Offer
+from altgrad_core.interfaces.plugin import CONTRACT, PROJECT, Kind, Need, Offer
 from altgrad_core.registry import hookspecs
+from altgrad_core.registry.models import settings_fault
 from altgrad_core.registry.problems import unknown
 from altgrad_core.registry.strangers import StrangeError, strangers_code
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_CONTRACT = re.compile(r"\d+\.\d+")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -89,6 +91,8 @@ def read(sources: Iterable[Source]) -> tuple[list[Registered], list[BrokenPlugin
                 plugin = source.load()
                 if manager.is_registered(plugin):  # one module behind several entry points
                     continue
+                if wrong := _contract_fault(plugin):
+                    raise UserError(wrong)
                 good, errors = _offers(manager, plugin, source)
         except (StrangeError, UserError) as error:
             broken.append(_broken(source, str(error)))
@@ -96,6 +100,25 @@ def read(sources: Iterable[Source]) -> tuple[list[Registered], list[BrokenPlugin
             registered += good
             broken += [_broken(source, error) for error in errors]
     return registered, broken
+
+
+def _contract_fault(plugin: object) -> str:
+    """Why a plugin that asks for a version of the contract cannot be used here, or an empty string."""
+    wanted = inspect.getattr_static(plugin, "altgrad_contract", CONTRACT)
+    if not isinstance(wanted, str) or not _CONTRACT.fullmatch(wanted):
+        return f"altgrad_contract must be MAJOR.MINOR as a string, such as {CONTRACT!r}, not {wanted!r}"
+    (major, minor), (ours, newest) = (map(int, one.split(".")) for one in (wanted, CONTRACT))
+    if (major, minor) > (ours, newest):
+        return (
+            f"it asks for version {wanted} of the plugin contract, and the altgrad-bench that is installed "
+            f"has {CONTRACT}: install a newer altgrad-bench"
+        )
+    if major < ours:
+        return (
+            f"it asks for version {wanted} of the plugin contract, and the altgrad-bench that is installed "
+            f"has {CONTRACT}, where what {major}.x promised has changed: install a newer version of it"
+        )
+    return ""
 
 
 def _broken(source: Source, error: str) -> BrokenPlugin:
@@ -166,16 +189,19 @@ def _fault(item: Any, kind: Kind) -> str:
         return f"{said} name is not of lower-case letters, digits, '_' and '-'"
     functions = {"fingerprint": item.fingerprint, "resample": item.resample}
     given = {name: target for name, target in functions.items() if target is not None}
-    targets = [item.target, *given.values()]
-    if not all(isinstance(target, str) and _TARGET.fullmatch(target) for target in targets):
-        return f"{said} target, fingerprint or resample is not of the form 'module:attribute'"
+    named = {
+        "source": item.source,
+        "example": None if isinstance(item.example, Mapping) else item.example,
+    }
+    for field, target in {"target": item.target, **given, **named}.items():
+        if target is not None and not (isinstance(target, str) and _TARGET.fullmatch(target)):
+            return f"{said} {field} is not of the form 'module:attribute'"
     if given and kind != "task":
         return f"{said} {next(iter(given))} has no meaning: only tasks have one"
     if kind != "task" and item.metrics:
         return f"{said} metrics have no meaning: only tasks have some"
-    settings: Any = item.settings
-    if not (isinstance(settings, type) and issubclass(settings, BaseModel)):
-        return f"{said} settings are not a pydantic model class"
+    if wrong := settings_fault(item.settings):
+        return f"{said} settings {wrong}"
     if not all(isinstance(need, Need) for need in item.needs):
         return f"{said} needs are not of the class Need"
     if kind == "task" and (wrong := _metrics_fault(item.metrics)):

@@ -123,10 +123,20 @@ class FormatProbe:
         differs = (got != want) & ~(got.isnan() & want.isnan())
         if got.dtype.is_floating_point:
             differs |= (got.signbit() != want.signbit()) & ~got.isnan()
-        for at in differs.nonzero()[:1].tolist():
+        for at in _smallest(differs, x):
             place = tuple(at)
             self.require(
                 False,
                 f"{what} of {x[place].item()!r} is {got[place].item()!r} instead of "
                 f"{want[place].item()!r} ({int(differs.sum())} of {differs.numel()} differ). {hint}".strip(),
             )
+
+
+def _smallest(chosen: Tensor, x: Tensor) -> list[list[int]]:
+    """Where, of the chosen elements, the one of smallest magnitude is: one index, or none."""
+    places = chosen.nonzero()
+    if not len(places):
+        return []
+    magnitude = x.broadcast_to(chosen.shape)[chosen].double().abs().nan_to_num(math.inf)
+    index: list[list[int]] = places[magnitude.argmin()].unsqueeze(0).tolist()
+    return index

@@ -7,6 +7,7 @@ codes, from the derivation in :class:`~altgrad_core.interfaces.format.Format` as
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor
 
 from altgrad_core.interfaces.format import Format
-from altgrad_core.testing.format_probe import FormatProbe
+from altgrad_core.testing.format_probe import LISTED_BITS, FormatProbe
+from altgrad_core.testing.format_steady import never_waits, unchanged
+from altgrad_core.testing.rules import rule
 
 DRAWS = 1 << 15
 SIGMAS = 7.0
@@ -34,16 +37,20 @@ def check_format(fmt: Format, device: str | torch.device = "cpu") -> None:
     are looked at, and beyond 7 standard errors lie 3e-12 of a normal distribution; the binomial
     distributions here have heavier tails than that by far less than the factor of 1000 left.
     """
-    _names(fmt)
-    try:
+    with rule(
+        "a format is a subclass of altgrad_core.interfaces.Format with a name and 1 to 32 bits"
+    ):
+        _names(fmt)
+    with rule("code_values(), or to_rung() and from_rung() of a wide format, give the grid"):
+        first = fmt.code_values().clone() if fmt.bits <= LISTED_BITS else None
         probe = FormatProbe(fmt, torch.device(device))
-        for check in (_codes, _rungs, _nearest, _derivation, _ends, _ulps, _dtypes, _shapes):
+    for check, sentence in _RULES.items():
+        with rule(sentence):
             check(probe)
-        _stochastic(probe)
-    except AssertionError:
-        raise
-    except Exception as error:
-        raise AssertionError(f"{fmt.name}: {type(error).__name__}: {error}") from error
+    with rule(
+        "the answer of code_values() never changes: runs, encoded weights and tables rely on it"
+    ):
+        unchanged(probe, first)
 
 
 class _Derived(Format):
@@ -295,3 +302,17 @@ def _unbiased(p: FormatProbe, x: Tensor, low: Tensor, high: Tensor) -> None:
         f"stochastic rounding is biased: over {len(x)} values of {x.dtype} it goes up in "
         f"{often.mean():.5f} of the draws, and should in {share.mean():.5f}.",
     )
+
+
+_RULES: dict[Callable[[FormatProbe], None], str] = {
+    _codes: "decode() gives the value of a code and encode() the code of a value; there and back is the same",
+    _rungs: "rungs number the distinct values in order, 0 is zero, and the ends of the ladder are the ends",
+    _nearest: "rounding to nearest breaks ties to the even code and rounds once",
+    _derivation: "a method that is overridden gives what the one of Format derives from code_values()",
+    _ends: "NaN stays NaN, and what lies beyond the ends of the grid becomes the end",
+    _ulps: "ulp() is the gap to the neighbouring value away from zero",
+    _dtypes: "float64, float32, bfloat16 and float16 are taken as they are, and other dtypes raise TypeError",
+    _shapes: "tensors of any shape and stride are taken, and neither they nor gradients are touched",
+    _stochastic: "stochastic rounding picks a neighbour so that the mean is exact, from the generator given",
+    never_waits: "round(), ulp(), to_rung() and from_rung() never wait for the device once tables are there",
+}

@@ -4,39 +4,37 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from altgrad_core.interfaces.format import Format
-from altgrad_core.interfaces.monitor import Clock, Monitor
-from altgrad_core.interfaces.task import Batch
-from altgrad_core.quantization.geometry import weight_geometry
-from altgrad_core.quantization.residency import GridResidency
-from altgrad_core.quantization.settings import Residency, ScalingSettings
-from altgrad_core.quantization.surgery import quantize_model
-from altgrad_core.training.clock import StepClock
-from altgrad_core.training.monitoring import MonitorPanel, Outcome
-from altgrad_core.training.replay import Replayer
-from altgrad_core.training.view import Run, StepView
+from altgrad_core.interfaces.monitor import Monitor
+from altgrad_core.quantization.settings import Residency
+from altgrad_core.testing.counters import difference, numbers
+from altgrad_core.testing.draws import no_other_draws
+from altgrad_core.testing.monitor_bench import CoarseFormat, Trial, fresh_run, seeded, train
+from altgrad_core.testing.rules import rule
 
-_STEPS = 12
-_DEVICE = torch.device("cpu")
+__all__ = ["CoarseFormat", "check_monitor"]
 
-
-class CoarseFormat(Format):
-    """A small grid for tests: 15 values, 0 to ±7/8 in steps of 1/8. Flips and stalls are many."""
-
-    name = "coarse"
-    bits = 4
-
-    def code_values(self) -> Tensor:
-        """Sign and magnitude: codes 0 to 7 are 0 to 7/8, codes 8 to 15 their negatives."""
-        magnitudes = torch.arange(8) / 8
-        return torch.cat((magnitudes, -magnitudes))
+_CHANGES = (
+    "a monitor changes nothing: weights, modes and random numbers are those of a run without it"
+)
+_RAISES = (
+    "a monitor raises nothing, whatever the model, and gives metrics named family/layer/metric as "
+    "floats or 0-d tensors"
+)
+_STATE = (
+    "what a monitor remembers from step to step is in state_dict(): tensors, numbers, strings, lists and "
+    "dicts, which load_state_dict() takes up, so that a run that was interrupted measures the same"
+)
+_WAITS = (
+    "before_update and after_update leave results on the device as 0-d tensors, and the loop fetches all "
+    "together; a monitor that must read its own says waits = True"
+)
+_DRAWS = "random numbers come from a torch.Generator of its own with a fixed seed"
 
 
 def check_monitor(monitor: Monitor) -> None:
@@ -47,12 +45,37 @@ def check_monitor(monitor: Monitor) -> None:
     - raises nothing, and gives every metric as ``family/layer/metric`` with a float or a 0-d
       tensor, also in a model whose weights live on the grid, in one without quantised weights, and
       in one whose weights have become NaN;
-    - changes nothing: weights, training mode and random numbers are those of a run without it;
+    - changes nothing: weights, training mode and random numbers are those of a run without it
+      (what ``intervenes`` may change weights, but does the same each time);
+    - draws nothing from ``random`` or numpy's global generator;
     - asks for old weights and rungs before the update;
-    - has a state that survives a checkpoint.
+    - has a state that survives a checkpoint: with one after every step it measures the same;
+    - does not make the step wait for the device, unless it says ``waits = True``.
 
     It is called in the steps where it is due, so give it a short interval. Copies of it are run.
     """
+    with rule(
+        "a monitor is a subclass of altgrad_core.interfaces.Monitor, with a whole interval from 1"
+    ):
+        _facts(monitor)
+    with rule(_DRAWS), no_other_draws("the monitor", "make a torch.Generator with a fixed seed"):
+        with rule(_RAISES):
+            whole = train(monitor)
+        _check_changes_nothing(monitor, whole)
+        with rule(_STATE):
+            _check_state(monitor, whole)
+        with rule(_RAISES):
+            resident = train(monitor, residency="grid")
+        _check_changes_nothing(monitor, resident, "grid")
+        with rule(_RAISES):
+            train(monitor, residency=None)
+            train(monitor, poisoned=True)
+        if not monitor.waits:
+            with rule(_WAITS):
+                _check_waits(monitor)
+
+
+def _facts(monitor: Monitor) -> None:
     if not isinstance(monitor, Monitor):
         raise AssertionError(f"{monitor!r} is not a Monitor")
     interval: object = monitor.interval
@@ -60,25 +83,26 @@ def check_monitor(monitor: Monitor) -> None:
         raise AssertionError(f"interval must be a whole number of steps, not {interval!r}")
     if interval < 1:
         raise AssertionError(f"interval must be at least 1, not {interval}")
-    _check_changes_nothing(monitor)
-    _check_state(monitor)
-    _check_changes_nothing(monitor, residency="grid")
-    _train(copy.deepcopy(monitor), residency=None)
-    _train(copy.deepcopy(monitor), poisoned=True)
 
 
-def _check_changes_nothing(monitor: Monitor, residency: Residency = "master") -> None:
-    alone = _train(None, residency=residency)
-    watched = _train(copy.deepcopy(monitor), residency=residency)
-    for what, value in alone.items():
-        same = torch.equal(value, watched[what])
-        if not same:
-            raise AssertionError(f"the run differs from the same run without this monitor: {what}")
+def _check_changes_nothing(monitor: Monitor, seen: Trial, residency: Residency = "master") -> None:
+    if monitor.intervenes:
+        with rule("an intervention does the same in the same run"):
+            _alike(train(monitor, residency=residency), seen, "differs from one time to the next")
+        return
+    with rule(_CHANGES):
+        alone = train(None, residency=residency)
+        _alike(alone, seen, "differs from the same run without this monitor")
 
 
-def _check_state(monitor: Monitor) -> None:
-    first, second = copy.deepcopy(monitor), copy.deepcopy(monitor)
-    _train(first)
+def _alike(one: Trial, other: Trial, said: str) -> None:
+    for what, value in one.kept.items():
+        if not torch.equal(value.nan_to_num(), other.kept[what].nan_to_num()):
+            raise AssertionError(f"the run {said}: {what}")
+
+
+def _check_state(monitor: Monitor, whole: Trial) -> None:
+    first = _seen(whole)
     state = first.state_dict()
     file = io.BytesIO()
     torch.save(state, file)
@@ -89,123 +113,53 @@ def _check_state(monitor: Monitor) -> None:
         raise AssertionError(
             f"state_dict must hold tensors, numbers, strings, lists and dicts only: {error}"
         ) from error
-    with _seeded():
-        second.start(_run(_Model(), StepClock(_DEVICE)))
+    second = copy.deepcopy(monitor)
+    with seeded():
+        second.start(fresh_run())
     second.load_state_dict(loaded)
     again = second.state_dict()
     if not _equal(state, again):
         raise AssertionError(f"the state does not survive load_state_dict: {state} -> {again}")
+    _check_restarts(monitor, whole)
 
 
-def _train(
-    monitor: Monitor | None, *, residency: Residency | None = "master", poisoned: bool = False
-) -> dict[str, Tensor]:
-    """Train for a dozen steps and return all that a monitor must not change."""
-    with _seeded():
-        model = _Model(residency)
-        clock = StepClock(_DEVICE)
-        run = _run(model, clock)
-        panel = MonitorPanel([] if monitor is None else [("checked", monitor)])
-        _check_outcome(panel.start(run))
-        for step in range(1, _STEPS + 1):
-            if poisoned and step == _STEPS // 2:
-                _poison(model)
-            run.step = step
-            _step(run, clock, panel)
-        _check_outcome(panel.evaluation(run, {"loss": 1.0, "f1_micro": 0.5}))
-        _check_outcome(panel.end(run))
-        return {
-            "random numbers": torch.get_rng_state(),
-            "training mode": torch.tensor([module.training for module in model.modules()]),
-            **{f"parameter {n}": p.detach().clone() for n, p in model.named_parameters()},
-            **{f"buffer {n}": b.detach().clone() for n, b in model.named_buffers()},
-        }
-
-
-def _step(run: Run, clock: StepClock, panel: MonitorPanel) -> None:
-    clock.start()
-    run.optimizer.zero_grad()
-    batch = _batch(5)
-    loss = _loss(run.model, batch)
-    loss.backward()  # type: ignore[no-untyped-call]
-    view = StepView(run, loss.detach(), batch)
-    with clock.paused():
-        _check_outcome(panel.before_update(view))
-    run.optimizer.step()
-    clock.stop(samples=5, tokens=20)
-    _check_outcome(panel.after_update(view))
-
-
-def _check_outcome(outcome: Outcome) -> None:
-    for event in outcome.events:
-        if event.kind == "monitor_failed":
-            raise AssertionError(event.message)
-
-
-class _Model(nn.Module):
-    """Two layers with dropout, and a third without use: a quantised weight without a gradient."""
-
-    def __init__(self, residency: Residency | None = "master") -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3, bias=False)
-        self.activation = nn.ReLU()
-        self.unused = nn.Linear(4, 4)
-        if residency is not None:
-            coarse = CoarseFormat()
-            scaling = ScalingSettings(mode="current" if residency == "grid" else "delayed")
-            quantize_model(
-                self, coarse, activation_format=coarse, residency=residency, scaling=scaling
+def _check_restarts(monitor: Monitor, whole: Trial) -> None:
+    """What two uninterrupted runs agree on (times they do not) must be the same with restarts."""
+    twin, restarted = train(monitor), train(monitor, restarts=True)
+    for what, value in whole.seen.items():
+        if not _equal(value, twin.seen.get(what)):
+            continue
+        found = restarted.seen.get(what)
+        if not _equal(value, found):
+            raise AssertionError(
+                f"{what} is {value}, and {found} where the run went on from a checkpoint after "
+                f"each step"
             )
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = nn.functional.dropout(self.activation(self.first(x)), 0.2, self.training)
-        output: Tensor = self.second(hidden)
-        return output
-
-
-def _batch(samples: int) -> Batch:
-    tensors = {"inputs": torch.randn(samples, 6), "targets": torch.randn(samples, 3)}
-    return Batch(tensors, samples, tokens=4 * samples)
-
-
-def _probe(samples: int) -> Batch:
-    """The probe batch, from random numbers of its own, as a task's is."""
-    with _seeded():
-        return _batch(samples)
+    if whole.timed:  # what measures time measures one process, and after a restart another
+        return
+    one, two = numbers(_seen(whole)), numbers(_seen(twin))
+    steady = {path: value for path, value in one.items() if _equal(value, two.get(path))}
+    if lost := difference(steady, numbers(_seen(restarted))):
+        path, value, found = lost
+        raise AssertionError(
+            f"its attribute {path!r} is {value:g} at the end, and {found:g} where the run went on from a "
+            f"checkpoint after each step: put it into state_dict()"
+        )
 
 
-def _loss(model: nn.Module, batch: Batch) -> Tensor:
-    return nn.functional.mse_loss(model(batch.tensors["inputs"]), batch.tensors["targets"])
+def _seen(trial: Trial) -> Monitor:
+    if trial.monitor is None:
+        raise AssertionError("there was no monitor")
+    return trial.monitor
 
 
-def _run(model: nn.Module, clock: Clock) -> Run:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    residency = GridResidency(model)
-    residency.attach(optimizer)
-    replayer = Replayer(model, _loss, _probe, device=_DEVICE, seed=0)
-    return Run(
-        model=model,
-        optimizer=optimizer,
-        weights=weight_geometry(model),
-        device=_DEVICE,
-        max_steps=_STEPS,
-        clock=clock,
-        replayer=replayer,
-        residency=residency,
-    )
-
-
-def _poison(model: nn.Module) -> None:
-    with torch.no_grad():
-        next(model.parameters())[0, 0] = torch.nan
-
-
-@contextmanager
-def _seeded() -> Iterator[None]:
-    """Seeded random numbers within, the caller's afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+def _check_waits(monitor: Monitor) -> None:
+    for residency in ("master", "grid"):
+        for where, what in train(monitor, residency=residency, watched=True).waits.items():
+            raise AssertionError(
+                f"{where} makes the step wait for the device, by {what}: return 0-d tensors as they are, and "
+                f"use torch.where or a sum in place of an index by a mask"
+            )
 
 
 def _equal(first: Any, second: Any) -> bool:
@@ -215,4 +169,6 @@ def _equal(first: Any, second: Any) -> bool:
         return first.keys() == second.keys() and all(_equal(first[k], second[k]) for k in first)
     if isinstance(first, list | tuple) and isinstance(second, list | tuple):
         return len(first) == len(second) and all(map(_equal, first, second))
-    return bool(first == second or (first != first and second != second))
+    if isinstance(first, float) and isinstance(second, float) and math.isnan(first):
+        return math.isnan(second)
+    return bool(first == second)

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from altgrad_core.interfaces.format import Format
-from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.optimizer import OptimizerPlugin
-from altgrad_core.quantization.geometry import weight_geometry
-from altgrad_core.quantization.surgery import quantize_model
+from altgrad_core.testing.counters import difference, numbers
+from altgrad_core.testing.draws import no_other_draws
+from altgrad_core.testing.optimizer_bench import Fit, UniformFormat
+from altgrad_core.testing.rules import rule
+from altgrad_core.testing.waits import Watch
 
-_SIZE = 8
+__all__ = ["UniformFormat", "check_optimizer"]
 
-
-class UniformFormat(Format):
-    """A grid for tests: 8 bits, 0 to ±127/128 in steps of 1/128."""
-
-    name = "uniform"
-    bits = 8
-
-    def code_values(self) -> Tensor:
-        """Sign and magnitude: codes 0 to 127 are 0 to 127/128, the rest their negatives."""
-        magnitudes = torch.arange(128) / 128
-        return torch.cat((magnitudes, -magnitudes))
+_STATE = (
+    "all that an optimizer remembers is in optimizer.state and param_groups, and so in state_dict(): a run "
+    "that was interrupted ends bit for bit as one that was not"
+)
+_DRAWS = "the generator that build() is given is the only source of random numbers"
+_WAITS = (
+    "step() never reads a value from the device: compute with 0-d tensors, torch.where and sums"
+)
+_SCALED = "step() works under a torch.amp.GradScaler"
 
 
 def check_optimizer(
@@ -48,106 +46,44 @@ def check_optimizer(
     - takes every parameter group, and the learning rate;
     - at least halves the loss in ``steps`` steps at ``learning_rate``: choose them to suit it;
     - draws from the generator it was given and nothing else, and repeats itself exactly;
-    - goes on bit for bit from a state dict that went through ``torch.save`` and
-      ``torch.load(weights_only=True)``;
+    - goes on bit for bit, up to ``steps``, from a state dict that went through ``torch.save`` and
+      ``torch.load(weights_only=True)``, and counts nothing outside of it;
+    - never waits for the device in a step;
     - takes the same steps under a ``torch.amp.GradScaler``, and none where a gradient is not finite;
     - stands still where ``group["lr"]`` is 0 or a parameter has no gradient, and leaves gradients as
       they are, since monitors look at them after the update.
     """
-    if not isinstance(plugin, OptimizerPlugin):
-        raise AssertionError(f"{plugin!r} is not an OptimizerPlugin")
+    with rule("a plugin is a subclass of altgrad_core.interfaces.OptimizerPlugin"):
+        if not isinstance(plugin, OptimizerPlugin):
+            raise AssertionError(f"{plugin!r} is not an OptimizerPlugin")
     place = torch.device(device)
     for grid in (fmt or UniformFormat(), None):
-        _check_groups(_Fit(plugin, grid, learning_rate, place), learning_rate)
-        _check_progress(_Fit(plugin, grid, learning_rate, place), steps)
-        pair = [_Fit(plugin, grid, learning_rate, place) for _ in range(2)]
-        _check_repeats(pair[0], pair[1])
-        pair = [_Fit(plugin, grid, learning_rate, place) for _ in range(2)]
-        _check_checkpoint(pair[0], pair[1])
-        pair = [_Fit(plugin, grid, learning_rate, place) for _ in range(2)]
-        _check_scaled_loss(pair[0], pair[1])
-    _check_standing_still(_Fit(plugin, None, learning_rate, place))
+
+        def fit(grid: Format | None = grid) -> Fit:
+            return Fit(plugin, grid, learning_rate, place)
+
+        with rule("build() takes every group as it is, and learning_rate as its group['lr']"):
+            _check_groups(fit(), learning_rate)
+        with rule("an optimizer makes the loss smaller"):
+            _check_progress(fit(), steps)
+        with (
+            rule(_DRAWS),
+            no_other_draws("the optimizer", "use the generator that build() is given"),
+        ):
+            _check_repeats(fit(), fit())
+        with rule(_STATE):
+            _check_checkpoint(fit(), fit(), steps)
+        with rule(_WAITS):
+            _check_waits(fit())
+        with rule(_SCALED):
+            _check_scaled_loss(fit(), fit())
+    with rule(
+        "a step changes the weights that have a gradient by group['lr'] at most, and nothing else"
+    ):
+        _check_standing_still(Fit(plugin, None, learning_rate, place))
 
 
-@dataclass
-class _Where:
-    """Whether weights are on a grid, in words."""
-
-    quantized: bool
-
-    def __str__(self) -> str:
-        return "with weights on a grid" if self.quantized else "with an empty geometry"
-
-
-class _Fit:
-    """A fit of two linear layers, with the optimizer under test. Every instance starts the same."""
-
-    def __init__(
-        self,
-        plugin: OptimizerPlugin,
-        fmt: Format | None,
-        learning_rate: float,
-        device: torch.device,
-    ) -> None:
-        own = torch.Generator().manual_seed(1)
-        self.where = _Where(fmt is not None)
-        self.model = nn.Sequential(nn.Linear(_SIZE, _SIZE), nn.Linear(_SIZE, _SIZE))
-        with torch.no_grad():
-            for parameter in self.model.parameters():
-                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=own))
-        if fmt is not None:
-            quantize_model(self.model, fmt)
-        self.model.to(device)
-        self.x = torch.randn(64, _SIZE, generator=own).to(device)
-        self.y = self.x @ torch.randn(_SIZE, _SIZE, generator=own).to(device) / _SIZE**0.5
-        self.generator = torch.Generator(device)
-        geometry: Mapping[nn.Parameter, WeightGeometry] = {
-            g.parameter: g for g in weight_geometry(self.model).values()
-        }
-        self.groups: list[dict[str, Any]] = [
-            {"params": [p for p in self.model.parameters() if p.dim() == 2]},
-            {"params": [p for p in self.model.parameters() if p.dim() == 1], "weight_decay": 0.0},
-        ]
-        self.optimizer = plugin.build(
-            [dict(group) for group in self.groups],
-            geometry,
-            learning_rate=learning_rate,
-            generator=self.generator,
-        )
-
-    def loss(self) -> Tensor:
-        loss: Tensor = (self.model(self.x) - self.y).square().mean()
-        return loss
-
-    def step(self, number: int) -> float:
-        """Take step ``number`` and return the loss before it."""
-        self.generator.manual_seed(number)
-        self.optimizer.zero_grad()
-        loss = self.loss()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return loss.item()
-
-    def scaled_step(
-        self, number: int, scaler: torch.amp.GradScaler, *, broken: bool = False
-    ) -> None:
-        """Take step ``number`` of a scaled loss; if ``broken``, one gradient is infinite."""
-        self.generator.manual_seed(number)
-        self.optimizer.zero_grad()
-        scaler.scale(self.loss()).backward()  # type: ignore[no-untyped-call]
-        if broken:
-            grad = next(self.model.parameters()).grad
-            if grad is None:
-                raise AssertionError(f"{self.where}, the step left a weight without a gradient")
-            grad.view(-1)[0] = torch.inf
-        scaler.step(self.optimizer)
-        scaler.update()
-
-    def weights(self) -> Tensor:
-        return torch.cat([p.detach().flatten() for p in self.model.parameters()])
-
-
-def _check_groups(fit: _Fit, learning_rate: float) -> None:
+def _check_groups(fit: Fit, learning_rate: float) -> None:
     optimizer: object = fit.optimizer
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise AssertionError(f"build must return a torch.optim.Optimizer, not {optimizer!r}")
@@ -161,7 +97,7 @@ def _check_groups(fit: _Fit, learning_rate: float) -> None:
             )
 
 
-def _check_progress(fit: _Fit, steps: int) -> None:
+def _check_progress(fit: Fit, steps: int) -> None:
     losses = [fit.step(number) for number in range(1, steps + 1)]
     last = sum(losses[-5:]) / len(losses[-5:])
     if math.isnan(last) or last >= losses[0] / 2:
@@ -171,7 +107,7 @@ def _check_progress(fit: _Fit, steps: int) -> None:
         )
 
 
-def _check_repeats(first: _Fit, second: _Fit) -> None:
+def _check_repeats(first: Fit, second: Fit) -> None:
     for number in range(1, 6):
         first.step(number)
     before = torch.get_rng_state()
@@ -191,7 +127,7 @@ def _check_repeats(first: _Fit, second: _Fit) -> None:
         )
 
 
-def _check_checkpoint(first: _Fit, second: _Fit) -> None:
+def _check_checkpoint(first: Fit, second: Fit, steps: int) -> None:
     for number in range(1, 5):
         first.step(number)
     file = io.BytesIO()
@@ -201,7 +137,7 @@ def _check_checkpoint(first: _Fit, second: _Fit) -> None:
     second.model.load_state_dict(model_state)
     second.optimizer.load_state_dict(optimizer_state)
     _compare_states(first.optimizer, second.optimizer)
-    for number in range(5, 9):
+    for number in range(5, max(steps, 8) + 1):
         first.step(number)
         second.step(number)
         if not torch.equal(first.weights(), second.weights()):
@@ -209,9 +145,37 @@ def _check_checkpoint(first: _Fit, second: _Fit) -> None:
                 f"{first.where}, going on from a saved state must give the same weights bit for bit, "
                 f"but {number - 4} step(s) later they differ"
             )
+    held: list[tuple[str, Callable[[Fit], object]]] = [
+        ("optimizer", lambda fit: fit.optimizer),
+        ("plugin", lambda fit: fit.plugin),
+    ]
+    for what, of in held:
+        if lost := difference(numbers(of(first)), numbers(of(second))):
+            path, value, found = lost
+            raise AssertionError(
+                f"{first.where}, the attribute {path!r} of the {what} is {value:g} after {max(steps, 8)} "
+                f"steps, and {found:g} in one that went on from the state dict of step 4, so what it "
+                f"decides later is lost: keep it in optimizer.state or in a param_group"
+            )
 
 
-def _check_scaled_loss(plain: _Fit, scaled: _Fit) -> None:
+def _check_waits(fit: Fit) -> None:
+    watch = Watch(fit.tensors())
+    for number in (1, 2, 3):  # in the first, tables may be copied to the device
+        fit.generator.manual_seed(number)
+        fit.optimizer.zero_grad()
+        fit.loss().backward()  # type: ignore[no-untyped-call]
+        watch.place(fit.tensors())
+        watch.seen.clear()
+        with watch:
+            fit.optimizer.step()
+    if watch.waits:
+        raise AssertionError(
+            f"{fit.where}, step() makes the host wait for the device, by {watch.waits}"
+        )
+
+
+def _check_scaled_loss(plain: Fit, scaled: Fit) -> None:
     """Scales are powers of two, so scaling is exact and the steps are the same bit for bit."""
     name = type(scaled.optimizer).__name__
     scaler = torch.amp.GradScaler(scaled.x.device.type, init_scale=2.0**8)
@@ -251,7 +215,7 @@ def _compare_states(first: torch.optim.Optimizer, second: torch.optim.Optimizer)
                 )
 
 
-def _check_standing_still(fit: _Fit) -> None:
+def _check_standing_still(fit: Fit) -> None:
     fit.step(1)
     for group in fit.optimizer.param_groups:
         group["lr"] = 0.0

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from altgrad_core.interfaces.metric import Metric, fault
-from altgrad_core.interfaces.task import Batch, Evaluation, Split, Task
+from altgrad_core.interfaces.task import Evaluation, Split, Task
+from altgrad_core.testing.draws import no_other_draws
+from altgrad_core.testing.rules import rule
+from altgrad_core.testing.task_purity import (
+    batches_are_pure,
+    calibration_is_used,
+    model_follows_the_seed,
+)
+from altgrad_core.testing.waits import Watch
 
 _CPU = torch.device("cpu")
 _SEED = 1234
@@ -26,6 +34,7 @@ def check_task(
     batch_size: int = 4,
     *,
     metrics: Sequence[Metric],
+    pretrained: bool = False,
 ) -> None:
     """Check that a task keeps the contract of :class:`Task`, on the CPU.
 
@@ -37,21 +46,44 @@ def check_task(
         examples per training batch.
     metrics:
         what the task's offer declares.
+    pretrained:
+        whether the weights are read from a file, so that they may be the same for every seed.
 
     Raises ``AssertionError`` with a sentence that says what is wrong: preparing is not deterministic,
     batches depend on more than their arguments, the model is not made from torch's generator alone,
-    the loss does not reach the parameters, an evaluation depends on how it is batched, or it returns
-    other metrics than the declared ones, or values beyond their worst.
+    the loss does not reach the parameters or makes the step wait for the device, an evaluation depends on
+    how it is batched or ignores the calibration, or it returns other metrics than the declared ones, or
+    values beyond their worst.
     """
-    wrong = fault(tuple(metrics))
-    if wrong:
-        raise AssertionError(f"the declaration of the task: {wrong}")
-    task = _prepared(make_task, folder / "first")
-    _facts(task, _prepared(make_task, folder / "second"), _prepared(make_task, folder / "first"))
-    _batches(task, _prepared(make_task, folder / "second"), batch_size)
-    _model(task)
-    _loss(task, batch_size)
-    _evaluation(task, metrics)
+    with rule("an offer declares every number that evaluate() returns, and one of them is primary"):
+        wrong = fault(tuple(metrics))
+        if wrong:
+            raise AssertionError(f"the declaration of the task: {wrong}")
+    with no_other_draws("the task", "draw from a generator that is seeded with (seed, step)"):
+        with rule("prepare() is deterministic, and reads back from its cache what it would make"):
+            task = _prepared(make_task, folder / "first")
+            cached = _prepared(make_task, folder / "first")
+            _facts(task, _prepared(make_task, folder / "second"), cached)
+        with rule(
+            "batch(step, batch_size, seed) is a function of its arguments and of nothing else"
+        ):
+            other = _prepared(make_task, folder / "second")
+            batches_are_pure(task, other, cached, batch_size)
+        with rule("build_model() draws from torch's global generator, which was seeded for it"):
+            model_follows_the_seed(task, pretrained=pretrained)
+            _model(task)
+        with rule(
+            "loss() is a 0-d mean that reaches every parameter, and never reads from the device"
+        ):
+            _loss(task, batch_size)
+        with rule(
+            "evaluate() is a function of the model and the split, and returns what is declared"
+        ):
+            _evaluation(task, metrics)
+        with rule(
+            "with calibration, evaluate() uses its values and tunes nothing: so none is tuned on test"
+        ):
+            calibration_is_used(task, _seeded_model(task).eval())
 
 
 def _prepared(make_task: Callable[[], Task], cache: Path) -> Task:
@@ -84,48 +116,6 @@ def _json(facts: dict[str, Any]) -> str:
         raise AssertionError(f"facts() must hold JSON values only: {error}") from error
 
 
-def _batches(task: Task, other: Task, size: int) -> None:
-    first = task.batch(1, size, seed=0)
-    if first.samples != size:
-        raise AssertionError(f"a batch of {size} says that it has {first.samples} samples")
-    tokens: object = first.tokens
-    if not isinstance(tokens, int):
-        raise AssertionError(f"tokens must be an int, not {tokens!r}")
-    if tokens <= 0:
-        raise AssertionError("a batch must count its tokens")
-    for name, tensor in first.tensors.items():
-        if tensor.device != _CPU:
-            raise AssertionError(f"tensor {name!r} of a batch must be on the CPU")
-    fifth = task.batch(5, size, seed=0)
-    torch.rand(3)
-    np.random.rand(3)
-    _same(first, task.batch(1, size, seed=0), "the same batch asked for twice")
-    _same(fifth, other.batch(5, size, seed=0), "a batch with and without its predecessors")
-    if not _differ(task, size, [(1, 0), (2, 0), (3, 0)]):
-        raise AssertionError("every step gets the same batch")
-    if not _differ(task, size, [(1, 0), (1, 1), (1, 2)]):
-        raise AssertionError("every seed gets the same batch")
-
-
-def _same(one: Batch, two: Batch, what: str) -> None:
-    if one.tensors.keys() != two.tensors.keys():
-        raise AssertionError(f"{what}: the tensors' names differ")
-    for name, tensor in one.tensors.items():
-        if not torch.equal(tensor, two.tensors[name]):
-            raise AssertionError(f"{what}: tensor {name!r} differs")
-    if (one.samples, one.tokens) != (two.samples, two.tokens):
-        raise AssertionError(f"{what}: the counts differ")
-
-
-def _differ(task: Task, size: int, choices: list[tuple[int, int]]) -> bool:
-    first, *others = (task.batch(step, size, seed).tensors for step, seed in choices)
-    return any(
-        tensor.shape != other[name].shape or not torch.equal(tensor, other[name])
-        for other in others
-        for name, tensor in first.items()
-    )
-
-
 def _seeded_model(task: Task, seed: int = _SEED) -> nn.Module:
     torch.manual_seed(seed)
     return task.build_model()
@@ -151,7 +141,15 @@ def _model(task: Task) -> None:
 
 def _loss(task: Task, size: int) -> None:
     model = _seeded_model(task).train()
-    loss = task.loss(model, task.batch(1, size, seed=0))
+    batch = task.batch(1, size, seed=0)
+    task.loss(model, batch)  # in the first, tables may be copied to the device
+    with Watch([*model.parameters(), *model.buffers(), *batch.tensors.values()]) as watch:
+        loss = task.loss(model, batch)
+    if watch.waits:
+        raise AssertionError(
+            f"loss() makes the step wait for the device, by {watch.waits}: return the loss as a tensor, and "
+            f"use torch.where or weights in place of an index by a mask"
+        )
     if loss.shape != ():
         raise AssertionError(f"the loss must be 0-d, not {tuple(loss.shape)}")
     if not torch.isfinite(loss):
@@ -185,10 +183,6 @@ def _evaluation(task: Task, metrics: Sequence[Metric]) -> None:
         _agree(one, _evaluate(task, model, split, 8), 1e-4, f"{split} in other batches")
         _declared(one, metrics, split)
         _predictions(one, split)
-    tuned = _evaluate(task, model, "validation", 8).calibration
-    applied = _evaluate(task, model, "test", 8, tuned)
-    if applied.calibration != tuned:
-        raise AssertionError("an evaluation must use the calibration that it is given")
 
 
 @torch.no_grad()

@@ -62,11 +62,13 @@ def altgrad_formats() -> list[Offer]:
             target="altgrad_plugins.formats.exmy:build_exmy",
             settings=ExMySettings,
             label="exmy-e{exponent_bits}m{mantissa_bits}",
+            example={"exponent_bits": 3, "mantissa_bits": 6, "specials": "ieee"},
         ),
         Offer(
             name="table",
             summary="a format given only by the value of each code, as a list or a file",
             target="altgrad_plugins.formats.table:build",
             settings=TableSettings,
+            example={"values": [0, 0.5, 0.5, 3, "nan", "inf", -4, -0.0]},
         ),
     ]

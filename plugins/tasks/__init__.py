@@ -9,6 +9,7 @@ from altgrad_plugins.tasks.language.settings import LanguageSettings
 from altgrad_plugins.tasks.settings import EurlexSettings, LicenseRulesSettings
 
 _PACKAGE = "altgrad_plugins.tasks"
+_TINY = {"hidden_dim": 16, "num_layers": 1, "num_heads": 2, "max_length": 16}
 _ENCODERS = (
     "transformers.models.auto.modeling_auto",
     "transformers.models.bert.modeling_bert",
@@ -30,6 +31,7 @@ def altgrad_tasks() -> list[Offer]:
             imports=_ENCODERS,
             metrics=METRICS,
             resample=f"{_PACKAGE}.resample:weighted_scores",
+            example=f"{_PACKAGE}.example:acts",
             details={
                 "files": "{train,validation,test}.{jsonl,jsonl.gz,parquet}",
                 "fields": "celex_id, title, text, eurovoc_concepts",
@@ -45,6 +47,10 @@ def altgrad_tasks() -> list[Offer]:
             imports=_ENCODERS,
             metrics=METRICS,
             resample=f"{_PACKAGE}.resample:weighted_scores",
+            example={
+                "data": {"max_examples": 64, "min_count": 4, "vocab_size": 300},
+                "model": _TINY,
+            },
             details={"licence": "CC-BY-4.0, nexB Inc. and others", "documents": "about 13,400"},
         ),
         Offer(
@@ -59,6 +65,7 @@ def altgrad_tasks() -> list[Offer]:
             ),
             metrics=LANGUAGE_METRICS,
             resample=f"{_PACKAGE}.language.resample:weighted_scores",
+            example=f"{_PACKAGE}.example:texts",
             details={"files": "*.txt, *.jsonl, *.jsonl.gz", "fields of .jsonl": "text"},
         ),
     ]

@@ -22,6 +22,7 @@ def altgrad_trackers() -> list[Offer]:
             "altgrad_plugins.trackers.wandb:WandbTracker",
             WandbSettings,
             needs=(Need("module", "wandb", "pip install wandb"),),
+            example={"mode": "disabled"},
             source="altgrad_plugins.trackers.wandb_source:read_wandb",
         ),
     ]

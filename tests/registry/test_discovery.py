@@ -186,7 +186,10 @@ def test_one_module_behind_two_entry_points_is_read_once(install: Install) -> No
         (Offer("x", "x", "a.b"), "not of the form 'module:attribute'"),
         (Offer("x", "x", "a:b", fingerprint="a:b"), "only tasks have one"),
         (Offer("x", "x", "a:b", metrics=(LOSS,)), "only tasks have some"),
-        (Offer("x", "x", "a:b", settings=dict), "not a pydantic model class"),  # type: ignore[arg-type]
+        (
+            Offer("x", "x", "a:b", settings=dict),
+            "not a subclass of altgrad_core.interfaces.Settings",
+        ),  # type: ignore[arg-type]
         (Offer("x", "x", "a:b", needs=("torch",)), "not of the class Need"),  # type: ignore[arg-type]
         (Offer("x", "x", "a:b", label="{bits}"), "label names 'bits', which is no setting"),
         (Offer("x", "x", "a:b", label="{"), "label '{' is malformed"),

@@ -45,6 +45,8 @@ class CodeUsageMonitor(LayerMonitor):
     weight that is moved to another format has a new first value there.
     """
 
+    waits = True  # the entropies are sums on the host
+
     def __init__(self, settings: CodeUsageSettings) -> None:
         super().__init__(settings.interval, settings.layers)
         self.collapse = settings.collapse

@@ -69,6 +69,8 @@ class _Measured:
 class CurvatureMonitor(LayerMonitor):
     """``curvature/<layer>/{eigenvalue_1, trace, rounding_loss_nearest, …}``."""
 
+    waits = True  # the solver runs on the host
+
     def __init__(self, settings: CurvatureSettings) -> None:
         super().__init__(settings.interval, settings.layers)
         self.settings = settings

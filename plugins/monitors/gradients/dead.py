@@ -48,6 +48,8 @@ _Counts = Mapping[str, tuple[float, int]]
 class DeadNeuronsMonitor(LayerMonitor):
     """``dead_neurons/<layer>/{dead_units, dead_units_rate, dead_rows, dead_rows_rate}``."""
 
+    waits = True  # the counts of neurons
+
     def __init__(self, settings: DeadNeuronsSettings) -> None:
         super().__init__(settings.interval, settings.layers)
         self.epsilon = settings.epsilon

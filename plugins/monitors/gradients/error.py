@@ -45,6 +45,8 @@ GRADIENT_MISALIGNED = "gradient_misaligned"
 class GradientErrorMonitor(LayerMonitor):
     """``gradient_error/<layer>/{cosine, relative_error, …}``, before the update."""
 
+    waits = True  # events of misaligned gradients
+
     def __init__(self, settings: GradientErrorSettings) -> None:
         super().__init__(settings.interval, settings.layers)
         self.misaligned = settings.misaligned

@@ -49,6 +49,7 @@ class GradientClipMonitor(LayerMonitor):
     """``clip/<layer>/{clipped, threshold}``; event ``gradient_clipped``, once for each layer."""
 
     intervenes = True
+    waits = True  # events of clipped gradients
 
     def __init__(self, settings: GradientClipSettings) -> None:
         super().__init__(settings.interval, settings.layers)

@@ -55,6 +55,7 @@ class MantissaShiftMonitor(LayerMonitor):
     """``shift/<layer>/shifts``, ``shift/all/skipped``; see the module for when it acts."""
 
     intervenes = True
+    waits = True  # a shift is decided on the host
 
     def __init__(self, settings: MantissaShiftSettings) -> None:
         super().__init__(settings.interval, settings.layers)

@@ -48,6 +48,8 @@ class RankMonitor(LayerMonitor):
     bits. Against the twin it does.
     """
 
+    waits = True  # singular values are judged on the host
+
     def __init__(self, settings: RankSettings) -> None:
         super().__init__(settings.interval, settings.layers)
         self.settings = settings

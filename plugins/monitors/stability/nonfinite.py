@@ -77,6 +77,8 @@ class _Handle(Protocol):
 class NonfiniteMonitor(Monitor):
     """``nonfinite/all/{forward, backward, optimizer, first_step}``, and events that name tensors."""
 
+    waits = True  # a run that has broken ends at once
+
     def __init__(self, settings: NonfiniteSettings) -> None:
         self.interval = settings.interval
         self._all_outputs = settings.outputs == "all"

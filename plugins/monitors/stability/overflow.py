@@ -122,6 +122,7 @@ class OverflowMonitor(LayerMonitor):
             for metric in _KINDS
             if (limit := settings.underflow_rate if "under" in metric else settings.overflow_rate)
         }
+        self.waits = bool(self._limits)  # events
         self._alarms = alarms.Alarms()
         self._known = PerFormat(_Known.of)
         self._inputs: RoleProbe | None = None

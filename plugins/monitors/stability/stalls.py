@@ -57,6 +57,7 @@ class StallsMonitor(LayerMonitor):
     def __init__(self, settings: StallsSettings) -> None:
         super().__init__(settings.interval, settings.layers)
         self._threshold = settings.threshold
+        self.waits = settings.threshold is not None  # events
         self._masters = settings.masters
         self._watch = StallWatch(settings.threshold or 1.0, settings.patience)
         self._alarms = Alarms()

@@ -1,0 +1,1 @@
+"""Small packages to begin with: what ``altgrad-bench new`` writes."""
