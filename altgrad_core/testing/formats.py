@@ -14,8 +14,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from altgrad_core.interfaces.format import Format
-from altgrad_core.testing.format_probe import LISTED_BITS, FormatProbe
+from altgrad_core.interfaces.format import LISTED_BITS, Format
+from altgrad_core.testing.format_probe import FormatProbe
 from altgrad_core.testing.format_steady import never_waits, unchanged
 from altgrad_core.testing.rules import rule
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from altgrad_core.analysis.find import find
-from altgrad_core.analysis.format_numbers import format_table
+from altgrad_core.analysis.formats import format_table
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.results.sources import read_one
 
