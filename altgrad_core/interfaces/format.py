@@ -21,6 +21,7 @@ Rounding = Literal["nearest", "stochastic"]
 Overflow = Literal["saturate", "special"]
 LISTED_BITS = 16
 """Formats up to this width are expected to list their codes."""
+_BELOW_ONE = 1 - 2.0**-53
 
 
 class Format(ABC):
@@ -241,12 +242,11 @@ class Format(ABC):
         lower.clamp_(0, len(grid) - 2)
         low, high = values[lower], values[lower + 1]
         share = (inside - low) / (high - low)
-        if grid.owners is not None:
-            owner = grid.owners.to(work.device)[lower]
-            share = torch.where(
-                owner > 0, share.ceil(), torch.where(owner < 0, share.floor(), share)
-            )
         draw = torch.rand(share.shape, dtype=share.dtype, device=share.device, generator=generator)
+        owners = grid.owners(work.device)
+        if owners is not None:  # up whatever was drawn, or only from the upper value itself
+            owner = owners[lower]
+            draw.masked_fill_(owner > 0, 0.0).masked_fill_(owner < 0, _BELOW_ONE)
         return torch.where(draw < share, high, low).to(work.dtype)
 
 

@@ -103,11 +103,11 @@ class Grid:
         self.min_positive = float(self._values[self._values > 0][0])
         self._by_code = code_values.detach().cpu()
         self._thresholds = None if thresholds is None else _checked(thresholds, self._values, name)
-        self.owners: Tensor | None = None
-        """Of an interval that one of its ends has to itself, which: 1 the upper, -1 the lower, else 0."""
+        self._owners: Tensor | None = None
         if self._thresholds is not None:
             upper = self._thresholds == self._values[:-1]
-            self.owners = torch.from_numpy(upper * 1 - (self._thresholds == self._values[1:]))
+            owners = upper.astype(np.int8) - (self._thresholds == self._values[1:])
+            self._owners = torch.from_numpy(owners) if owners.any() else None
         self._exact: dict[torch.dtype, bool] = {}
         self._tables: dict[tuple[torch.device, torch.dtype], GridTables] = {}
         self._moved: dict[tuple[torch.device, str], Tensor] = {}
@@ -140,6 +140,13 @@ class Grid:
     def codes(self, device: torch.device) -> Tensor:
         """The code of each value of :meth:`values`: int32, shape ``(n,)``."""
         return self._on(device, "codes", torch.from_numpy(self._codes.astype(np.int32)))
+
+    def owners(self, device: torch.device) -> Tensor | None:
+        """Of each interval that one of its ends has to itself, which: 1 the upper, -1 the lower, else 0.
+
+        int8, shape ``(n - 1,)``; None where no end has any.
+        """
+        return None if self._owners is None else self._on(device, "owners", self._owners)
 
     def by_code(self, device: torch.device) -> Tensor:
         """The value of each code: float32, shape ``(2**bits,)``."""
