@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from altgrad_core import completion
 from altgrad_core._streams import stdout_to_stderr
+from altgrad_core.cli_options import JsonOption
 from altgrad_core.terminal import output, say
 
 if TYPE_CHECKING:
@@ -27,7 +29,9 @@ def new(
     kind: Annotated[
         str,
         typer.Argument(
-            metavar="KIND", help="format, optimizer, monitor, task, section, tracker or executor."
+            metavar="KIND",
+            help="format, optimizer, monitor, task, section, tracker or executor.",
+            autocompletion=completion.plugin_kinds,
         ),
     ],
     name: Annotated[
@@ -51,9 +55,13 @@ def new(
 def check(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME...", help="Distributions or offers [default: all there are]."),
+        typer.Argument(
+            metavar="NAME...",
+            help="Distributions or offers [default: all there are].",
+            autocompletion=completion.origins,
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run every conformance check on what is installed; exit code 1 where a rule is broken."""
     from altgrad_core.testing.inventory import results, subjects

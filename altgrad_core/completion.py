@@ -33,11 +33,18 @@ def run_folders(ctx: typer.Context, incomplete: str) -> list[Item]:
     return _beginning(incomplete, [*((one.name, str(one)) for one in made), *archives])
 
 
-def kinds(incomplete: str) -> list[Item]:
-    """The kinds of plugins, and ``suite``."""
+def plugin_kinds(incomplete: str) -> list[Item]:
+    """The kinds of plugins."""
     from altgrad_core.interfaces.plugin import Kind
 
-    return _beginning(incomplete, ((kind, f"a {kind}") for kind in (*get_args(Kind), "suite")))
+    return _beginning(
+        incomplete, ((kind, f"plugins of the kind {kind}") for kind in get_args(Kind))
+    )
+
+
+def kinds(incomplete: str) -> list[Item]:
+    """The kinds of plugins, and ``suite``."""
+    return [*plugin_kinds(incomplete), *_beginning(incomplete, [("suite", "a suite")])]
 
 
 def plural_kinds(incomplete: str) -> list[Item]:
@@ -54,6 +61,15 @@ def names(ctx: typer.Context, incomplete: str) -> list[Item]:
 def formats(incomplete: str) -> list[Item]:
     """The formats."""
     return _offers("format", incomplete)
+
+
+def origins(incomplete: str) -> list[Item]:
+    """The distributions that offer something, and the names of what they offer."""
+    from altgrad_core.registry.catalog import catalog
+
+    found = {one.distribution: f"all of {one.origin}" for one in catalog().registered}
+    offers = ((one.offer.name, f"{one.kind} of {one.origin}") for one in catalog().registered)
+    return _beginning(incomplete, [*found.items(), *offers])
 
 
 def executors(incomplete: str) -> list[Item]:

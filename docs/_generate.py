@@ -13,11 +13,13 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import typer
 from rich.console import Console
 
+import altgrad_core.testing
 from altgrad_core.cli import app
 from altgrad_core.interfaces.plugin import Offer
 from altgrad_core.planning.keys import Key, setting_keys
@@ -175,38 +177,24 @@ def contract() -> str:
             _automodule(f"altgrad_core.interfaces.{name}"),
         ]
     parts.append("## Checks")
-    for name in testing_modules():
-        parts += [f"### {name}", _automodule(name)]
+    parts += _exported(altgrad_core.testing, "###")
     return _page(parts)
 
 
-def testing_modules() -> list[str]:
-    """The public modules of ``altgrad_core.testing``: those that have a check or a fixture to offer."""
-    import altgrad_core.testing
-
-    (folder,) = altgrad_core.testing.__path__
-    files = sorted(Path(folder).glob("[a-z]*.py"))
-    return [
-        f"altgrad_core.testing.{file.stem}" for file in files if "\ndef check_" in file.read_text()
-    ]
+def _exported(module: ModuleType, level: str) -> Iterator[str]:
+    """A heading and the documentation of each class and function that the module exports."""
+    for name in sorted(module.__all__):
+        found = getattr(module, name)
+        if callable(found) and not name.startswith("_"):
+            directive = "autoclass" if isinstance(found, type) else "autofunction"
+            yield f"{level} {name}"
+            yield _rst(f".. {directive}:: {module.__name__}.{name}\n   :no-index:")
 
 
 def api() -> str:
     """What ``altgrad_core`` exports."""
-    import altgrad_core
-
-    parts = [
-        "# The library",
-        "What `import altgrad_core` offers. A loop of your own: [](../library.md).",
-    ]
-    for name in sorted(altgrad_core.__all__):
-        if name.startswith("_"):
-            continue
-        found = getattr(altgrad_core, name)
-        directive = "autoclass" if isinstance(found, type) else "autofunction"
-        if callable(found):
-            parts += [f"## {name}", _rst(f".. {directive}:: altgrad_core.{name}")]
-    return _page(parts)
+    said = "What `import altgrad_core` offers. A loop of your own: [](../library.md)."
+    return _page(["# The library", said, *_exported(altgrad_core, "##")])
 
 
 def suites() -> str:

@@ -12,8 +12,7 @@ from sphinx.util import logging  # noqa: E402
 
 project = "altgrad-bench"
 author = copyright = "the altgrad-bench developers"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-napoleon_numpy_docstring = False
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_site"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]

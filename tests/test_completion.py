@@ -41,6 +41,9 @@ def completed(line: str, shell: str = "zsh") -> str:
         ("altgrad-bench show opt", ["optimizer"], ["format"]),
         ("altgrad-bench show suite q", ["quickstart"], ["smoke"]),
         ("altgrad-bench list sui", ["suites"], []),
+        ("altgrad-bench new ", ["format", "tracker"], ["suite"]),
+        ("altgrad-bench check altgrad", ["altgrad-bench"], ["e5m2"]),
+        ("altgrad-bench check e5", ["e5m2"], ["e4m3"]),
         ("altgrad-bench plan ", ["smoke", "residency", "mine.yaml"], ["e5m2"]),
         ("altgrad-bench report ", ["done"], ["begun", "smoke"]),
         ("altgrad-bench report --runs other ", ["elsewhere"], ["done"]),
@@ -91,7 +94,8 @@ def test_every_command_that_takes_a_suite_or_a_key_completes_it() -> None:
         f"{command.name} {parameter.name}"
         for command in walk(typer.main.get_command(app))
         for parameter in command.params
-        if parameter.name in ("suite", "suites", "set_", "kind", "executor", "first", "sources")
+        if parameter.name
+        in ("suite", "suites", "set_", "kind", "executor", "first", "sources", "names")
         and parameter._custom_shell_complete is None
     ]
     assert missing == []

@@ -38,35 +38,54 @@ class Question:
 class Findings:
     """Everything that a report says, as tables.
 
-    Attributes:
-        suite: The suite's name.
-        description: What its author says of it.
-        commands: The command lines that ran it.
-        question: What it compares; None without a contrast.
-        metrics: What the task measures, as it declares it.
-        complete: Whether every planned cell has a result or is skipped.
-        verdict: The answer, in sentences.
-        exploratory: Why this is not the answer to the question that was declared before the first
-            run; empty where it is.
-        notes: What happened while the results were read.
-        runs: A row per run: the columns of ``load_results``.
-        conditions: A row per condition: ``condition, label, format, optimizer, side, panel,
-            setting, runs, ok, diverged`` and, for each score ``S`` of the main table, ``S``
-            (mean over seeds), ``S std`` and ``S n``.
-        pairs: A row per group and seed: ``group, seed, baseline_id, treatment_id, baseline,
-            treatment, delta, gain, diverged`` (``baseline``, ``treatment``, ``both`` or empty),
-            ``dropped`` (why the pair does not count, or empty).
-        effects: A row per group; see :mod:`altgrad_core.analysis.effects` for its columns.
-        companions: ``group, metric, delta, gain, n`` under every other final metric: described,
-            not tested.
-        twins: Runs that ought to be equal, by seed: ``setting, formats, seed, difference, status``
-            (``equal``, ``differ`` or ``undecided``), ``why``.
-        layers: ``id, condition, format, side, layer, metric, first, last, mean`` of what monitors
-            measured by layer.
-        events: ``id, condition, format, seed, step, kind, layer, message``.
-        curves: ``id, condition, panel, side, seed, step, metric, value``.
-        tuning: ``condition, rate, seed, score, diverged, chosen, censored, largest_stable``.
-        formats: Facts of each format that is installed here, by its label (the index).
+    suite:
+        The suite's name.
+    description:
+        What its author says of it.
+    commands:
+        The command lines that ran it.
+    question:
+        What it compares; None without a contrast.
+    metrics:
+        What the task measures, as it declares it.
+    complete:
+        Whether every planned cell has a result or is skipped.
+    verdict:
+        The answer, in sentences.
+    exploratory:
+        Why this is not the answer to the question that was declared before the first
+        run; empty where it is.
+    notes:
+        What happened while the results were read.
+    runs:
+        A row per run: the columns of ``load_results``.
+    conditions:
+        A row per condition: ``condition, label, format, optimizer, side, panel,
+        setting, runs, ok, diverged`` and, for each score ``S`` of the main table, ``S``
+        (mean over seeds), ``S std`` and ``S n``.
+    pairs:
+        A row per group and seed: ``group, seed, baseline_id, treatment_id, baseline,
+        treatment, delta, gain, diverged`` (``baseline``, ``treatment``, ``both`` or empty),
+        ``dropped`` (why the pair does not count, or empty).
+    effects:
+        A row per group; see :mod:`altgrad_core.analysis.effects` for its columns.
+    companions:
+        ``group, metric, delta, gain, n`` under every other final metric: described,
+        not tested.
+    twins:
+        Runs that ought to be equal, by seed: ``setting, formats, seed, difference, status``
+        (``equal``, ``differ`` or ``undecided``), ``why``.
+    layers:
+        ``id, condition, format, side, layer, metric, first, last, mean`` of what monitors
+        measured by layer.
+    events:
+        ``id, condition, format, seed, step, kind, layer, message``.
+    curves:
+        ``id, condition, panel, side, seed, step, metric, value``.
+    tuning:
+        ``condition, rate, seed, score, diverged, chosen, censored, largest_stable``.
+    formats:
+        Facts of each format that is installed here, by its label (the index).
     """
 
     suite: str

@@ -72,7 +72,7 @@ def test_every_hook_interface_and_check(generate: Any, pages: dict[str, str]) ->
         if found is not None and found.__name__.startswith("altgrad_core.interfaces."):
             assert f"automodule:: {found.__name__}\n" in contract, name
     for kind in get_args(Kind):
-        assert f"automodule:: altgrad_core.testing.{kind}s\n" in contract
+        assert f"autofunction:: altgrad_core.testing.check_{kind}\n" in contract
 
 
 def test_every_page_of_the_docs_is_in_the_site() -> None:
