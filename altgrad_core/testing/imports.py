@@ -30,9 +30,9 @@ class Finder:
             frame = sys._getframe()
             while frame:
                 if "importlib" not in frame.f_code.co_filename and frame.f_code.co_filename != "<string>":
-                    chain.append(f"{frame.f_globals.get('__name__')}, line {frame.f_lineno}")
+                    chain.append((str(frame.f_globals.get("__name__")), frame.f_lineno))
                 frame = frame.f_back
-            chain.append("")
+            chain.append(("", 0))
 sys.meta_path.insert(0, Finder())
 try:
     importlib.import_module(name)
@@ -40,8 +40,11 @@ except BaseException as raised:
     error = f"{type(raised).__name__}: {raised}"
 sys.stdout.flush()
 sys.stderr.flush()
+top = name.partition(".")[0]
+theirs = [place for place in chain if place[0].partition(".")[0] == top]
+by = "{}, line {}".format(*theirs[0]) if theirs else ""
 with open(os.path.join(folder, "said"), "w") as file:
-    json.dump({"error": error, "torch": "torch" in sys.modules, "by": (chain or [""])[0]}, file)
+    json.dump({"error": error, "torch": "torch" in sys.modules, "by": by}, file)
 os._exit(0)
 """
 

@@ -90,7 +90,7 @@ def train(
     poisoned:
         a weight becomes NaN on the way.
     restarts:
-        after each step another copy of the monitor goes on from the state of the last one.
+        after each step but the last another copy of the monitor goes on from the state of the last one.
     watched:
         note what waits for the device, from the second step on.
     """
@@ -109,7 +109,7 @@ def train(
             if step in _EVALUATED:
                 metrics = {"loss": 1.0 / step, "f1_micro": 0.5}
                 trial.take(f"evaluation {step}", panel.evaluation(run, metrics))
-            if restarts and monitor is not None:
+            if restarts and monitor is not None and step < STEPS:
                 panel = _restarted(panel, fresh, run, trial)
         trial.take("end", panel.end(run))
         trial.timed = clock.asked

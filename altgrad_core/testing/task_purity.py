@@ -23,8 +23,11 @@ def batches_are_pure(task: Task, other: Task, third: Task, size: int) -> None:
         (2, size + 1, 0),
         (1, 1, 1),
     ]
-    given = {one: task.batch(*one) for one in asked}
-    kept = {one: _copy(batch) for one, batch in given.items()}
+    given: dict[tuple[int, int, int], Batch] = {}
+    kept: dict[tuple[int, int, int], Batch] = {}
+    for one in asked:
+        given[one] = task.batch(*one)
+        kept[one] = _copy(given[one])
     torch.rand(3)
     for one in asked:
         _same(kept[one], given[one], f"{_named(one)}, held while others were asked for")

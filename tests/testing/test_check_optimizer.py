@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -120,6 +121,56 @@ class Heeds(Counts):
             super().take(grad_scale)
 
 
+class CountsForLater(Good):
+    """Its count, which no state dict holds, would halve the rate after a thousand steps."""
+
+    calls = 0
+
+    def step(self, closure: Any = None) -> None:
+        self.calls += 1
+        if self.calls == 1000:
+            for group in self.param_groups:
+                group["lr"] /= 2
+        super().step()
+
+
+class ActsLate(Good):
+    """Keeps its count where attributes do not show it, and acts on it at step 60."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        counted = iter(range(1, 10**6))
+        self.count = lambda: next(counted)
+
+    def step(self, closure: Any = None) -> None:
+        if self.count() == 60:
+            for state in self.state.values():
+                state["momentum_buffer"].zero_()
+        super().step()
+
+
+class Reads(Good):
+    def step(self, closure: Any = None) -> None:
+        grads = [p.grad for group in self.param_groups for p in group["params"]]
+        if sum(float(grad.sum()) for grad in grads if grad is not None) < 1e9:
+            super().step()
+
+
+class Masks(Good):
+    def step(self, closure: Any = None) -> None:
+        super().step()
+        with torch.no_grad():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p[p > 1e9] = 0.0
+
+
+class DrawsFromPython(Good):
+    def step(self, closure: Any = None) -> None:
+        random.random()
+        super().step()
+
+
 class Plugin(OptimizerPlugin):
     def __init__(self, build: Callable[..., Any]) -> None:
         self._build = build
@@ -150,6 +201,14 @@ def test_a_good_optimizer_passes() -> None:
         (OwnRate, r"group\['lr'\] = 0"),
         (Forgets, "going on from a saved state"),
         (Unrepeatable, "must give the same weights"),
+        (
+            CountsForLater,
+            "the attribute 'calls' of the optimizer is 100 .* and 96 .*keep it in optimizer.state",
+        ),
+        (ActsLate, "56 step.s. later they differ"),
+        (Reads, r"step\(\) makes the host wait for the device, by item\(\)"),
+        (Masks, r"step\(\) makes the host wait for the device, by an index by a mask"),
+        (DrawsFromPython, "draws from Python's random module"),
         (Promises, "must divide gradients by grad_scale"),
         (Unscales, "though a gradient is infinite"),
         (Counts, "follows one with an infinite gradient"),

@@ -115,6 +115,76 @@ class SeedsItself(Good):
         return super().build_model()
 
 
+class SeedsInAFork(Good):
+    """Leaves torch's generator as it was, and starts every seed alike."""
+
+    def build_model(self) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return super().build_model()
+
+
+class DrawsWeightsFromNumpy(Good):
+    def build_model(self) -> nn.Module:
+        model = super().build_model()
+        np.random.seed(int(torch.initial_seed()))
+        with torch.no_grad():
+            model[0].bias.copy_(torch.from_numpy(np.random.rand(4)))
+        return model
+
+
+class KeepsBatches(Good):
+    """Remembers the batch of a step, whatever the seed that asks for it next."""
+
+    def prepare(self, cache_dir: Path, log: Callable[[str], None]) -> None:
+        super().prepare(cache_dir, log)
+        self.kept: dict[int, Batch] = {}
+
+    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        if step % 2 or step not in self.kept:
+            self.kept[step] = super().batch(step, batch_size, seed)
+        return self.kept[step]
+
+
+class ReusesABuffer(Good):
+    """The tensors of one batch become those of the next."""
+
+    def prepare(self, cache_dir: Path, log: Callable[[str], None]) -> None:
+        super().prepare(cache_dir, log)
+        self.buffers: dict[int, Tensor] = {}
+
+    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        made = super().batch(step, batch_size, seed)
+        buffer = self.buffers.setdefault(batch_size, torch.empty(batch_size, 3))
+        buffer.copy_(made.tensors["x"])
+        return Batch({"x": buffer}, made.samples, made.tokens)
+
+
+class ContinuesItsStream(Good):
+    """Draws the next batch from a stream, and begins anew only where a step is out of turn."""
+
+    last = (0, -1)
+
+    def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+        if self.last != (step - 1, seed):
+            self.stream = np.random.default_rng([seed, step])
+        self.last = (step, seed)
+        rows = self.stream.permutation(12)[:batch_size]
+        return Batch({"x": self.inputs[torch.from_numpy(rows)]}, batch_size, 3 * batch_size)
+
+
+class WaitsInTheLoss(Good):
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        loss = super().loss(model, batch)
+        return loss if loss.item() < 1e6 else loss * 0
+
+
+class MasksInTheLoss(Good):
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        errors = (model(batch.tensors["x"]).squeeze(1) - batch.tensors["x"].sum(dim=1)).square()
+        return errors[errors > -1].mean()
+
+
 class DoubleModel(Good):
     def build_model(self) -> nn.Module:
         return super().build_model().double()
@@ -215,6 +285,14 @@ class IgnoresCalibration(_Evaluates):
         evaluation.calibration = {"threshold": evaluation.calibration["threshold"] + 1}
 
 
+class TunesOnTest(_Evaluates):
+    """Hands back the calibration that it is given, and does not look at it."""
+
+    def change(self, evaluation: Evaluation, batch_size: int) -> None:
+        outputs = evaluation.predictions["outputs"]
+        evaluation.metrics["f1"] = float((outputs > np.median(outputs)).mean())
+
+
 def test_a_good_task_passes(tmp_path: Path) -> None:
     check_task(Good, tmp_path, metrics=METRICS)
 
@@ -231,6 +309,14 @@ def test_a_good_task_passes(tmp_path: Path) -> None:
         (IgnoresTheStep, "every step gets the same batch"),
         (SmallBatch, "a batch of 4 says that it has 3 samples"),
         (SeedsItself, r"build_model\(\) seeds torch itself"),
+        (SeedsInAFork, "gives the same weights whatever seed is set"),
+        (DrawsWeightsFromNumpy, "draws from numpy's global generator, or seeds it"),
+        (KeepsBatches, "keep nothing from one call to the next"),
+        (ReusesABuffer, "held while others were asked for: tensor 'x' differs"),
+        (ContinuesItsStream, "Make a generator of .seed, step. within batch"),
+        (WaitsInTheLoss, r"loss\(\) makes the step wait for the device, by item\(\)"),
+        (MasksInTheLoss, r"loss\(\) makes the step wait for the device, by an index by a mask"),
+        (TunesOnTest, r"whatever calibration\['threshold'\] is .*so none is tuned on test"),
         (DoubleModel, "must be float32"),
         (WrongHead, "no module matches the head pattern 'classifier'"),
         (LossPerExample, "must be 0-d"),
