@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import urllib.request
 from importlib import metadata
@@ -118,13 +116,22 @@ def test_a_part_that_fails_is_a_finding_and_stops_nothing(monkeypatch: pytest.Mo
     assert "cpu" in by_name(found)
 
 
-def test_a_torch_that_cannot_be_imported_is_an_exit_code(tmp_path: Path) -> None:
-    (tmp_path / "torch").mkdir()
-    (tmp_path / "torch" / "__init__.py").write_text("raise OSError('libcudart.so: not there')\n")
-    env = os.environ | {"PYTHONPATH": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
-    command = [sys.executable, "-m", "altgrad_core.cli", "doctor"]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
-    assert done.returncode == 1, done.stderr
-    assert "libcudart.so: not there" in done.stdout
-    assert "pip install --force-reinstall torch" in done.stdout
-    assert "12 runs on cpu" in done.stdout
+def test_a_torch_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (torch,) = doctor._devices()
+    assert torch.state == "broken"
+    assert "torch cannot be imported: ModuleNotFoundError" in torch.text
+    assert torch.mend == "pip install --force-reinstall torch"
+    assert doctor._where() == "cpu"
+
+
+@pytest.mark.parametrize(("state", "code"), [("missing", 0), ("broken", 1)])
+def test_what_is_broken_is_an_exit_code(
+    state: doctor.State, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [doctor.Finding("devices", "cuda:0", state, "does not compute", "buy another")]
+    monkeypatch.setattr(doctor, "examine", lambda: found)
+    for options in ([], ["--json"]):
+        done = CliRunner().invoke(app, ["doctor", *options])
+        assert done.exit_code == code
+        assert "buy another" in done.output
