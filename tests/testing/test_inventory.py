@@ -262,7 +262,10 @@ def pytester_like(tmp_path: Path, install: Install) -> Callable[..., Any]:
         "loud-one",
         "print('loud')\n" + source().replace("stranger:", "loud_one:").replace('"mine"', '"her"'),
     )
-    test = "import sys\ndef test_idle():\n    assert not {'torch', 'pydantic', 'altgrad_core.interfaces'} & set(sys.modules)\n"
+    test = (
+        "import sys\ndef test_idle():\n"
+        "    assert not {'torch', 'pydantic', 'altgrad_core.interfaces'} & set(sys.modules)\n"
+    )
     (tmp_path / "test_idle.py").write_text(test)
 
     def run(*arguments: str) -> Any:
