@@ -18,6 +18,7 @@ LONGEST = (
     *("test_planted_verdicts.py", "test_end_to_end.py", "test_random_kills.py", "test_cli.py"),
     *("test_page_browser.py", "test_hub.py", "test_wandb.py", "test_dashboard.py"),
     *("test_foreign_models.py", "test_wandb_source.py", "test_tuning.py", "test_compiled.py"),
+    *("test_tutorial.py", "test_package.py"),
 )
 """Files that take longest: they come first, so that no process is left alone with one at the end."""
 

@@ -35,6 +35,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return os.environ | mine | switches | {"ALTGRAD_CACHE": str(tmp_path / "cache")}
 
 
+@pytest.mark.slow
 def test_word_for_word(environment: dict[str, str], tmp_path: Path) -> None:
     said: list[str] = []
     blocks = FENCE.findall(PAGE)
