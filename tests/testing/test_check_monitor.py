@@ -60,6 +60,11 @@ class DrawsFromNumpy(Good):
         return float(np.random.rand())
 
 
+class DrawsAnew(Good):
+    def norm(self, step: StepView) -> Any:
+        return float(np.random.default_rng().random())
+
+
 class SeedsNumpy(Good):
     def norm(self, step: StepView) -> Any:
         np.random.seed(0)
@@ -132,6 +137,7 @@ def test_one_that_says_that_it_reads_may() -> None:
             DrawsFromNumpy,
             "draws from numpy's global generator, or seeds it: make a torch.Generator",
         ),
+        (DrawsAnew, r"calls numpy's default_rng\(\) without a seed: make a torch.Generator"),
         (SeedsNumpy, "draws from numpy's global generator, or seeds it"),
         (DrawsFromTorch, "differs from the same run without this monitor"),
         (Reads, r"after_update of step 2 makes the step wait for the device, by item\(\)"),
