@@ -21,6 +21,7 @@ import pandas as pd
 from altgrad_core._axis import OPTIMIZER_AXIS
 from altgrad_core.analysis.design import Group
 from altgrad_core.interfaces.section import Question
+from altgrad_core.results.attempts import changes
 from altgrad_core.results.differences import MISSING, differing, flat, some
 from altgrad_core.results.run_directory import FINISHED
 from altgrad_core.results.stored import StoredTuning, TunedCondition
@@ -125,6 +126,9 @@ def _differences(
             yield f"{name} {a} against {b}"
     if left["device"] and right["device"] and left["device"] != right["device"]:
         yield f"device {left['device']} against {right['device']}"
+    for side, row in (("baseline", left), ("treatment", right)):
+        for change in changes(json.loads(row.get("environment") or "{}")):
+            yield f"{side}, in the middle of a run: {change}"
     one, two = left["threads"], right["threads"]
     if pd.notna(one) and pd.notna(two) and one != two:
         yield f"{one:g} against {two:g} threads"

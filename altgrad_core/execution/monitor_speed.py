@@ -148,6 +148,8 @@ class _Silence:
 
     def rewind(self, position: int) -> None: ...
 
+    def begins(self, step: int, why: str = "") -> None: ...
+
 
 def _interval(choice: PluginChoice) -> int:
     settings = catalog().validate("monitor", choice.name, choice.settings)

@@ -11,10 +11,7 @@ import errno
 import json
 import os
 import sys
-import time
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +32,7 @@ from altgrad_core.execution.assemble import (
 from altgrad_core.execution.environment import describe_environment
 from altgrad_core.execution.lifeline import watch_lifeline
 from altgrad_core.execution.outcome import HELD
+from altgrad_core.execution.recorder import RunRecorder
 from altgrad_core.execution.tracking import TrackerPanel, ask_trackers
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.tracker import RunInfo
@@ -42,100 +40,14 @@ from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import load_spec
 from altgrad_core.quantization.format_numbers import numbers_of
 from altgrad_core.results.run_directory import (
-    FINISHED,
-    MetricsWriter,
-    Record,
-    RecordKind,
-    RecordLost,
     RunDirectory,
     RunHeld,
-    Status,
     StatusName,
     run_lock,
 )
 from altgrad_core.training.determinism import make_deterministic
 from altgrad_core.training.divergence import Diverged
 from altgrad_core.training.loop import Result, Trainer
-
-_HEARTBEAT_SECONDS = 1.0
-
-
-class RunRecorder:
-    """The loop's sink: the run directory is the record, trackers get copies."""
-
-    def __init__(self, directory: RunDirectory, trackers: TrackerPanel, status: Status) -> None:
-        self.directory, self.trackers, self.status = directory, trackers, status
-        self.started = time.time()
-        self._begun = time.monotonic()
-        self._seconds_before = status.seconds
-        self._writer = MetricsWriter(directory)
-        self.final: dict[str, float] = {}
-
-    def record(self, step: int, kind: RecordKind, metrics: Mapping[str, float]) -> None:
-        """Append a line and pass it on."""
-        metrics = {plain(name): value for name, value in metrics.items()}
-        self._writer.write(Record(step=step, kind=kind, metrics=metrics))
-        self.trackers.log(step, metrics)
-        if kind == "final":
-            self.final = metrics
-        if kind in ("evaluation", "final"):
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-            _log(f"step {step}: {shown}")
-
-    def event(self, step: int, event: Event) -> None:
-        """Append an event and pass it on. Its texts come from anywhere: they are stripped and cut here."""
-        kind, layer = plain(str(event.kind)), plain(str(event.layer))
-        event = replace(event, kind=kind, layer=layer, message=plain(str(event.message)))
-        body = {"kind": event.kind, "layer": event.layer, "message": event.message}
-        self._writer.write(Record(step=step, kind="event", event=body))
-        self.trackers.event(step, event)
-        _log(f"step {step}: {event.kind} ({event.layer}): {event.message}")
-
-    def progress(self, step: int) -> None:
-        """Write the heartbeat, at most once a second.
-
-        The time that readers see is the wall clock's; when that was set back, it is written anew.
-        """
-        since = time.time() - (self.status.updated or 0.0)
-        if not 0.0 <= since < _HEARTBEAT_SECONDS:
-            self.write_status("running", step)
-
-    def write_status(self, status: StatusName, step: int, message: str = "") -> None:
-        """Replace ``status.json``. What a result was made of is on the disk before it is called one."""
-        record = None
-        if status in FINISHED:
-            self._writer.sync()
-            record = self.directory.record_digest()
-        self.status = self.status.model_copy(
-            update={
-                "status": status,
-                "step": step,
-                "message": message,
-                "started": self.status.started or self.started,
-                "updated": time.time(),
-                "seconds": self._seconds_before + time.monotonic() - self._begun,
-                "record": record,
-            }
-        )
-        self.directory.write_status(self.status)
-
-    def add_notes(self, notes: Sequence[str]) -> None:
-        """Add to the notes of ``status.json``, which stays as it is otherwise."""
-        every = tuple(dict.fromkeys((*self.status.notes, *notes)))
-        self.status = self.status.model_copy(update={"notes": every})
-        self.directory.write_status(self.status)
-
-    def sync(self) -> int:
-        """Make the metrics durable."""
-        return self._writer.sync()
-
-    def rewind(self, position: int) -> None:
-        """Forget what comes after the checkpoint. Raises ``RecordLost``."""
-        try:
-            self._writer.rewind(position)
-        except RecordLost as lost:
-            _log(f"starting again from the first step: {lost}")
-            raise
 
 
 def run_worker(path: Path, device_name: str, cache: Path) -> int:
@@ -153,10 +65,8 @@ def run_worker(path: Path, device_name: str, cache: Path) -> int:
         trackers = TrackerPanel(build_trackers(spec.trackers), info, _log)
         fresh = {"max_steps": spec.training.max_steps, "notes": ()}
         status = directory.status().model_copy(update=fresh)
-        recorder = RunRecorder(directory, trackers, status)
+        recorder = RunRecorder(directory, trackers, status, _log)
         recorder.write_status("running", recorder.status.step)
-        if directory.checkpoint.exists():
-            _log("going on from the checkpoint")
         name, message, code = _guarded(spec, directory, recorder, device_name, cache)
         recorder.write_status(name, recorder.status.step, message)
         if name in ("ok", "diverged"):
@@ -213,7 +123,7 @@ def _train(
     device = resolve_device(device_name)
     make_deterministic(device)
     _log(f"{spec.condition}, seed {spec.seed}, run {spec.id}, on {device}")
-    write_json(directory.environment, describe_environment(device, spec.distributions))
+    recorder.runs_on(describe_environment(device, spec.distributions))
     check_inputs(spec)
     task = prepare_task(spec.task, cache, _log)
     recorder.trackers.start()

@@ -40,6 +40,10 @@ class _Environment(BaseModel):
     device_name: str | None = None
     threads: int | None = None
     packages: dict[str, str] = Field(default_factory=dict)
+    distributions: dict[str, str] = Field(default_factory=dict)
+    step: int | None = 0
+    attempts: int = 1
+    earlier: list[_Environment] = Field(default_factory=list)
 
 
 def read_environment(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from altgrad_core.quantization.hold import hold_weights
 from altgrad_core.quantization.residency import GridResidency
 from altgrad_core.quantization.storage import compact_state, load_compact_state
 from altgrad_core.results.run_directory import RecordKind, RecordLost
-from altgrad_core.training.checkpoint import load_checkpoint, save_checkpoint
+from altgrad_core.training.checkpoint import CheckpointDamaged, load_checkpoint, save_checkpoint
 from altgrad_core.training.clock import StepClock
 from altgrad_core.training.determinism import refusals_explained
 from altgrad_core.training.divergence import Diverged, DivergenceWatch
@@ -55,6 +55,9 @@ class Sink(Protocol):
 
         Raises ``RecordLost`` if what was recorded before is not whole any more.
         """
+
+    def begins(self, step: int, why: str = "") -> None:
+        """The run goes on after ``step``: 0 at its beginning, to which it may have to go back for a reason."""
 
 
 @dataclass
@@ -133,11 +136,13 @@ class Trainer:
     def start(self) -> int:
         """Start the monitors, take up the checkpoint if there is one, and return the last step done."""
         outcome = self.parts.panel.start(self.view)
-        state = self._resumable()
+        state, why = self._resumable()
         if state is None:
             self.sink.rewind(0)
+            self.sink.begins(0, why)
             self._take(outcome, 0)
             return 0
+        self.sink.begins(state["step"])
         parts = self.parts
         for name, choice in state["shifts"]:
             self._shift(name, choice)
@@ -153,15 +158,15 @@ class Trainer:
             self.sink.event(step, event)
         return step
 
-    def _resumable(self) -> dict[str, Any] | None:
-        """The checkpoint, with the record cut back to it; None where there is none, or no record for it."""
-        state = load_checkpoint(self.checkpoint)
-        if state is not None:
-            try:
+    def _resumable(self) -> tuple[dict[str, Any] | None, str]:
+        """The checkpoint, with the record cut back to it; None, and why, where nothing can go on from it."""
+        try:
+            state = load_checkpoint(self.checkpoint)
+            if state is not None:
                 self.sink.rewind(state["position"])
-            except RecordLost:  # going on would leave a gap in it
-                return None
-        return state
+        except (CheckpointDamaged, RecordLost) as lost:  # going on would leave a gap in the record
+            return None, str(lost)
+        return state, ""
 
     def step(self, step: int) -> None:
         """Take step number ``step``, with all that is due in it."""

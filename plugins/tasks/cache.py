@@ -1,4 +1,8 @@
-"""Files in the cache folder: a key for each content, one writer at a time, whole files only."""
+"""Files in the cache folder: a key for each content, one writer at a time, whole files only.
+
+Beside each lies its SHA-256, as ``<name>.sha256``: a file that was cut, or in which a single bit was changed, is
+made again instead of being used.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +29,20 @@ def cache_key(parts: Mapping[str, Any]) -> str:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A path beside ``path`` to write to; it takes the place of ``path`` when the block ends well.
 
-    Raises :class:`UserError` if the file cannot be written (no space, no permission).
+    Its digest is written then, for :func:`is_whole`. What writers that were killed left of the file is
+    removed: one who writes holds :func:`only_writer`. Raises :class:`UserError` if the file cannot be
+    written (no space, no permission).
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.*"):
+            left.unlink(missing_ok=True)
         yield temporary
+        digest = _sha256(temporary)
         temporary.replace(path)
+        # Cut off here, the file has no digest, or that of another: it is made again.
+        digest_file(path).write_text(f"{digest}  {path.name}\n", encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"the cache file {path} cannot be written: {error.strerror or error}. Free some space "
@@ -39,6 +50,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def digest_file(path: Path) -> Path:
+    """Where the digest of a cache file is kept, as ``sha256sum --check`` reads it."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def is_whole(path: Path, log: Callable[[str], None]) -> bool:
+    """Whether the file is there as it was written. One that is not is told to ``log``."""
+    if not path.is_file():
+        return False
+    try:
+        kept = digest_file(path).read_text(encoding="utf-8").split()[:1]
+        whole = kept == [_sha256(path)]
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
+        log(f"the cache file {path} is damaged (it is not as it was written); it is made again")
+    return whole
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from altgrad_core.errors import UserError
-from altgrad_plugins.tasks.cache import atomic_path, cache_key, only_writer
+from altgrad_plugins.tasks.cache import atomic_path, cache_key, is_whole, only_writer
 from altgrad_plugins.tasks.documents import Corpus, Document
 from altgrad_plugins.tasks.pretrained import pretrained_fingerprint
 from altgrad_plugins.tasks.settings import (
@@ -61,9 +61,9 @@ class LicenseRulesSource:
     def load(self, cache_dir: Path, log: Callable[[str], None]) -> Corpus:
         """The documents, parsed once and then read back from the cache."""
         path = cache_dir / "license_rules" / f"{cache_key({'data': self.fingerprint()})}.jsonl"
-        if not path.is_file():
+        if not is_whole(path, log):
             with only_writer(path, log):
-                if not path.is_file():
+                if not is_whole(path, lambda _: None):
                     log(f"parsing the texts of {DISTRIBUTION} (once)")
                     _write(path, *parse_rules(data_folder()))
         facts, splits = _read(path)

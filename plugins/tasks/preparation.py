@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from altgrad_core.errors import UserError
-from altgrad_plugins.tasks.cache import cache_key, only_writer
+from altgrad_plugins.tasks.cache import cache_key, is_whole, only_writer
 from altgrad_plugins.tasks.documents import Corpus, Source, limit, overlap_facts
 from altgrad_plugins.tasks.encoded import EncodedCorpus, EncodedSplit, Ragged
 from altgrad_plugins.tasks.labels import build_vocabulary, label_facts
@@ -41,7 +40,7 @@ def prepared_corpus(
     corpus = _load(path, log)
     if corpus is None:
         with only_writer(path, log):
-            corpus = _load(path, log)
+            corpus = _load(path, lambda _: None)
             if corpus is None:
                 corpus = _encode(source, model, fingerprint, cache_dir, log)
                 corpus.save(path)
@@ -60,13 +59,7 @@ def _key(source: Source, fingerprint: Mapping[str, str], **more: Any) -> str:
 
 
 def _load(path: Path, log: Log) -> EncodedCorpus | None:
-    if not path.is_file():
-        return None
-    try:
-        return EncodedCorpus.load(path)
-    except (BadZipFile, ValueError, KeyError, EOFError) as error:
-        log(f"the cache file {path} is damaged ({error}); it is made again")
-        return None
+    return EncodedCorpus.load(path) if is_whole(path, log) else None
 
 
 def _encode(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from altgrad_plugins.tasks.cache import atomic_path, only_writer
+from altgrad_plugins.tasks.cache import atomic_path, is_whole, only_writer
 from altgrad_plugins.tasks.pretrained import from_pretrained
 
 PAD, CLS, SEP = "[PAD]", "[CLS]", "[SEP]"
@@ -103,10 +103,10 @@ def trained_tokenizer(
 def tokenizer_file(
     path: Path, train: Callable[[], Any], vocab_size: int, log: Callable[[str], None]
 ) -> None:
-    """Write the ``tokenizers.Tokenizer`` that ``train`` makes to ``path``, if there is none yet."""
-    if not path.is_file():
+    """Write the ``tokenizers.Tokenizer`` that ``train`` makes to ``path``, if there is no whole one yet."""
+    if not is_whole(path, log):
         with only_writer(path, log):
-            if not path.is_file():
+            if not is_whole(path, lambda _: None):
                 log(f"training a tokenizer of {vocab_size:,} tokens (once)")
                 tokenizer = train()
                 with atomic_path(path) as temporary:

@@ -147,3 +147,10 @@ def test_several_runs_for_one_seed_are_refused() -> None:
 def test_where_nothing_is_known_of_the_machine_nothing_is_said() -> None:
     found = compare(SETTINGS, SETTINGS, device="", threads=float("nan"), versions="")
     assert found == Audit()
+
+
+def test_a_side_that_changed_on_the_way_is_named() -> None:
+    attempts = [{"packages": {"torch": "2.10"}, "step": 0}]
+    mixed = {"packages": {"torch": "2.11"}, "step": 40, "earlier": attempts}
+    found = compare(SETTINGS, SETTINGS, environment=json.dumps(mixed))
+    assert "treatment, in the middle of a run: torch 2.10, from step 40 on 2.11" in found.confounds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from altgrad_core.errors import UserError
 from altgrad_core.execution import worker
 from altgrad_core.execution.outcome import HELD, status_after_exit
+from altgrad_core.execution.recorder import RunRecorder
 from altgrad_core.interfaces.executor import Exit
 from altgrad_core.planning.plan import plan_suite
 from altgrad_core.planning.spec_file import dump_spec
@@ -157,3 +159,27 @@ def test_what_the_parent_makes_of_it(
     found = status_after_exit(directory, end)
     assert (found.status, found.step) == (status, 4)
     assert words in found.message
+
+
+def test_a_run_that_goes_on_elsewhere_says_so_and_keeps_what_it_began_on(
+    directory: RunDirectory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def killed(recorder: Any, step: int) -> None:
+        if step == 6:
+            raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunRecorder, "progress", killed)
+        assert worker.run_worker(directory.path, "cpu", tmp_path / "cache") == 1
+    assert directory.checkpoint.exists()
+    elsewhere = worker.describe_environment(torch.device("cpu"), {}) | {"python": "3.99"}
+    monkeypatch.setattr(worker, "describe_environment", lambda *_: elsewhere)
+    assert worker.run_worker(directory.path, "cpu", tmp_path / "cache") == 0
+    kept = json.loads(directory.environment.read_text())
+    assert [kept["step"], *(one["step"] for one in kept["earlier"])] == [4, 0]
+    (note,) = directory.status().notes
+    assert "from step 4 on 3.99" in note
+    assert f"warning: {note}" in capsys.readouterr().out

@@ -141,6 +141,8 @@ class Sink:
     def rewind(self, position: int) -> None:
         del self.lines[position:]
 
+    def begins(self, step: int, why: str = "") -> None: ...
+
 
 class Unrepeatable(Monitor):
     def before_update(self, step: StepView) -> Observation:

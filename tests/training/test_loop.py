@@ -74,6 +74,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.lines: list[tuple[int, str, Any]] = []
+        self.begun: list[tuple[int, str]] = []
 
     def record(self, step: int, kind: str, metrics: Mapping[str, float]) -> None:
         self.lines.append((step, kind, dict(metrics)))
@@ -88,6 +89,9 @@ class Memory:
 
     def rewind(self, position: int) -> None:
         del self.lines[position:]
+
+    def begins(self, step: int, why: str = "") -> None:
+        self.begun.append((step, why))
 
 
 class Counting(Monitor):
@@ -222,6 +226,21 @@ def test_an_interrupted_run_ends_bit_identical(tmp_path: Path, cut: int) -> None
         resumed.parts.model.parameters(), uninterrupted.parts.model.parameters(), strict=True
     ):
         assert torch.equal(a, b)
+
+
+def test_a_damaged_checkpoint_is_a_new_beginning(tmp_path: Path) -> None:
+    whole, sink = Memory(), Memory()
+    trainer(tmp_path / "whole", whole).run()
+    cut = trainer(tmp_path / "cut", sink)
+    cut.run()
+    text = bytearray(cut.checkpoint.read_bytes())
+    text[len(text) // 2] ^= 1
+    cut.checkpoint.write_bytes(text)
+    trainer(tmp_path / "cut", sink).run()
+    assert sink.lines == whole.lines
+    (first, _), (step, why) = sink.begun
+    assert (first, step) == (0, 0)
+    assert "is not as it was written" in why
 
 
 def test_a_finished_checkpoint_gives_its_final_line_once(tmp_path: Path) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 from altgrad_core.errors import UserError
-from altgrad_plugins.tasks.cache import cache_key, only_writer
+from altgrad_plugins.tasks.cache import cache_key, is_whole, only_writer
 from altgrad_plugins.tasks.documents import Corpus, Document, limit
 from altgrad_plugins.tasks.language.blocks import Blocks, PackedCorpus
 from altgrad_plugins.tasks.language.ngrams import baselines
@@ -43,7 +42,7 @@ def prepared_blocks(
     corpus = _load(path, log)
     if corpus is None:
         with only_writer(path, log):
-            corpus = _load(path, log)
+            corpus = _load(path, lambda _: None)
             if corpus is None:
                 corpus = _packed(settings, found, cache_dir, log)
                 corpus.save(path)
@@ -63,13 +62,7 @@ def _key(settings: LanguageSettings, found: Mapping[str, str], **more: Any) -> s
 
 
 def _load(path: Path, log: Log) -> PackedCorpus | None:
-    if not path.is_file():
-        return None
-    try:
-        return PackedCorpus.load(path)
-    except (BadZipFile, ValueError, KeyError, EOFError) as error:
-        log(f"the cache file {path} is damaged ({error}); it is made again")
-        return None
+    return PackedCorpus.load(path) if is_whole(path, log) else None
 
 
 def _packed(
@@ -147,7 +140,7 @@ def _codec(
     if data.tokenizer == "bytes":
         return ByteCodec()
     path = cache_dir / _FOLDER / f"tokenizer-{_key(settings, found)}.json"
-    if corpus is None and not path.is_file():  # taken out of the cache, without the data
+    if corpus is None and not is_whole(path, log):  # taken out of the cache, or damaged there
         corpus = _cleaned(text_source(data).load(cache_dir, log), data.max_examples)
     texts = [] if corpus is None else [document.text for document in corpus.splits["train"]]
     return trained_codec(path, texts, data.vocab_size, log)

@@ -186,16 +186,38 @@ def test_a_pretrained_model_overrules_sizes_aloud(
     assert "model.hidden_dim=16 gives way to 24 of the pretrained model" in messages
 
 
+@pytest.mark.parametrize("damage", ["cut", "bit", "no digest"])
+@pytest.mark.parametrize("kind", ["eurlex/*.npz", "eurlex/tokenizer-*.json"])
 def test_a_damaged_cache_file_is_made_again(
-    tiny: Tiny, tmp_path: Path, messages: list[str]
+    tiny: Tiny, tmp_path: Path, messages: list[str], kind: str, damage: str
 ) -> None:
     eurlex(tiny()).prepare(tmp_path, _silent)
-    (prepared,) = tmp_path.glob("eurlex/*.npz")
-    whole = prepared.read_bytes()
-    prepared.write_bytes(whole[: len(whole) // 2])
+    (file,) = tmp_path.glob(kind)
+    whole = file.read_bytes()
+    if damage == "no digest":
+        file.with_name(f"{file.name}.sha256").unlink()
+    else:
+        harmed = bytearray(whole[: len(whole) // 2] if damage == "cut" else whole)
+        harmed[-9] ^= 1
+        file.write_bytes(harmed)
+    if file.suffix == ".json":  # it is read when there are texts to encode
+        next(tmp_path.glob("eurlex/*.npz")).unlink()
     eurlex(tiny()).prepare(tmp_path, messages.append)
-    assert "is damaged" in messages[0]
-    assert len(prepared.read_bytes()) == len(whole)
+    assert any(f"{file} is damaged" in message for message in messages)
+    assert file.read_bytes() == whole
+    messages.clear()
+    eurlex(tiny()).prepare(tmp_path, messages.append)
+    assert not any("damaged" in message for message in messages)
+
+
+def test_what_a_killed_writer_left_in_the_cache_is_removed(tiny: Tiny, tmp_path: Path) -> None:
+    eurlex(tiny()).prepare(tmp_path, _silent)
+    (prepared,) = tmp_path.glob("eurlex/*.npz")
+    prepared.unlink()
+    cut = prepared.with_name(f".{prepared.name}.0a1b")
+    cut.write_bytes(b"half")
+    eurlex(tiny()).prepare(tmp_path, _silent)
+    assert not cut.exists()
 
 
 def test_a_cache_that_cannot_be_written_is_a_user_error(tiny: Tiny, tmp_path: Path) -> None:
@@ -214,7 +236,7 @@ def test_no_space_is_a_user_error_and_leaves_nothing(
     with pytest.raises(UserError, match="No space left on device"):
         eurlex(tiny()).prepare(tmp_path, _silent)
     left = [path.name for path in (tmp_path / "eurlex").iterdir() if path.suffix != ".lock"]
-    assert len(left) == 1
+    assert len(left) == 2  # the tokenizer, with its digest
     assert left[0].startswith("tokenizer-")
 
 

@@ -352,6 +352,8 @@ class Memory:
     def rewind(self, position: int) -> None:
         del self.lines[position:]
 
+    def begins(self, step: int, why: str = "") -> None: ...
+
 
 class Killed(BaseException):
     pass
