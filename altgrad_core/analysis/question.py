@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from altgrad_core._axis import is_axis
 from altgrad_core.analysis.words import listed, score
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.metric import declared
@@ -32,8 +35,9 @@ class Asked:
     def runs(self, everything: pd.DataFrame) -> pd.DataFrame:
         """All runs; ``planned`` are those of the question.
 
-        A declared run that the plan has dropped since, but that has a result, is one of them if its
-        settings are those of its condition's other runs.
+        A declared run that the plan has dropped since, but that has a result, is one of them if it had
+        the data and the settings of its condition's other runs; where the plan has none of that
+        condition, the data, task and training, axes aside, that all of the plan's runs have.
         """
         if self.seeds is None or self.conditions is None:
             return everything
@@ -41,12 +45,38 @@ class Asked:
         mine &= everything["condition"].isin(list(self.conditions))
         planned = everything["planned"] & mine
         asked = everything[planned].set_index(["condition", "seed"])
-        settings = asked["settings"].groupby(level="condition").last()
         rest = everything[mine & ~planned & everything["status"].isin(list(FINISHED))]
-        same = rest["condition"].map(settings).fillna(rest["settings"]) == rest["settings"]
         new = ~rest.set_index(["condition", "seed"]).index.isin(asked.index)
-        dropped = rest[same & new].drop_duplicates(["condition", "seed"])
+        dropped = rest[_alike(everything, rest, planned) & new]
+        dropped = dropped.drop_duplicates(["condition", "seed"])
         return everything.assign(planned=planned | everything.index.isin(dropped.index))
+
+
+def _alike(everything: pd.DataFrame, rest: pd.DataFrame, planned: pd.Series[bool]) -> pd.Series[bool]:
+    """Which of the runs ``rest`` were made as the ``planned`` ones of ``everything`` are."""
+    known = everything["settings"] != ""
+    whole, shared = everything["settings"] + everything["fingerprint"], _shared(everything)
+    of_condition = whole[planned & known].groupby(everything["condition"]).last()
+    own = rest["condition"].map(of_condition)
+    others = set(shared[everything["planned"] & known])
+    return (own == whole[rest.index]) | (own.isna() & shared[rest.index].isin(others))
+
+
+def _shared(everything: pd.DataFrame) -> pd.Series[str]:
+    """What the conditions of a suite have in common: data, task and training, but for the axes."""
+    axes = {str(column).rpartition(".")[2] for column in everything if is_axis(str(column))}
+    free = axes | {"learning_rate"}  # which may be tuned for each
+
+    def text(settings: str, fingerprint: str) -> str:
+        parts = json.loads(settings or "{}", object_hook=lambda held: _without(held, free))
+        return json.dumps([fingerprint, parts.get("task"), parts.get("training")])
+
+    rows = zip(everything["settings"], everything["fingerprint"], strict=True)
+    return pd.Series([text(*row) for row in rows], index=everything.index, dtype=object)
+
+
+def _without(held: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in held.items() if name not in names}
 
 
 def asked_of(suite: StoredSuite, everything: pd.DataFrame) -> list[Asked]:

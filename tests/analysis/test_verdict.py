@@ -17,7 +17,7 @@ from planted import (
 )
 
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.results.stored import StoredTuning
+from altgrad_core.results.stored import StoredSuite, StoredTuning
 
 
 def words(found: Findings) -> str:
@@ -303,6 +303,14 @@ class TestFewSeeds:
         assert "all seeds have the same difference" in words(found)
 
 
+def _only(suite: StoredSuite, fmt: str) -> StoredSuite:
+    """The suite as after a plan of that format alone, in the same folder."""
+    assert suite.plan is not None
+    kept = tuple(c for c in suite.plan.cells if c.axes["quantization.format"] == fmt)
+    plan = suite.plan.model_copy(update={"cells": kept})
+    return StoredSuite(suite.path, plan, suite.runs)
+
+
 class TestDeclaration:
     def test_seeds_added_after_a_look_are_a_second_answer(self) -> None:
         found = judged(
@@ -338,6 +346,23 @@ class TestDeclaration:
         assert effect(found, "e5m2")["n"] == 6
         assert found.complete
         assert effect(found.beside[0], "e5m2")["n"] == 3
+
+    def test_declared_conditions_that_the_plan_dropped_still_count(self) -> None:
+        suite = make_suite(noisy({"e5m2": 0.05}, 0.004))
+        found = judged(_only(suite, "bf16"))
+        assert set(found.effects["group"]) == set(LADDER)
+        assert found.beside[0].effects["group"].tolist() == ["bf16"]
+
+    @pytest.mark.parametrize("other", [{"data": "01"}, {"training": {"max_steps": 7}}])
+    def test_what_was_run_on_other_data_or_for_other_steps_is_left_out(
+        self, other: dict[str, Any]
+    ) -> None:
+        suite = make_suite(
+            noisy({"e5m2": 0.05}, 0.004), change=lambda f, s, n: {} if f == "bf16" else other
+        )
+        found = judged(_only(suite, "bf16"))
+        assert set(found.conditions["format"]) == {"bf16"}
+        assert found.effects["group"].tolist() == ["bf16"]
 
     def test_without_a_declaration_the_answer_is_exploratory(self) -> None:
         found = judged(make_suite(noisy({"e5m2": 0.05}, 0.004), declared=None))
