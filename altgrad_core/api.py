@@ -2,54 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from altgrad_core._given import (
+    FormatLike,
+    OverridesLike,
+    ScalingLike,
+    compensation_of,
+    format_of,
+    overrides_of,
+    scaling_of,
+)
 from altgrad_core.execution.options import Observer, RunOptions
 from altgrad_core.execution.runner import SuiteResult
 from altgrad_core.execution.runner import run_suite as _run_suite
-from altgrad_core.interfaces.format import Format, Rounding
+from altgrad_core.interfaces.format import Rounding
 from altgrad_core.planning.plan import Plan
-from altgrad_core.quantization.settings import Residency, ScalingSettings
+from altgrad_core.quantization.settings import Residency
 from altgrad_core.quantization.surgery import QuantizationReport
 from altgrad_core.quantization.surgery import quantize_model as _quantize_model
-from altgrad_core.registry.build import load_format
 
 
 def quantize_model(
     model: nn.Module,
-    format: str | Format,
+    format: FormatLike,
     *,
     filter: Callable[[nn.Module, str], bool] | None = None,
-    overrides: Sequence[tuple[str, str | Format | None]] = (),
-    activation_format: str | Format | None = None,
-    gradient_format: str | Format | None = None,
-    scaling: ScalingSettings | None = None,
+    overrides: OverridesLike = (),
+    activation_format: FormatLike | None = None,
+    gradient_format: FormatLike | None = None,
+    scaling: ScalingLike | None = None,
     residency: Residency = "master",
     rounding: Rounding = "nearest",
-    compensation: str | Format | None = None,
+    compensation: FormatLike | None = None,
     generator: torch.Generator | None = None,
 ) -> QuantizationReport:
-    """Quantise the layers of any model in place; see :mod:`altgrad_core.quantization.surgery`.
+    """Quantise the layers of any model in place; parameters and their names stay.
 
-    Formats may be given by name. Parameters and their state-dict keys stay the same objects and names.
-    With ``residency="grid"``, call :func:`keep_on_grid` with the optimizer.
+    format, activation_format, gradient_format:
+        of the weights, of the inputs of the quantised layers, and of the gradients at their outputs: a
+        name (``"e4m3"``), settings (``{"name": "exmy", "exponent_bits": 3, …}``) or a ``Format``. None
+        leaves inputs and gradients alone.
+    filter:
+        ``(module, name) -> bool``: which layers; None takes all that can be quantised.
+    overrides:
+        pattern (``fnmatch``) -> another format, or None to leave a layer alone, as a mapping or as
+        pairs. Compared with the names of layers and of the modules around them; the last match wins.
+    scaling:
+        as in a suite: the mode alone (``"delayed"``), or settings (``{"granularity": "channel"}``).
+    residency:
+        ``"master"``, or ``"grid"``: then call :func:`keep_on_grid` with the optimizer.
+    rounding:
+        ``"nearest"``, or ``"stochastic"``, which draws from a generator: of masters from ``generator``,
+        on the grid from that of :func:`keep_on_grid`.
+    compensation:
+        of weights on the grid: ``"kahan"`` (a buffer in bf16), or the format of the buffer.
+
+    Raises ``UserError``, and leaves the model as it was, for what is unknown, contradictory or matches no
+    layer; see :func:`altgrad_core.quantization.surgery.quantize_model`.
     """
     return _quantize_model(
         model,
-        _resolve(format),
+        format_of(format),
         filter=filter,
-        overrides=[(p, None if f is None else _resolve(f)) for p, f in overrides],
-        activation_format=None if activation_format is None else _resolve(activation_format),
-        gradient_format=None if gradient_format is None else _resolve(gradient_format),
-        scaling=scaling,
+        overrides=overrides_of(overrides),
+        activation_format=None if activation_format is None else format_of(activation_format),
+        gradient_format=None if gradient_format is None else format_of(gradient_format),
+        scaling=scaling_of(scaling),
         residency=residency,
         rounding=rounding,
-        compensation=None if compensation is None else _resolve(compensation),
+        compensation=compensation_of(compensation),
         generator=generator,
     )
 
@@ -61,10 +88,6 @@ def run_suite(plan: Plan, observer: Observer | None = None, **options: Any) -> S
 
 def _paths(options: dict[str, Any]) -> dict[str, Any]:
     return {k: Path(v) if k in ("runs", "cache") else v for k, v in options.items()}
-
-
-def _resolve(format: str | Format) -> Format:
-    return load_format(format) if isinstance(format, str) else format
 
 
 class _Silent:

@@ -26,6 +26,10 @@ from altgrad_core.training.replay import Replayer
 from altgrad_core.training.seeds import derive_seed, random_state
 from altgrad_core.training.view import Run
 
+_NO_WEIGHTS = (
+    "the model has no quantised weights, so monitors of weights have nothing to report: call "
+    "quantize_model(model, format) before MonitorSession(model, optimizer)"
+)
 Choice = str | Monitor | tuple[str, Mapping[str, Any]]
 """A monitor, the name of one, or its name and settings."""
 
@@ -49,7 +53,7 @@ class MonitorSession:
         ``Monitor``. One that fails is switched off, which is an event; training goes on.
     task:
         what monitors that repeat passes (curvature, gradient noise, …) take their loss and batches
-        from; without one they are switched off. Their ``update`` needs the step's ``batch``. Passes are
+        from; without one they are switched off, with an event. Their ``update`` needs the step's ``batch``. Passes are
         repeated with the random numbers that ``step`` began with; autocast belongs into ``task.loss``.
     max_steps:
         the last step, at which every monitor is due; 0 if that is not known.
@@ -92,6 +96,8 @@ class MonitorSession:
         self._geometry = weights
         self._step = MonitoredStep(self._run, self._panel, self._clock)
         self._begun = self._updating = False
+        if not weights:
+            self.events.append(Event("no_weights", "all", _NO_WEIGHTS))
         self._taken(self._panel.start(self._run))
 
     @contextmanager
@@ -99,8 +105,9 @@ class MonitorSession:
         """Around forward and backward of one step, micro-batches included: weights are rounded once."""
         if self._begun:
             raise UserError(
-                "MonitorSession.step() was entered again before the update of the last. A step whose "
-                "update is left out takes session.update(loss, step=lambda: None)."
+                "MonitorSession.step() was entered again before the update of the last: call "
+                "session.update(loss) in place of optimizer.step(). A step whose update is left out takes "
+                "session.update(loss, step=lambda: None)."
             )
         self._begun = True
         self._step.begin(self._run.step + 1)

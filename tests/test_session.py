@@ -120,7 +120,7 @@ def test_a_monitor_that_needs_a_task_is_switched_off_and_says_why() -> None:
         loss.backward()
     seen = session.update(loss)
     assert [event.kind for event in seen.events] == ["monitor_failed"]
-    assert "no task" in seen.events[0].message
+    assert "no task, so no pass can be repeated: give MonitorSession its" in seen.events[0].message
     assert any(name.startswith("flips/") for name in seen.metrics)
 
 
@@ -177,6 +177,30 @@ def test_each_of_two_optimizers_is_seen_to_move_its_own_weights() -> None:
         return seen
 
     assert train(split=True) == train(split=False)
+
+
+def test_a_session_without_quantised_weights_says_so() -> None:
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    (said,) = MonitorSession(model, optimizer, ["flips"]).events
+    assert said.kind == "no_weights"
+    assert "quantize_model(model, format) before" in said.message
+    quantize_model(model, "e4m3")
+    assert MonitorSession(model, optimizer, ["flips"]).events == []
+
+
+def test_a_loop_that_steps_by_itself_is_told_of_update() -> None:
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    session = MonitorSession(model, optimizer)
+    with session.step():
+        loss_of(model).backward()
+    optimizer.step()
+    with (
+        pytest.raises(UserError, match=r"session\.update\(loss\) in place of optimizer\.step\(\)"),
+        session.step(),
+    ):
+        pass
 
 
 def test_what_was_intended_of_a_tied_weight_is_seen_too() -> None:

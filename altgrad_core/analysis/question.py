@@ -52,7 +52,9 @@ class Asked:
         return everything.assign(planned=planned | everything.index.isin(dropped.index))
 
 
-def _alike(everything: pd.DataFrame, rest: pd.DataFrame, planned: pd.Series[bool]) -> pd.Series[bool]:
+def _alike(
+    everything: pd.DataFrame, rest: pd.DataFrame, planned: pd.Series[bool]
+) -> pd.Series[bool]:
     """Which of the runs ``rest`` were made as the ``planned`` ones of ``everything`` are."""
     known = everything["settings"] != ""
     whole, shared = everything["settings"] + everything["fingerprint"], _shared(everything)

@@ -128,6 +128,7 @@ def _train(
     task = prepare_task(spec.task, cache, _log)
     recorder.trackers.start()
     parts, quantized = assemble(spec, task, device)
+    _log(str(quantized))
     check_inputs(spec)
     facts = {"data": task.facts(), "quantization": quantized.as_dict()}
     write_json(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from altgrad_core.errors import UserError
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.monitor import Clock
 from altgrad_core.interfaces.task import Batch
@@ -51,7 +52,9 @@ class Run:
     @property
     def _replayer(self) -> Replayer:
         if self.replayer is None:
-            raise RuntimeError("this run has no task, so no pass can be repeated")
+            raise UserError(
+                "this run has no task, so no pass can be repeated: give MonitorSession its task"
+            )
         return self.replayer
 
 

@@ -66,7 +66,7 @@ class Layers(BuiltIn):
         measured = {c: means for c in CRITERIA if not (means := layer_means(found, c)).empty}
         monitors = [c.metric.partition("/")[0] for c in CRITERIA if c not in measured]
         if not measured:
-            text = f"No run has recorded numbers by layer; enable one of the monitors {listed(monitors)}."
+            text = f"No run has recorded numbers by layer; enable one of {_named(monitors)}."
             return [Paragraph(text)]
         formats, note = candidates(found)
         first = next(iter(measured))
@@ -76,10 +76,12 @@ class Layers(BuiltIn):
             _heat(first, measured[first]),
         ]
         if monitors:
-            blocks.append(
-                Paragraph(f"More to judge by comes from the monitors {listed(monitors)}.")
-            )
+            blocks.append(Paragraph(f"More to judge by: {_named(monitors)}."))
         return blocks
+
+
+def _named(monitors: Sequence[str]) -> str:
+    return f"the monitor{'s' * (len(monitors) > 1)} {listed(monitors)}"
 
 
 def layer_type(layer: str) -> str:

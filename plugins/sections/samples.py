@@ -60,11 +60,11 @@ def _baselines(found: Findings) -> list[Block]:
         f"tokens of the training split reach: {listed(parts)}. The best condition, {order[0]}, reaches "
         f"{significant(means[order[0]])}, the worst, {order[-1]}, {significant(means[order[-1]])}."
     )
-    bar = max(known.values(), key=lambda value: metric.sign * value)
-    ahead = sum(metric.better(mean, bar) for mean in means.values())
-    return [
-        Paragraph(f"{text} {ahead} of {counted(len(means), 'condition')} beat all that only count.")
-    ]
+    beaten = {b: [m for m in means.values() if metric.better(m, v)] for b, v in known.items()}
+    ahead = min(map(len, beaten.values()))
+    text += f" {ahead} of {counted(len(means), 'condition')} beat all that only count"
+    each = listed(f"{len(those)} beat {base}" for base, those in beaten.items())
+    return [Paragraph(f"{text}; {each}." if len(known) > 1 else f"{text}.")]
 
 
 def _epochs(found: Findings) -> list[Block]:

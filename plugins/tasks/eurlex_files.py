@@ -100,9 +100,9 @@ def _json(line: bytes, path: Path, number: int) -> Any:
     try:
         return json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise UserError(f"file {path.name}, row {number} is not UTF-8: {error}.") from error
+        raise UserError(f"file {path}, row {number} is not UTF-8: {error}.") from error
     except (ValueError, RecursionError) as error:  # also numbers too long, lists too deep
-        raise UserError(f"file {path.name}, row {number} is not JSON: {error}.") from error
+        raise UserError(f"file {path}, row {number} is not JSON: {error}.") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:

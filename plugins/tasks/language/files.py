@@ -2,8 +2,8 @@
 
 A ``.txt`` file is a document; so is a row of a ``.jsonl`` file, by its field ``text``. Where the folder
 has a ``train``, a ``validation`` and a ``test`` (a file, or a folder of files), these are the splits.
-Otherwise documents are split 80/10/10 as those of ``license_rules`` are: by hash, near duplicates
-together.
+Two of them are refused. Otherwise documents are split 80/10/10 as those of ``license_rules`` are: by
+hash, near duplicates together.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class FilesSource:
         log(f"reading {len(files):,} files in {folder}")
         given: dict[SplitName, list[Document]] = {split: [] for split in SPLITS}
         loose: list[Document] = []
-        by_split = set(SPLITS) <= {_split_name(file, folder) for file in files}
+        by_split = _named_splits(files, folder)
         for file in files:
             split = next((s for s in SPLITS if s == _split_name(file, folder)), None)
             if not by_split:
@@ -70,6 +70,19 @@ def find_texts(folder: Path) -> list[Path]:
     return files
 
 
+def _named_splits(files: list[Path], folder: Path) -> bool:
+    """Whether the folder names its splits. Two of three are refused: one's texts would be in the others."""
+    names = {_split_name(file, folder) for file in files}
+    there = [split for split in SPLITS if split in names]
+    if len(there) == 2:
+        (lacking,) = set(SPLITS) - set(there)
+        raise UserError(
+            f"data.path: {folder} has {' and '.join(there)}, and no {lacking}. Add a file or folder of "
+            f"that name; or rename these, and all documents are split 80/10/10 by hash."
+        )
+    return len(there) == len(SPLITS)
+
+
 def _split_name(file: Path, folder: Path) -> str:
     """The name of what lies in ``folder`` itself: the file's, without its ending, or a folder's."""
     first, *rest = file.relative_to(folder).parts
@@ -88,7 +101,9 @@ def _documents(file: Path, folder: Path) -> Iterator[Document]:
     for number, row in json_rows(file):
         held = row.get("text") if isinstance(row, Mapping) else None
         if not isinstance(held, str):
-            raise UserError(f"file {file}, row {number} should be an object with a string 'text'.")
+            raise UserError(
+                f"file {file}, row {number} should be an object with a string 'text'; {_found(row)}."
+            )
         try:
             held.encode()
         except UnicodeEncodeError as error:
@@ -96,6 +111,14 @@ def _documents(file: Path, folder: Path) -> Iterator[Document]:
                 f"file {file}, row {number}: 'text' holds half of a character at position {error.start}."
             ) from error
         yield Document(f"{name}:{number}", held, ())
+
+
+def _found(row: Any) -> str:
+    if not isinstance(row, Mapping):
+        return f"found a {type(row).__name__}"
+    if "text" in row:
+        return f"found {row['text']!r:.40} there"
+    return f"found {', '.join(map(repr, row)) or 'no field'}"
 
 
 def _divided(

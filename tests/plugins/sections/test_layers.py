@@ -38,6 +38,11 @@ def test_one_format_alone_is_not_the_best(margin: float, said: str) -> None:
             "mean": [0.5 if fmt == "e5m2" else 0.7 for fmt in runs["format"]],
         }
     )
-    first, *_ = catalog().build("section", "layers").build(replace(found, layers=layers))
+    first, *_, last = catalog().build("section", "layers").build(replace(found, layers=layers))
     assert isinstance(first, Paragraph)
     assert said in first.text
+    more = "More to judge by: the monitor"
+    assert last == Paragraph(f"{more}s gradient_error and updates.")
+    layers = pd.concat([layers, layers.assign(metric="gradient_error/relative_error")])
+    *_, last = catalog().build("section", "layers").build(replace(found, layers=layers))
+    assert last == Paragraph(f"{more} updates.")

@@ -58,6 +58,22 @@ def test_the_best_is_the_best_in_the_declared_direction(found: Findings, directi
     assert f"{ahead} of {conditions} conditions beat all that only count" in said.text
 
 
+def test_it_is_said_of_each_baseline_how_many_beat_it(found: Findings) -> None:
+    assert found.question is not None
+    means = found.runs.groupby("condition")[found.question.metric].mean()
+    name, low, high = found.question.declared.name, float(means.min()), float(means.max())
+    bars = {"unigram": low - 1, "bigram": (low + high) / 2}
+    told = {base: {"test": {name: value}} for base, value in bars.items()}
+    (said,) = _blocks(replace(found, facts={"t": {"baselines": told}}))
+    assert isinstance(said, Paragraph)
+    ahead = int((means > bars["bigram"]).sum())
+    assert 0 < ahead < len(means)
+    assert said.text.endswith(
+        f"{ahead} of {len(means)} conditions beat all that only count; "
+        f"{len(means)} beat unigram and {ahead} beat bigram."
+    )
+
+
 def test_losses_are_laid_out_by_epoch(found: Findings) -> None:
     run = found.runs[found.runs["planned"]].iloc[0]
     head = {"id": run["id"], "condition": run["condition"], "panel": "", "side": "", "seed": 0}

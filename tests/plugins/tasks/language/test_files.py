@@ -88,6 +88,11 @@ def test_a_later_split_has_no_text_of_an_earlier_one(tmp_path: Path) -> None:
         ({"a.txt": b"only one"}, r"holds 1 distinct document\(s\), and each of train"),
         ({"a.txt": b"\xff"}, "is not UTF-8"),
         ({"a.jsonl": b'{"texts": "x"}\n'}, "row 1 should be an object with a string 'text'"),
+        ({"a.jsonl": b'{"id": 1, "content": "x"}\n'}, "'text'; found 'id', 'content'."),
+        ({"a.jsonl": b'{"text": 3}\n'}, "'text'; found 3 there."),
+        ({"a.jsonl": b"[]\n"}, "'text'; found a list."),
+        ({"sub/a.jsonl": b"{\n"}, "sub/a.jsonl, row 1 is not JSON"),
+        ({"train.txt": b"a b", "test/a.txt": b"c d"}, "has train and test, and no validation"),
         ({"a.jsonl": b'{"text": "\\ud83d"}\n'}, "half of a character at position 0"),
         ({"a.jsonl": b"text\n"}, "row 1 is not JSON"),
         ({"a.jsonl": b"[" * 100_000}, "row 1 is not JSON"),
@@ -98,6 +103,7 @@ def test_what_cannot_be_read_is_named(
     tmp_path: Path, files: dict[str, bytes], problem: str
 ) -> None:
     for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=problem):
         _load(tmp_path)

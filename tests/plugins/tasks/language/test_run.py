@@ -42,7 +42,7 @@ def _suite(texts: Path, **quantization: Any) -> str:
     ],
 )
 def test_a_run_records_losses_epochs_samples_and_blocks(
-    texts: Path, tmp_path: Path, quantization: dict[str, Any]
+    texts: Path, tmp_path: Path, quantization: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "suite.yaml"
     path.write_text(_suite(texts, **quantization))
@@ -68,6 +68,8 @@ def test_a_run_records_losses_epochs_samples_and_blocks(
         assert final[f"final/test/{name}"] == pytest.approx(float(value)), name
 
     layers = facts["quantization"]["layers"]
+    log = capsys.readouterr().out
+    assert all(f"  {name}: {fmt}\n" in log for name, fmt in layers.items())
     of = {name: layers[f"transformer.h.0.{name}"] for name in BLOCK}
     only = quantization["layers"] == "mlp_only"
     assert of == {n: "bf16" if only and n.startswith("attn") else "e5m2" for n in BLOCK}
