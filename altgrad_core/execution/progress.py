@@ -89,7 +89,9 @@ class LineDisplay:
     def begin(self, total: int, done: int) -> None:
         """Say how much there is to do."""
         self._total, self._done = total, done
-        self._print(f"{total} runs, {done} finished earlier, {total - done} to go")
+        self._print(
+            f"{total} run{'s' * (total != 1)}, {done} finished earlier, {total - done} to go"
+        )
 
     def started(self, job: Job, max_steps: int) -> None:
         """Say that it started."""

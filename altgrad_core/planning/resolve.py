@@ -19,7 +19,7 @@ from altgrad_core.quantization.settings import FORMAT_KEYS, FormatChoice, Quanti
 from altgrad_core.registry.catalog import Catalog
 from altgrad_core.registry.discovery import Registered
 from altgrad_core.registry.needs import missing_needs
-from altgrad_core.registry.problems import Path, dotted, explain, unknown
+from altgrad_core.registry.problems import Path, dotted, explain, meant_as_axis, unknown
 from altgrad_core.training.settings import TrainingSettings
 
 _CORE = "altgrad-bench"
@@ -233,7 +233,10 @@ class _Resolver:
                 first, *rest = problem.path or ("",)
                 moved = places.get(str(first))
                 full = (*moved, *rest) if moved else (*path, *problem.path)
-                faults.append(f"{self.draft.where(full)}: {dotted(full)}: {problem.message}")
+                key, message = dotted(full), problem.message
+                if meant_as_axis(model, settings, problem.path):
+                    message = f"{message.rstrip('.')}. Several values make an axis: matrix.{key}"
+                faults.append(f"{self.draft.where(full)}: {key}: {message}")
             raise UserError("\n".join(faults)) from error
         except UserError as error:  # a validator's own words
             raise self.draft.error(path, str(error)) from error

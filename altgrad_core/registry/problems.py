@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+from altgrad_core.errors import UserError
 
 Path = tuple[str | int, ...]
 """Where a setting stands: keys and list indices from the top."""
@@ -57,6 +59,33 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
         if message not in seen:
             seen.append(message)
     return [Problem(path, "; or ".join(seen)) for path, seen in messages.items()]
+
+
+def meant_as_axis(model: type[BaseModel], settings: Any, path: Path) -> bool:
+    """Whether the list that ``model`` refuses at ``path`` holds values of which each alone is right there."""
+    held = settings
+    for part in path:
+        if not isinstance(held, Mapping) or part not in held:
+            return False
+        held = held[part]
+    if not isinstance(held, list) or not held:
+        return False
+
+    def refused(value: Any) -> bool:
+        try:
+            model.model_validate(_replaced(settings, path, value))
+        except ValidationError as error:
+            return any(problem.path[: len(path)] == path for problem in explain(error, model))
+        except UserError:  # a validator's own words
+            return True
+        return False
+
+    return not any(map(refused, held))
+
+
+def _replaced(settings: Mapping[Any, Any], path: Path, value: Any) -> dict[Any, Any]:
+    first, *rest = path
+    return {**settings, first: _replaced(settings[first], tuple(rest), value) if rest else value}
 
 
 def _message(details: ErrorDetails, path: Path, parent: type[BaseModel] | None) -> str:

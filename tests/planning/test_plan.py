@@ -182,6 +182,16 @@ def test_the_wrong_override_is_named_and_not_the_file(plan_of: PlanOf) -> None:
         plan_of("training: {max_steps: 3}", "training.max_steps=x")
 
 
+def test_a_list_for_what_is_no_axis_is_told_how_to_become_one(plan_of: PlanOf) -> None:
+    axis = r"\. Several values make an axis: matrix\.training\.max_steps"
+    with pytest.raises(UserError, match=axis):
+        plan_of("training: {max_steps: 3}", "training.max_steps=[3, 4]")
+    with pytest.raises(UserError, match=axis):
+        plan_of("training: {max_steps: [3, 4]}")
+    with pytest.raises(UserError, match=r"got \[3, 'x'\]$"):
+        plan_of("training: {max_steps: 3}", "training.max_steps=[3, x]")
+
+
 def test_all_monitors_are_those_that_can_run_here_by_name(plan_of: PlanOf) -> None:
     spec = plan_of("monitors: [all, {rank: {interval: 3}}]").specs[0]
     assert [(m.name, m.settings["interval"]) for m in spec.monitors] == [("flips", 10), ("rank", 3)]

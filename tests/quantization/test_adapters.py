@@ -249,6 +249,8 @@ def test_patterns_and_filters_that_match_only_other_types_say_so() -> None:
             quantize_model(model, E4M3, overrides=[(pattern, E3M4)])
     with pytest.raises(UserError, match=r"filter takes only .*'mix': GRU is a type without an"):
         quantize_model(model, E4M3, filter=lambda module, name: name in ("tokens", "mix"))
+    with pytest.raises(UserError, match=r"filter takes no layer .*Those are: up\. It is called as"):
+        quantize_model(model, E4M3, filter=lambda module, name: False)
     assert type(model["up"]) is nn.Linear
     # taken by an override, so the filter has not the last word
     taken = quantize_model(model, E4M3, filter=lambda m, n: n == "mix", overrides=[("up", E3M4)])

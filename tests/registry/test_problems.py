@@ -6,7 +6,8 @@ import pytest
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from altgrad_core.interfaces.plugin import Settings
-from altgrad_core.registry.problems import Problem, dotted, explain, nearest, unknown
+from altgrad_core.quantization.settings import QuantizationSettings
+from altgrad_core.registry.problems import Problem, dotted, explain, meant_as_axis, nearest, unknown
 
 
 class Inner(Settings):
@@ -102,3 +103,21 @@ def test_nearest() -> None:
 def test_dotted() -> None:
     assert dotted(("a", "b", 0, "c")) == "a.b[0].c"
     assert dotted(()) == ""
+
+
+def test_a_list_of_right_values_where_one_belongs_is_told_from_a_wrong_list() -> None:
+    settings = {
+        "layers": ["all", "mlp_only"],
+        "scaling": {"block_size": [16, 32]},
+        "overrides": [3],
+    }
+    for path, meant in (
+        (("layers",), True),
+        (("scaling", "block_size"), True),
+        (("overrides",), False),
+        (("scaling", "mode"), False),
+    ):
+        assert meant_as_axis(QuantizationSettings, settings, path) is meant, path
+    wrong = {"layers": ["all", "mlp"]}
+    assert not meant_as_axis(QuantizationSettings, wrong, ("layers",))
+    assert not meant_as_axis(QuantizationSettings, {"layers": []}, ("layers",))

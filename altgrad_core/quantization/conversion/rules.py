@@ -88,15 +88,19 @@ def check_any(candidates: Sequence[Candidate]) -> None:
 def check_filter(
     filter: Filter | None, decisions: Mapping[Candidate, tuple[Format | None, str]]
 ) -> None:
-    """Raise ``UserError`` for a filter that takes only layers that cannot be quantised."""
-    able = [reason for c, (_, reason) in decisions.items() if not c.obstacle]
-    if filter is None or any(reason != _LEFT_OUT for reason in able):
+    """Raise ``UserError`` for a filter that takes no layer, or only such as cannot be quantised."""
+    able = {c.name: reason for c, (_, reason) in decisions.items() if not c.obstacle}
+    if filter is None or any(reason != _LEFT_OUT for reason in able.values()):
         return
     unable = [c for c in decisions if c.obstacle and filter(c.module, c.name)]
     if unable:
         raise UserError(
             f"The filter takes only layers that cannot be quantised: {_reasons(unable)}."
         )
+    raise UserError(
+        f"The filter takes no layer of the model that can be quantised. Those are: {_some(able)}. It is "
+        "called as filter(module, name), and takes a layer by True."
+    )
 
 
 def check_head(model: nn.Module, head: Sequence[str]) -> None:

@@ -42,7 +42,7 @@ class FilesSource:
         """Read every file."""
         folder = Path(self.path).expanduser()
         files = find_texts(folder)
-        log(f"reading {len(files):,} files in {folder}")
+        log(f"reading {len(files):,} file{'s' * (len(files) > 1)} in {folder}")
         given: dict[SplitName, list[Document]] = {split: [] for split in SPLITS}
         loose: list[Document] = []
         by_split = _named_splits(files, folder)
