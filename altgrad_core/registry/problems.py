@@ -26,10 +26,11 @@ class Problem:
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
-    """The allowed name most like ``word``, or None where nothing is alike."""
-    by_folded = {name.casefold(): name for name in allowed}
-    found = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
-    return by_folded[found[0]] if found else None
+    """The allowed name most like ``word``, or the longest that stands in it; None where nothing is alike."""
+    by_folded, folded = {name.casefold(): name for name in allowed}, word.casefold()
+    found = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.6)
+    held = sorted((name for name in by_folded if len(name) >= 4 and name in folded), key=len)
+    return by_folded[(found or held[::-1])[0]] if found or held else None
 
 
 def unknown(what: str, word: str, allowed: Iterable[str]) -> str:

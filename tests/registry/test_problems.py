@@ -96,6 +96,8 @@ def test_nearest() -> None:
     assert nearest("e5m3", names) == "e5m2"
     assert nearest("BF16", names) == "bf16"
     assert nearest("manifold", names) == "manifold_adamw"
+    assert nearest("float8_e5m2fnuz", names) == "e5m2"
+    assert nearest("my-very-own-MANIFOLD_ADAMW-variant", names) == "manifold_adamw"
     assert nearest("zzz", names) is None
     assert unknown("format", "zzz", names).startswith("unknown format 'zzz'. Allowed: e5m2, e3m4")
 
