@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from altgrad_core.errors import UserError
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.monitor import Clock
 from altgrad_core.interfaces.task import Batch
@@ -52,7 +51,7 @@ class Run:
     @property
     def _replayer(self) -> Replayer:
         if self.replayer is None:
-            raise UserError(
+            raise RuntimeError(
                 "this run has no task, so no pass can be repeated: give MonitorSession its task"
             )
         return self.replayer
