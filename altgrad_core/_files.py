@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import json
 import os
+import re
+import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,7 +26,7 @@ def default_cache() -> Path:
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that replaces ``path`` when the block ends, and leaves it alone if it raises."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path.name))
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -45,6 +50,49 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def temporary_prefix(name: str) -> str:
+    """How the name of a temporary file or folder begins: it says which process it belongs to."""
+    return f".{name}.{_here()}-{os.getpid()}-"
+
+
+_TEMPORARY = re.compile(r"\..+\.(?P<here>[0-9a-f]{8})-(?P<pid>\d{1,10})-[a-z0-9_]{8}")
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files and folders in ``folder`` of processes on this machine that are gone."""
+    for path in folder.glob(".*") if folder.is_dir() else ():
+        made = _TEMPORARY.fullmatch(path.name)
+        if made is None or made["here"] != _here() or _is_alive(int(made["pid"])):
+            continue
+        with contextlib.suppress(OSError):  # another sweeps as well, or it is not ours to remove
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+@functools.cache
+def _here() -> str:
+    """Where process ids mean something: this machine, and this container on it."""
+    with contextlib.suppress(OSError):
+        return _short(f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}")
+    return _short(socket.gethostname())
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def leftovers(path: Path) -> list[Path]:

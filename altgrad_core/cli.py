@@ -101,12 +101,29 @@ def run(
     timeout: Annotated[
         float | None, typer.Option(min=0.0, metavar="MINUTES", help="Limit for each run.")
     ] = None,
+    stall_timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, metavar="MINUTES", help="End a run that gives no sign of life for so long."
+        ),
+    ] = None,
+    retries: Annotated[
+        int, typer.Option(min=0, help="Try a run without a result so often again.")
+    ] = 0,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="End with the first run without a result.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Run only these: beginnings of ids, or: failed."),
+    ] = None,
     executor: Annotated[
         str, typer.Option(help="The executor plugin.", autocompletion=completion.executors)
     ] = "local",
     report: Annotated[bool, typer.Option(help="Write the report at the end.")] = True,
 ) -> None:
     """Run what is missing of a suite, then write its report."""
+    from altgrad_core.execution.failures import failure_lines
     from altgrad_core.execution.interruption import Interrupted
     from altgrad_core.execution.options import RunOptions, command_line
     from altgrad_core.execution.progress import progress_display
@@ -126,6 +143,10 @@ def run(
         workers=workers,
         threads=threads,
         timeout=timeout * 60 if timeout is not None else None,
+        stall_timeout=stall_timeout * 60 if stall_timeout is not None else None,
+        retries=retries,
+        fail_fast=fail_fast,
+        only=tuple(only or ()),
         executor=executor,
         command=command_line(),
     )
@@ -136,10 +157,11 @@ def run(
         raise SystemExit(128 + end.number) from end  # as shells do
     if report:
         cli_results.report_on([result.directory], None, None, console)
+    for line in failure_lines(result, options.command):
+        say(console, line)
     if result.user_errors:
         raise UserError("; ".join(result.user_errors))
-    if not result.ok:
-        say(console, f"some runs have no result; run the suite again, or see {result.directory}")
+    if not result.ok_as_asked:
         raise SystemExit(1)
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from altgrad_core._files import write_json, write_text
+from altgrad_core._files import sweep, write_json
 from altgrad_core.errors import UserError
-from altgrad_core.execution.jobs import run_jobs
+from altgrad_core.execution.jobs import Ended, Policy, run_jobs
 from altgrad_core.execution.launch import (
     DEFAULT_THREADS,
     default_workers,
@@ -29,18 +29,19 @@ from altgrad_core.execution.options import Observer, RunOptions
 from altgrad_core.execution.preparation import prepare_data
 from altgrad_core.interfaces.executor import Executor, Job
 from altgrad_core.planning.declaration import Suite
+from altgrad_core.planning.identity import run_id
 from altgrad_core.planning.plan import Cell, metrics_of
 from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import OtherLayout, dump_spec, load_spec
+from altgrad_core.registry.catalog import catalog
+from altgrad_core.results.differences import differing, flat
+from altgrad_core.results.lock import RunHeld, run_lock
 from altgrad_core.results.objects import read_object
-from altgrad_core.results.run_directory import (
-    FINISHED,
-    RunDirectory,
-    RunHeld,
-    Status,
-    run_lock,
-)
+from altgrad_core.results.run_directory import FAILED, FINISHED, RunDirectory, Status
 from altgrad_core.results.stored import read_plan
+
+_NAMES = {"suite", "condition", "axes", "trackers", "metrics"}
+"""What of a spec names a run, or is done beside it."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,26 @@ class SuiteResult:
     statuses: dict[str, Status]
     """By run id."""
     user_errors: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Run id -> what a reader calls it."""
+    asked: frozenset[str] | None = None
+    """The ids of the runs that were asked for; None for all."""
 
     @property
     def ok(self) -> bool:
         """Whether every run has a result (``diverged`` is one)."""
         return all(status.status in FINISHED for status in self.statuses.values())
+
+    @property
+    def ok_as_asked(self) -> bool:
+        """Whether every run that was asked for has a result."""
+        asked = self.statuses if self.asked is None else self.asked
+        return all(self.statuses[run_id].status in FINISHED for run_id in asked)
+
+    @property
+    def failed(self) -> dict[str, Status]:
+        """The runs that ended without a result, by id."""
+        return {name: one for name, one in self.statuses.items() if one.status in FAILED}
 
 
 def run_cells(
@@ -72,60 +88,110 @@ def run_cells(
     """
     # Two cells may be one run, where a tuned learning rate meets a given one: the first stands for it.
     unique = {cell.spec.id: (cell, cell.spec) for cell in reversed(cells) if cell.spec is not None}
-    planned = list(reversed(unique.values()))
+    specs = {spec.id: spec for _, spec in reversed(unique.values())}
     folder = options.runs / suite.name
-    directories = {spec.id: RunDirectory(folder / spec.id) for _, spec in planned}
-    for _, spec in planned:
-        _open_directory(directories[spec.id], spec)
+    directories = {run_id: RunDirectory(folder / run_id) for run_id in specs}
+    sweep(folder)
+    for spec in specs.values():
+        open_directory(directories[spec.id], spec, observer.message)
     write_plan(folder, suite, every, options.command)
-    todo = [(c, s) for c, s in planned if not directories[s.id].has_result()]
-    observer.begin(len(planned), len(planned) - len(todo))
-    errors: list[str] = []
+    missing = [spec for spec in specs.values() if not directories[spec.id].has_result()]
+    observer.begin(len(specs), len(specs) - len(missing))
+    todo = _chosen(missing, directories, options.only)
+    for one in options.only:
+        if one != "failed" and not any(run_id.startswith(one) for run_id in specs):
+            observer.message(f"note: --only {one}: no id of these runs begins so")
+    ended = Ended()
     if todo:
-        specs = [spec for _, spec in todo]
-        imports = worker_imports(specs)
-        device = prepare_data(specs, directories, imports, executor, options, observer)
-        threads = _threads(directories, options.threads or DEFAULT_THREADS, observer)
-        errors = run_jobs(
-            executor,
-            [_job(s, directories[s.id], device, threads[s.id], imports, options) for s in specs],
-            directories,
-            {spec.id: spec.training.max_steps for spec in specs},
-            observer,
-            workers=options.workers or default_workers(device, len(specs)),
-            timeout=options.timeout,
-        )
-    statuses = {run_id: directory.status() for run_id, directory in directories.items()}
-    return SuiteResult(folder, statuses, tuple(dict.fromkeys(errors)))
+        ended = _run(todo, directories, executor, options, observer)
+    statuses = {name: ended.statuses.get(name) or directories[name].status() for name in specs}
+    return SuiteResult(
+        folder,
+        statuses,
+        tuple(dict.fromkeys(ended.mistakes)),
+        {run_id: _label(spec) for run_id, spec in specs.items()},
+        frozenset(spec.id for spec in todo) if options.only else None,
+    )
 
 
-def _open_directory(directory: RunDirectory, spec: RunSpec) -> None:
+def _chosen(
+    missing: Sequence[RunSpec], directories: Mapping[str, RunDirectory], only: Sequence[str]
+) -> list[RunSpec]:
+    """The missing runs that were asked for."""
+    return [
+        spec
+        for spec in missing
+        if not only
+        or ("failed" in only and directories[spec.id].status().status in FAILED)
+        or spec.id.startswith(tuple(one for one in only if one != "failed"))
+    ]
+
+
+def _run(
+    specs: Sequence[RunSpec],
+    directories: dict[str, RunDirectory],
+    executor: Executor,
+    options: RunOptions,
+    observer: Observer,
+) -> Ended:
+    """Prepare the data, and run these."""
+    imports = worker_imports(specs)
+    device = prepare_data(specs, directories, imports, executor, options, observer)
+    threads = _threads(directories, options.threads or DEFAULT_THREADS, observer)
+    known = {spec.id: spec for spec in specs}
+    return run_jobs(
+        executor,
+        [_job(s, directories[s.id], device, threads[s.id], imports, options) for s in specs],
+        directories,
+        {spec.id: spec.training.max_steps for spec in specs},
+        observer,
+        workers=options.workers or default_workers(device, len(specs)),
+        timeout=options.timeout,
+        policy=Policy(options.retries, options.fail_fast),
+        reopen=lambda name: open_directory(directories[name], known[name], observer.message),
+    )
+
+
+def open_directory(directory: RunDirectory, spec: RunSpec, say: Callable[[str], None]) -> None:
     """Create the run's directory, or check that the one that is there belongs to this version and run.
 
-    A run whose process is gone without a word, as after a power cut, gets the status that says so.
+    A run whose process is gone without a word, as after a power cut, gets the status that says so. A
+    spec that is not what its id was given to is written anew, and that is said.
     """
-    whole = directory.spec.exists() and _is_spec_of(directory, spec)
-    if whole and directory.has_result():
+    text = dump_spec(spec)
+    fault = _fault(directory, spec, text) if directory.spec.exists() else ""
+    if directory.spec.exists() and not fault and directory.has_result():
         return
     directory.path.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(RunHeld), run_lock(directory):  # held: another suite has it in hand
-        if not whole:
-            write_text(directory.spec, dump_spec(spec))
-        directory.create(dump_spec(spec))
+        if fault:
+            say(f"note: {fault}; it is written anew")
+            directory.write_spec(text)
+        directory.create(text)
         status = directory.status()
         if status.status == "running":
             gone = {"status": "killed", "message": "its process and its launcher were ended"}
             directory.write_status(status.model_copy(update=gone))
 
 
-def _is_spec_of(directory: RunDirectory, spec: RunSpec) -> bool:
-    """Whether the spec that is there can be read and has the id. Raises for one of another version."""
+def _fault(directory: RunDirectory, spec: RunSpec, text: str) -> str:
+    """What is wrong with the spec that is there; empty if nothing. Raises for one of another version."""
     try:
-        return load_spec(directory.spec).id == spec.id
+        if directory.spec.read_bytes() == text.encode():
+            return ""
+        found = load_spec(directory.spec)
+        if found.id == spec.id == run_id(found, catalog()):
+            return ""
     except OtherLayout:
         raise
-    except UserError:  # damaged: the id, which is the folder's name, says what it was
-        return False
+    except (
+        UserError,
+        OSError,
+    ) as error:  # damaged: the id, which is the folder's name, says what it was
+        return str(error)
+    apart = differing(*(flat(one.model_dump(mode="json", exclude=_NAMES)) for one in (found, spec)))
+    told = "; ".join(f"{name} is {a}, and was {b}" for name, (a, b) in apart.items())
+    return f"{directory.spec} was changed after it was written ({told or 'other names'})"
 
 
 def write_plan(folder: Path, suite: Suite, cells: Sequence[Cell], command: str) -> None:
@@ -210,9 +276,15 @@ def _job(
 ) -> Job:
     return Job(
         run_id=spec.id,
-        label=f"{spec.condition} seed {spec.seed}",
+        label=_label(spec),
         directory=directory.path,
         command=worker_command(directory, device, threads, options.cache),
         environment=worker_environment(threads),
         preload=imports,
+        stall_timeout=options.stall_timeout,
+        signs=(directory.status_file, directory.metrics, directory.log),
     )
+
+
+def _label(spec: RunSpec) -> str:
+    return f"{spec.condition} seed {spec.seed}"

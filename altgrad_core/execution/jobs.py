@@ -11,23 +11,49 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
+from altgrad_core._text import plain
+from altgrad_core.errors import UserError
 from altgrad_core.execution.interruption import Interrupted, signals_held_back
 from altgrad_core.execution.options import Observer
-from altgrad_core.execution.outcome import HELD, settle, status_after_exit
+from altgrad_core.execution.outcome import HELD, how_it_ended, settle, status_after_exit
 from altgrad_core.interfaces.executor import Executor, Exit, Job
-from altgrad_core.results.run_directory import (
-    RunDirectory,
-    RunHeld,
-    Status,
-    is_running,
-)
+from altgrad_core.results.lock import RunHeld, is_running
+from altgrad_core.results.run_directory import FINISHED, RunDirectory, Status
 
 _PROGRESS_SECONDS = 1.0
 _POLL_SECONDS = 0.2
 _TRIES = 10
 """Times that a job may find its run in other hands; one that says so more often is not believed."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is done about a run that ends without a result.
+
+    retries:
+        how often it is run again, once all others had their turn; not after a user's mistake, which
+        would be the same again.
+    fail_fast:
+        whether the suite ends with it.
+    """
+
+    retries: int = 0
+    fail_fast: bool = False
+
+
+@dataclass
+class Ended:
+    """How jobs ended: the status of each by run id, and the messages of users' mistakes."""
+
+    statuses: dict[str, Status] = field(default_factory=dict)
+    mistakes: list[str] = field(default_factory=list)
+
+
+class FailedFast(KeyboardInterrupt):
+    """A run has no result, and the suite is to end with it."""
 
 
 def run_jobs(
@@ -39,13 +65,18 @@ def run_jobs(
     *,
     workers: int,
     timeout: float | None,
-) -> list[str]:
-    """Run the jobs until each has ended, here or elsewhere; the messages of users' mistakes.
+    policy: Policy = Policy(),
+    reopen: Callable[[str], None] = lambda run_id: None,
+) -> Ended:
+    """Run the jobs until each has ended, here or elsewhere.
 
     Whatever ends it early, a signal among others, leaves a status for each run that was under way.
+
+    reopen:
+        makes the run directory of an id again, before its run is tried again.
     """
     with signals_held_back() as check:
-        watch = _Watch(directories, steps, observer, check)
+        watch = _Watch(directories, steps, observer, check, policy)
         try:
             while jobs:
                 executor.execute(
@@ -56,11 +87,13 @@ def run_jobs(
                     finished=watch.finished,
                     tick=watch.tick,
                 )
-                jobs = watch.left_by_others()
+                jobs = watch.to_do(reopen)
+        except FailedFast as end:
+            watch.abandon(end)
         except BaseException as end:
             watch.abandon(end)
             raise
-    return watch.mistakes
+    return watch.ended
 
 
 class _Watch:
@@ -72,49 +105,90 @@ class _Watch:
         steps: Mapping[str, int],
         observer: Observer,
         check: Callable[[], None],
+        policy: Policy,
     ) -> None:
         self._directories, self._steps = directories, steps
-        self._observer, self._check = observer, check
+        self._observer, self._check, self._policy = observer, check, policy
         self._running: dict[str, Job] = {}
         self._elsewhere: dict[str, Job] = {}
+        self._again: list[Job] = []
         self._tries: Counter[str] = Counter()
+        self._retries: Counter[str] = Counter()
+        self._told: set[str] = set()
+        self._failed = ""
         self._last = 0.0
-        self.mistakes: list[str] = []
+        self.ended = Ended()
 
     def started(self, job: Job) -> None:
         """A process was started."""
         self._running[job.run_id] = job
         self._tries[job.run_id] += 1
-        if self._tries[job.run_id] == 1:
+        if job.run_id not in self._told:
+            self._told.add(job.run_id)
             self._observer.started(job, self._steps[job.run_id])
 
     def finished(self, job: Job, end: Exit) -> None:
         """A process has ended: write the status, unless the run is in other hands."""
-        directory = self._directories[job.run_id]
-        held = end.code == HELD and self._tries[job.run_id] < _TRIES
-        if not held:
-            try:
-                status = settle(directory, partial(status_after_exit, directory, end))
-            except RunHeld:
-                held = True
+        believed = end.code == HELD and self._tries[job.run_id] < _TRIES
+        status = None if believed else self._settled(job, end)
         del self._running[job.run_id]
-        if held:
+        if status is None:
             self._elsewhere[job.run_id] = job
-            return
-        if end.code == 2:
-            self.mistakes.append(status.message)
+        elif self._is_tried_again(job, status, end):
+            self._retries[job.run_id] += 1
+            self._tries[job.run_id] = 0
+            self._again.append(job)
+            which = f"retry {self._retries[job.run_id]} of {self._policy.retries}"
+            self._observer.message(f"{job.label}: {status.status} ({status.message}); {which}")
+        else:
+            if end.code == 2:
+                self.ended.mistakes.append(status.message)
+            self._has_ended(job, status)
+
+    def _settled(self, job: Job, end: Exit) -> Status | None:
+        """The status of a run whose process has ended; None if another process took it up."""
+        directory = self._directories[job.run_id]
+        try:
+            return settle(directory, partial(status_after_exit, directory, end))
+        except RunHeld:
+            return None
+        except (UserError, OSError) as error:  # its directory is gone: that ends no other run
+            why = f"{how_it_ended(end)}, and its status cannot be written: {error}"
+            return directory.status().model_copy(update={"status": "error", "message": plain(why)})
+
+    def _is_tried_again(self, job: Job, status: Status, end: Exit) -> bool:
+        left = self._retries[job.run_id] < self._policy.retries
+        return left and status.status not in FINISHED and end.code != 2
+
+    def _has_ended(self, job: Job, status: Status) -> None:
+        self.ended.statuses[job.run_id] = status
         self._observer.finished(job, status)
+        if self._policy.fail_fast and status.status not in FINISHED:
+            self._failed = self._failed or job.label
 
     def tick(self) -> None:
         """Raise what is asked for by a signal; about once a second, report the runs' progress."""
         self._check()
+        if self._failed:
+            raise FailedFast(f"ended with the suite, since {self._failed} failed (--fail-fast)")
         if time.monotonic() - self._last >= _PROGRESS_SECONDS:
             self._last = time.monotonic()
             for job in (*self._running.values(), *self._elsewhere.values()):
                 self._observer.progress(job, self._directories[job.run_id].status())
 
-    def left_by_others(self) -> list[Job]:
-        """Wait for the runs in other hands; the jobs that were left without a result."""
+    def to_do(self, reopen: Callable[[str], None]) -> list[Job]:
+        """What is to be run again; if nothing, what others leave without a result, once they are done."""
+        if self._failed:
+            return []
+        again, self._again = self._again, []
+        for job in again:
+            try:
+                reopen(job.run_id)
+            except (UserError, OSError) as error:
+                self._observer.message(f"{job.label}: its folder cannot be made again: {error}")
+        return again or self._left_by_others()
+
+    def _left_by_others(self) -> list[Job]:
         if self._elsewhere:
             labels = ", ".join(job.label for job in self._elsewhere.values())
             self._observer.message(f"waiting for runs that another process has in hand: {labels}")
@@ -123,11 +197,12 @@ class _Watch:
             self.tick()
             for job in list(self._elsewhere.values()):
                 directory = self._directories[job.run_id]
-                if is_running(directory):
+                done = directory.has_result()
+                if not done and is_running(directory):
                     continue
                 del self._elsewhere[job.run_id]
-                if directory.has_result():
-                    self._observer.finished(job, directory.status())
+                if done or directory.has_result():
+                    self._has_ended(job, directory.status())
                 else:
                     left.append(job)
             time.sleep(_POLL_SECONDS)
@@ -137,12 +212,15 @@ class _Watch:
         """Write the status of the runs whose processes were ended with the suite."""
         for job in self._running.values():
             directory = self._directories[job.run_id]
-            with contextlib.suppress(RunHeld):  # another process has it: its status is not ours
+            # Held by another process, its status is not ours; gone, it has none.
+            with contextlib.suppress(UserError, OSError):
                 settle(directory, partial(_killed, directory, end))
 
 
 def _killed(directory: RunDirectory, end: BaseException) -> Status:
-    if isinstance(end, Interrupted) and end.number != signal.SIGINT:
+    if isinstance(end, FailedFast) or (
+        isinstance(end, Interrupted) and end.number != signal.SIGINT
+    ):
         why = str(end)
     elif isinstance(end, KeyboardInterrupt):
         why = "interrupted by the user"

@@ -24,6 +24,14 @@ class RunOptions:
     """CPU threads of each run, 1 if not given. A run that was begun goes on with the number it began with."""
     timeout: float | None = None
     """Seconds for each run, and for loading the data."""
+    stall_timeout: float | None = None
+    """Seconds without a sign of life after which a run is ended; none for no limit."""
+    retries: int = 0
+    """How often a run that ends without a result is tried again, unless by its user's mistake."""
+    fail_fast: bool = False
+    """Whether the first run without a result ends the suite."""
+    only: tuple[str, ...] = ()
+    """Beginnings of ids, or ``failed``: only these of the missing runs are run; all if empty."""
     executor: str = "local"
     cache: Path = field(default_factory=default_cache)
     command: str = ""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from altgrad_core._text import plain
 from altgrad_core.interfaces.executor import Exit
-from altgrad_core.results.run_directory import FINISHED, RunDirectory, Status, run_lock
+from altgrad_core.results.lock import run_lock
+from altgrad_core.results.run_directory import FINISHED, RunDirectory, Status
 
 HELD = 75
 """Exit code of a worker whose run is in another process's hands (``EX_TEMPFAIL``: try again later)."""
@@ -21,19 +22,23 @@ _LOG_BYTES = 1 << 14
 def settle(directory: RunDirectory, ended: Callable[[], Status]) -> Status:
     """Write the status of a run whose process is gone, and return it: a result that is there stays.
 
-    Raises ``RunHeld`` if another process has taken the run up in the meantime; its status is not ours
-    to write.
+    Raises ``RunHeld`` if another process has taken the run up in the meantime, whose status is not ours
+    to write; ``UserError`` and ``OSError`` if the directory is gone or cannot be written.
 
     ended:
         gives the status; called when no other process can change it.
     """
-    with run_lock(directory):
-        status = directory.status()
-        if status.status in FINISHED:  # however the process went away
-            directory.checkpoint.unlink(missing_ok=True)
-        else:
-            status = ended()
-            directory.write_status(status)
+    status = directory.status()
+    if status.status not in FINISHED:
+        with run_lock(directory):
+            status = directory.status()
+            if status.status not in FINISHED:
+                status = ended()
+                directory.write_status(status)
+    if (
+        status.status in FINISHED
+    ):  # however the process went away, and whoever may still hold its lock
+        directory.checkpoint.unlink(missing_ok=True)
     return status
 
 
@@ -42,7 +47,9 @@ def status_after_exit(directory: RunDirectory, end: Exit) -> Status:
     status = directory.status()
     if status.status in FINISHED:  # the result is there; how the process went away does not matter
         return status
-    if end.timed_out:
+    if end.failed:
+        return status.model_copy(update={"status": "error", "message": end.failed})
+    if end.timed_out or end.stalled:
         return status.model_copy(update={"status": "timeout", "message": how_it_ended(end)})
     if end.code < 0:
         return status.model_copy(update={"status": "killed", "message": how_it_ended(end)})
@@ -55,6 +62,10 @@ def status_after_exit(directory: RunDirectory, end: Exit) -> Status:
 
 def how_it_ended(end: Exit) -> str:
     """In words: ran out of time, killed by a signal, or an exit code."""
+    if end.failed:
+        return end.failed
+    if end.stalled:
+        return "gave no sign of life for the time of --stall-timeout"
     if end.timed_out:
         return "ran out of time"
     if end.code >= 0:

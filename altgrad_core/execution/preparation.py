@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from altgrad_core._files import temporary_prefix
 from altgrad_core.errors import UserError
 from altgrad_core.execution.interruption import signals_held_back
 from altgrad_core.execution.launch import DEFAULT_THREADS, worker_command, worker_environment
@@ -51,7 +52,9 @@ def _prepare(
     observer: Observer,
 ) -> str:
     threads = options.threads or DEFAULT_THREADS  # as the runs, to share what is imported
-    with tempfile.TemporaryDirectory(prefix=".preparation-", dir=directory.path.parent) as name:
+    with tempfile.TemporaryDirectory(
+        prefix=temporary_prefix("preparation"), dir=directory.path.parent
+    ) as name:
         folder = Path(name).resolve()
         report = _Report(folder / "report.jsonl", observer)
         command = worker_command(

@@ -77,10 +77,10 @@ class RunRecorder:
 
     def write_status(self, status: StatusName, step: int, message: str = "") -> None:
         """Replace ``status.json``. What a result was made of is on the disk before it is called one."""
-        record = None
+        record, files = None, self.status.files
         if status in FINISHED:
             self._writer.sync()
-            record = self.directory.record_digest()
+            record, files = self.directory.record_digest(), self.directory.digests()
         self.status = self.status.model_copy(
             update={
                 "status": status,
@@ -90,6 +90,7 @@ class RunRecorder:
                 "updated": time.time(),
                 "seconds": self._seconds_before + time.monotonic() - self._begun,
                 "record": record,
+                "files": files,
             }
         )
         self.directory.write_status(self.status)

@@ -16,23 +16,29 @@ from functools import partial
 
 from altgrad_core._text import plain
 from altgrad_core.errors import UserError
+from altgrad_core.execution.silence import Silences
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.tracker import RunInfo, Tracker
 
 _CAPACITY = 10_000
 """Calls that may wait for one tracker. At a few kilobytes each, tens of megabytes."""
 
+_NONE_KNOWN = Silences()
+
 _Call = tuple[str, Callable[[], None]]
 
 
 def ask_trackers(
-    trackers: Sequence[tuple[str, Tracker]], log: Callable[[str], None], timeout: float = 30.0
+    trackers: Sequence[tuple[str, Tracker]],
+    log: Callable[[str], None],
+    silences: Silences = _NONE_KNOWN,
 ) -> None:
     """Ask each tracker whether it can work. ``UserError`` if one says what the user must put right.
 
-    What else goes wrong, as no answer within ``timeout`` seconds, is told to ``log``.
+    What else goes wrong, as no answer within the patience that ``silences`` has, is told to ``log``.
     """
     for name, tracker in trackers:
+        timeout = silences.patience(name)
         answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         asking = threading.Thread(target=_ask, args=(tracker, answers), daemon=True)
         asking.start()
@@ -40,6 +46,7 @@ def ask_trackers(
             error = answers.get(timeout=timeout)
         except queue.Empty:
             log(f"the tracker {name!r} did not say within {timeout:g} s whether it can work")
+            silences.heard(name, False)
             continue
         if isinstance(error, UserError):
             raise UserError(f"the tracker {name!r} cannot work: {error}") from error
@@ -65,8 +72,8 @@ class TrackerPanel:
 
     trackers:
         pairs of name and tracker.
-    timeout:
-        seconds that :meth:`finish` waits for all trackers together.
+    silences:
+        how long :meth:`finish` waits for each tracker, all waiting together, and which did not answer.
     capacity:
         calls that may wait for each tracker.
     """
@@ -76,11 +83,11 @@ class TrackerPanel:
         trackers: Sequence[tuple[str, Tracker]],
         info: RunInfo,
         log: Callable[[str], None],
-        timeout: float = 30.0,
+        silences: Silences = _NONE_KNOWN,
         *,
         capacity: int = _CAPACITY,
     ) -> None:
-        self._info, self._log, self._timeout = info, log, timeout
+        self._info, self._log, self._silences = info, log, silences
         self._lanes = [_Lane(name, tracker, capacity) for name, tracker in trackers]
         self._started = False
         self.said: list[str] = []
@@ -106,22 +113,25 @@ class TrackerPanel:
         self._pass_notices_on()
 
     def finish(self, status: str, summary: Mapping[str, float]) -> list[str]:
-        """Let the trackers finish; the names of those that are still at work after the timeout.
+        """Let the trackers finish; the names of those that are still at work when patience is out.
 
         Their threads are daemons, but a caller that must be sure to exit ends with ``os._exit``.
         """
         if not self._started:
             return []
-        deadline = time.monotonic() + self._timeout
+        begin = time.monotonic()
         for lane in self._lanes:
             lane.close(partial(lane.tracker.finish, status, dict(summary)))
         left_behind = []
         for lane in self._lanes:
-            lane.thread.join(max(0.0, deadline - time.monotonic()))
-            if lane.thread.is_alive():
+            patience = self._silences.patience(lane.name)
+            lane.thread.join(max(0.0, begin + patience - time.monotonic()))
+            silent = lane.thread.is_alive()
+            self._silences.heard(lane.name, not silent)
+            if silent:
                 left_behind.append(lane.name)
                 lane.notices.append(
-                    f"the tracker {lane.name!r} was still busy {self._timeout:g} s after the end "
+                    f"the tracker {lane.name!r} was still busy {patience:g} s after the end "
                     f"of the run and was left behind; its copy of the metrics may be incomplete"
                 )
         self._pass_notices_on()

@@ -33,18 +33,17 @@ from altgrad_core.execution.environment import describe_environment
 from altgrad_core.execution.lifeline import watch_lifeline
 from altgrad_core.execution.outcome import HELD
 from altgrad_core.execution.recorder import RunRecorder
+from altgrad_core.execution.silence import Silences
 from altgrad_core.execution.tracking import TrackerPanel, ask_trackers
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.tracker import RunInfo
+from altgrad_core.planning.identity import run_id
 from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import load_spec
 from altgrad_core.quantization.format_numbers import numbers_of
-from altgrad_core.results.run_directory import (
-    RunDirectory,
-    RunHeld,
-    StatusName,
-    run_lock,
-)
+from altgrad_core.registry.catalog import catalog
+from altgrad_core.results.lock import RunHeld, run_lock
+from altgrad_core.results.run_directory import RunDirectory, StatusName
 from altgrad_core.training.determinism import make_deterministic
 from altgrad_core.training.divergence import Diverged
 from altgrad_core.training.loop import Result, Trainer
@@ -53,8 +52,8 @@ from altgrad_core.training.loop import Result, Trainer
 def run_worker(path: Path, device_name: str, cache: Path) -> int:
     """Run the cell in ``path``, unless another process has finished it, and return the exit code."""
     directory = RunDirectory(path)
-    spec = load_spec(directory.spec)
     with run_lock(directory):
+        spec = true_spec(directory.spec)
         if directory.has_result():
             _log("another process has finished this run")
             return 0
@@ -62,8 +61,9 @@ def run_worker(path: Path, device_name: str, cache: Path) -> int:
         info = RunInfo(
             spec.id, spec.suite, spec.condition, spec.seed, path, spec.model_dump(mode="json")
         )
-        trackers = TrackerPanel(build_trackers(spec.trackers), info, _log)
-        fresh = {"max_steps": spec.training.max_steps, "notes": ()}
+        trackers = TrackerPanel(build_trackers(spec.trackers), info, _log, Silences(path.parent))
+        files = directory.digests((directory.spec,))
+        fresh = {"max_steps": spec.training.max_steps, "notes": (), "files": files}
         status = directory.status().model_copy(update=fresh)
         recorder = RunRecorder(directory, trackers, status, _log)
         recorder.write_status("running", recorder.status.step)
@@ -158,9 +158,13 @@ def prepare(path: Path, device_name: str, cache: Path, report: Path) -> int:
             file.write(json.dumps(line) + "\n")
 
         try:
-            spec = load_spec(RunDirectory(path).spec)
+            spec = true_spec(RunDirectory(path).spec)
             device = resolve_device(device_name)
-            ask_trackers(build_trackers(spec.trackers), lambda text: say(message=text))
+            ask_trackers(
+                build_trackers(spec.trackers),
+                lambda text: say(message=text),
+                Silences(path.parent),
+            )
             check_inputs(spec)
             prepare_task(spec.task, cache, lambda text: say(message=plain(text)))
             check_inputs(spec)
@@ -170,6 +174,18 @@ def prepare(path: Path, device_name: str, cache: Path, report: Path) -> int:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
         say(device=str(device), name=name)
     return 0
+
+
+def true_spec(path: Path) -> RunSpec:
+    """The spec in ``path``. Raises ``UserError`` if it is not what its id was given to."""
+    spec = load_spec(path)
+    if (found := run_id(spec, catalog())) != spec.id:
+        raise UserError(
+            f"{path} was changed after it was written: it stands under the id {spec.id}, and its settings "
+            f"have the id {found}. Run the suite again, which writes it anew; to try other settings, "
+            "change the suite."
+        )
+    return spec
 
 
 def _log(line: str) -> None:

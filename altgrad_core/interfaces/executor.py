@@ -29,14 +29,26 @@ class Job:
     """Modules that the command imports in any case. If it is ``python -P -m MODULE``, an executor may fork the
     job's process from one that has imported them, in this environment, and do so for every job that names
     the same. A module that cannot be imported there is left to the job to complain of."""
+    stall_timeout: float | None = None
+    """Seconds after which the job is to be ended if none of ``signs`` has changed; none for no limit."""
+    signs: tuple[Path, ...] = ()
+    """Files that the job writes to as long as it gets on."""
 
 
 @dataclass(frozen=True)
 class Exit:
-    """How a job's process ended: its exit code (negative: killed by that signal), and whether time ran out."""
+    """How a job's process ended: its exit code (negative: killed by that signal), and whether time ran out.
+
+    stalled:
+        whether it was ended because it gave no sign of life for its ``stall_timeout``.
+    failed:
+        why there was no process to begin with; empty where there was one.
+    """
 
     code: int
     timed_out: bool = False
+    stalled: bool = False
+    failed: str = ""
 
 
 class Executor(ABC):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from altgrad_core._files import write_text
+from altgrad_core._files import sweep, write_text
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.blocks import Block, Bullets, Chart, Paragraph
 from altgrad_core.interfaces.section import Findings, Section
@@ -96,6 +96,8 @@ def write_document(
 ) -> None:
     """Write ``STEM.md``, ``STEM.html`` and the pictures. Raises ``OSError``."""
     (folder / FIGURES if pictures else folder).mkdir(parents=True, exist_ok=True)
+    sweep(folder)
+    sweep(folder / FIGURES)
     for name, svg in (pictures or {}).items():
         write_text(folder / FIGURES / f"{name}.svg", svg)
     write_text(folder / f"{stem}.md", render_markdown(document, folder))

@@ -22,7 +22,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from altgrad_core._files import atomic_file
+from altgrad_core._files import atomic_file, sweep
 from altgrad_core.errors import UserError
 from altgrad_core.results.objects import BROKEN_ZIP
 from altgrad_core.results.stored import DirectoryRun, StoredSuite, read_suites
@@ -66,6 +66,7 @@ def pack(suites: tuple[StoredSuite, ...], target: Path) -> int:
     members = sorted(member for suite in suites for member in _members(suite))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent)
         with atomic_file(target) as raw, zipfile.ZipFile(raw, "w") as archive:
             for name, file in members:
                 info = zipfile.ZipInfo(name, _LONG_AGO)

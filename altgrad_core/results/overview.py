@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from altgrad_core.results.run_directory import FINISHED, RunDirectory, is_running
+from altgrad_core.results.lock import is_running
+from altgrad_core.results.run_directory import FINISHED, RunDirectory
 from altgrad_core.results.stored import PlannedCell, read_plan
 
 _SILENT = 30.0

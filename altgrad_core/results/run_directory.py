@@ -17,15 +17,12 @@ Every whole file is written to a temporary file beside it and renamed. Reading n
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
 from pydantic import ConfigDict, Field, ValidationError
 
 from altgrad_core._files import leftovers, sync_folder, write_text
@@ -39,8 +36,8 @@ StatusName = Literal[
 ]
 FINISHED: frozenset[str] = frozenset({"ok", "diverged"})
 """Statuses that are results. Every other one is run again when the suite is run again."""
-
-_LOCK_SECONDS = 1.0
+FAILED: frozenset[str] = frozenset({"oom", "timeout", "killed", "error"})
+"""Statuses of runs that ended without a result."""
 
 RecordKind = Literal["train", "monitor", "evaluation", "final", "event"]
 
@@ -58,6 +55,10 @@ class Status(Settings):
     notes: tuple[str, ...] = Field((), description="what a reader should know: a tracker failed")
     record: str | None = Field(
         None, description="sha256 of metrics.jsonl as the run left it; known of a run with a result"
+    )
+    files: dict[str, str] = Field(
+        default_factory=dict,
+        description="name -> sha256 of spec.yaml, and of a run with a result its other whole files",
     )
 
 
@@ -109,15 +110,40 @@ class RunDirectory:
         """
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         if not (self.spec.exists() and self.status().status in FINISHED):
-            write_text(self.spec, spec_text)
+            self.write_spec(spec_text)
         if not self.status_file.exists():
-            self.write_status(Status())
+            self.write_status(Status(files=self.digests((self.spec,))))
+
+    def write_spec(self, text: str) -> None:
+        """Replace the spec, and the digest of it that the status keeps."""
+        write_text(self.spec, text)
+        if self.status_file.exists():
+            status = self.status()
+            files = {**status.files, **self.digests((self.spec,))}
+            self.write_status(status.model_copy(update={"files": files}))
 
     def remove_leftovers(self) -> None:
         """Remove the files that a worker was cut off in writing. For the holder of the run's lock."""
-        for path in (self.environment, self.facts, self.checkpoint, self.model, self.predictions):
+        for path in (*self._whole_files, self.status_file, self.checkpoint, self.model):
             for leftover in leftovers(path):
                 leftover.unlink(missing_ok=True)
+
+    @property
+    def _whole_files(self) -> tuple[Path, ...]:
+        """The files of the record that are written at once, less the status, which vouches for them."""
+        return self.spec, self.environment, self.facts, self.predictions
+
+    def digests(self, paths: Iterable[Path] = ()) -> dict[str, str]:
+        """Name -> sha256 of these files, or of the whole files of the record, as far as they are there."""
+        there = (path for path in (tuple(paths) or self._whole_files) if path.exists())
+        return {path.name: _sha256(path) for path in there}
+
+    def check_files(self, status: Status) -> None:
+        """``UserError`` if a file is not as the status says that the run left it."""
+        for path in self._whole_files:
+            kept = status.files.get(path.name)
+            if kept is not None and not (path.exists() and _sha256(path) == kept):
+                raise damaged(path, "it is not as the run left it: it was cut or changed")
 
     def status(self) -> Status:
         """The status; ``pending`` where there is none yet, ``error`` where it cannot be read.
@@ -160,6 +186,7 @@ class RunDirectory:
             status = self.read_status()
             read_environment(self.environment)
             read_object(self.facts)
+            self.check_files(status)
             if status.status not in FINISHED:
                 return ""
             check_zip(self.predictions)
@@ -171,14 +198,13 @@ class RunDirectory:
                     raise damaged(self.metrics, "it has no final evaluation: it was cut")
         except UserError as error:
             return str(error)
+        except OSError as error:
+            return f"{self.path} cannot be read ({error.strerror or error})"
         return ""
 
     def record_digest(self) -> str | None:
         """The sha256 of ``metrics.jsonl``; None where there is none."""
-        if not self.metrics.exists():
-            return None
-        with self.metrics.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return _sha256(self.metrics) if self.metrics.exists() else None
 
     def records(self) -> Iterator[Record]:
         """Records in order. A half-written last line is passed over; a damaged line elsewhere is an error."""
@@ -197,6 +223,11 @@ class RunDirectory:
                     f"{self.metrics}, line {number}: not a metrics record "
                     f"({error.errors()[0]['msg']}). Run the suite again, which repeats this run."
                 ) from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class RecordLost(Exception):
@@ -253,41 +284,3 @@ class MetricsWriter:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-class RunHeld(UserError):
-    """Another process holds the run's lock."""
-
-
-@contextlib.contextmanager
-def run_lock(directory: RunDirectory) -> Iterator[None]:
-    """Hold the run's lock, which dies with its holder. Raises :class:`RunHeld` if another process has it.
-
-    It waits a moment for those who only ask whether it is held.
-    """
-    lock = FileLock(directory.lock)
-    try:
-        lock.acquire(timeout=_LOCK_SECONDS)
-    except Timeout as error:
-        raise RunHeld(
-            f"{directory.path} is being run by another process. Wait for it, or stop it."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def is_running(directory: RunDirectory) -> bool:
-    """Whether a living process holds the run's lock."""
-    try:
-        handle = os.open(directory.lock, os.O_RDONLY)  # who only looks needs no right to write
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as filelock does, which holds it alone
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False

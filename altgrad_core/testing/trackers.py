@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from altgrad_core.errors import UserError
+from altgrad_core.execution.silence import Silences
 from altgrad_core.execution.tracking import TrackerPanel
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.tracker import RunInfo, Tracker
@@ -42,7 +43,7 @@ def check_tracker(tracker: Tracker, *, timeout: float = 60.0) -> None:
 
 def _live(tracker: Tracker, info: RunInfo, timeout: float) -> None:
     notices: list[str] = []
-    panel = TrackerPanel([("checked", tracker)], info, notices.append, timeout)
+    panel = TrackerPanel([("checked", tracker)], info, notices.append, Silences(patience=timeout))
     panel.start()
     for step in (1, 2, 3):
         panel.log(step, {"train/all/loss": 1.0 / step, "train/all/learning_rate": 1e-3})

@@ -38,6 +38,7 @@ class _Hashing:
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (tensors, numbers, strings, lists and dicts of those) to ``path``."""
+    path.parent.mkdir(exist_ok=True)  # not its parents: a run directory that was deleted stays so
     with atomic_file(path) as file:
         file.write(bytes(_LENGTH))
         hashing = _Hashing(file)

@@ -7,7 +7,8 @@ import signal
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from altgrad_core.interfaces.executor import Executor, Exit, Job
 from altgrad_core.interfaces.plugin import NoSettings
@@ -23,6 +24,32 @@ class _Running:
     child: Child
     deadline: float
     timed_out: bool = False
+    stalled: bool = False
+    signs: tuple[tuple[int, int] | None, ...] = ()
+    seen: float = field(default_factory=time.monotonic)
+    looked: float = field(default_factory=time.monotonic)
+
+    def is_silent(self) -> bool:
+        """Whether there was no sign of life for too long; changes are looked for once a second.
+
+        The times of files are compared with one another only: clocks may be set.
+        """
+        limit, now = self.job.stall_timeout, time.monotonic()
+        if limit is None or now - self.looked < min(1.0, limit / 4):
+            return False
+        self.looked = now
+        signs = tuple(map(_state_of, self.job.signs))
+        if signs != self.signs:
+            self.signs, self.seen = signs, now
+        return now - self.seen > limit
+
+
+def _state_of(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 class LocalExecutor(Executor):
@@ -30,7 +57,7 @@ class LocalExecutor(Executor):
 
     Jobs that say what they import are forked from a process that has imported it
     (:mod:`altgrad_plugins.executors.template`); all others are started afresh. Each child leads a process
-    group of its own, so that a timeout or an interrupt ends what it started as well: SIGTERM first,
+    group of its own, so that a timeout, a stall or an interrupt ends what it started as well: SIGTERM first,
     SIGKILL five seconds later. A pipe tells it when this process is gone.
     """
 
@@ -59,14 +86,21 @@ class LocalExecutor(Executor):
                 while waiting and len(running) < workers:
                     job = waiting.pop()
                     deadline = time.monotonic() + timeout if timeout is not None else float("inf")
-                    child = self._kept.start(job, fork=self.forks)
+                    try:
+                        child = self._kept.start(job, fork=self.forks)
+                    except (
+                        OSError
+                    ) as error:  # its folder is gone, or there is no room for a process
+                        started(job)
+                        finished(job, _no_process(error))
+                        continue
                     running.append(_Running(job, child, deadline))
                     started(job)
                 _wait_for_news(running)
                 for one in list(running):
-                    if (code := _poll(one)) is not None:
+                    if (end := _poll(one)) is not None:
                         running.remove(one)
-                        finished(one.job, Exit(code, one.timed_out))
+                        finished(one.job, end)
                 tick()
         finally:
             _end([one.child for one in running])
@@ -91,13 +125,22 @@ def _wait_for_news(running: Sequence[_Running]) -> None:
     poll.poll(1000 * _POLL_SECONDS)
 
 
-def _poll(one: _Running) -> int | None:
-    code = one.child.poll()
-    if code is None and time.monotonic() > one.deadline:
-        one.timed_out = True
-        _end([one.child])
+def _poll(one: _Running) -> Exit | None:
+    try:
         code = one.child.poll()
-    return code
+    except OSError as error:  # as at its start, where that was put off
+        return _no_process(error)
+    if code is None:
+        one.timed_out = time.monotonic() > one.deadline
+        one.stalled = not one.timed_out and one.is_silent()
+        if one.timed_out or one.stalled:
+            _end([one.child])
+            code = one.child.poll()
+    return None if code is None else Exit(code, one.timed_out, one.stalled)
+
+
+def _no_process(error: OSError) -> Exit:
+    return Exit(127, failed=f"no process could be started for it: {error}")
 
 
 def _end(children: Sequence[Child]) -> None:

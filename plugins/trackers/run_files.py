@@ -24,7 +24,10 @@ def text_at_start(run: RunInfo) -> str:
     body: dict[str, Any] = {"time": time.time(), "spec": dict(run.settings)}
     suite = run.directory.parent
     plan = _read(suite / "plan.json")
-    if any(cell.get("id") == run.id for cell in plan.get("cells", ())):
+    cells = plan.get("cells")
+    if isinstance(cells, list) and any(
+        isinstance(c, dict) and c.get("id") == run.id for c in cells
+    ):
         body["plan"] = plan
         body["tuning"] = _read(suite / "tuning.json")
     body["environment"] = _read(run.directory / "environment.json")

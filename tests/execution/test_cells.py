@@ -11,19 +11,16 @@ import pytest
 
 from altgrad_core.errors import UserError
 from altgrad_core.execution import cells, launch
+from altgrad_core.execution.failures import failure_lines
+from altgrad_core.execution.jobs import Ended
 from altgrad_core.execution.options import RunOptions
 from altgrad_core.execution.runner import run_suite
 from altgrad_core.interfaces.executor import Job
 from altgrad_core.planning.plan import Plan, plan_suite
 from altgrad_core.planning.spec_file import dump_spec, load_spec
 from altgrad_core.planning.suite import load_suite
-from altgrad_core.results.run_directory import (
-    Record,
-    RunDirectory,
-    Status,
-    StatusName,
-    run_lock,
-)
+from altgrad_core.results.lock import run_lock
+from altgrad_core.results.run_directory import Record, RunDirectory, Status, StatusName
 
 
 class Said:
@@ -33,12 +30,12 @@ class Said:
         self.threads: dict[str, str] = {}
         self.lines: list[str] = []
 
-    def run_jobs(self, executor: Any, jobs: Sequence[Job], *_: Any, **__: Any) -> list[str]:
+    def run_jobs(self, executor: Any, jobs: Sequence[Job], *_: Any, **__: Any) -> Ended:
         for job in jobs:
             told = job.command[job.command.index("--threads") + 1]
             assert job.environment["OMP_NUM_THREADS"] == told
             self.threads[job.run_id] = told
-        return []
+        return Ended()
 
     def message(self, text: str) -> None:
         self.lines.append(text)
@@ -155,6 +152,9 @@ def test_a_damaged_spec_is_written_anew_and_the_result_stays(
     run_suite(plan, RunOptions(runs=tmp_path), said)  # type: ignore[arg-type]
     assert load_spec(file).id == first.id
     assert said.threads == {}
+    [line] = said.lines
+    assert str(file) in line
+    assert "it is written anew" in line
 
 
 @pytest.mark.parametrize("threads", ["{}", '{"threads": "two"}', "[]", "{"])
@@ -166,3 +166,56 @@ def test_threads_that_are_not_on_record_are_those_wanted(
     RunDirectory(tmp_path / "tiny" / first).environment.write_text(threads)
     run_suite(plan, RunOptions(runs=tmp_path), said)  # type: ignore[arg-type]
     assert said.threads[first] == "1"
+
+
+@pytest.mark.parametrize("status", ["diverged", "killed"])
+def test_a_spec_that_was_edited_under_its_id_is_written_anew_and_it_is_said(
+    plan: Plan, said: Said, tmp_path: Path, status: StatusName
+) -> None:
+    first = plan.specs[0]
+    for spec in plan.specs:
+        begun(tmp_path, spec.id, status, 1, checkpoint=False)
+        RunDirectory(tmp_path / "tiny" / spec.id).create(dump_spec(spec))
+    directory = RunDirectory(tmp_path / "tiny" / first.id)
+    directory.write_spec(dump_spec(first))
+    edited = dump_spec(first).replace("learning_rate: 0.001", "learning_rate: 0.003")
+    directory.spec.write_text(edited)
+    run_suite(plan, RunOptions(runs=tmp_path), said)  # type: ignore[arg-type]
+    assert load_spec(directory.spec) == first
+    assert directory.has_result() == (status == "diverged")
+    [line] = said.lines
+    assert "training.learning_rate is 0.003, and was 0.001" in line
+
+
+def test_only_some_of_what_is_missing(plan: Plan, said: Said, tmp_path: Path) -> None:
+    ids = [spec.id for spec in plan.specs]
+    begun(tmp_path, ids[0], "diverged", 1, checkpoint=False)
+    begun(tmp_path, ids[1], "oom", 1, checkpoint=False)
+    for only, expected in (
+        (("failed",), {ids[1]}),
+        ((ids[3][:8],), {ids[3]}),
+        (("failed", ids[2]), {ids[1], ids[2]}),
+        ((ids[0],), set()),
+        (("zzz",), set()),
+    ):
+        said.threads.clear()
+        result = run_suite(plan, RunOptions(runs=tmp_path, only=only), said)  # type: ignore[arg-type]
+        assert said.threads.keys() == expected
+        assert result.ok_as_asked == (not expected)
+        assert not result.ok
+    assert said.lines == ["note: --only zzz: no id of these runs begins so"]
+
+
+def test_what_has_no_result_is_told_with_the_command_that_runs_it_again(
+    plan: Plan, said: Said, tmp_path: Path
+) -> None:
+    ids = [spec.id for spec in plan.specs]
+    begun(tmp_path, ids[0], "diverged", 1, checkpoint=False)
+    begun(tmp_path, ids[1], "oom", 1, checkpoint=False)
+    result = run_suite(plan, RunOptions(runs=tmp_path), said)  # type: ignore[arg-type]
+    typed = "altgrad-bench run 'my suite.yaml' --only abc --retries 2 --only=def"
+    head, one, pending, again = failure_lines(result, typed)
+    assert head == "1 of 4 runs ended without a result:"
+    assert f"oom      {result.labels[ids[1]]} ({ids[1]})" in one
+    assert pending == "2 of 4 runs have not been begun."
+    assert again.endswith("altgrad-bench run 'my suite.yaml' --retries 2 --only failed")

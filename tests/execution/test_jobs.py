@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -13,10 +14,13 @@ from typing import Any
 import pytest
 
 from altgrad_core.execution.interruption import Interrupted
-from altgrad_core.execution.jobs import run_jobs
+from altgrad_core.execution.jobs import Ended, Policy, run_jobs
 from altgrad_core.execution.outcome import HELD
 from altgrad_core.interfaces.executor import Executor, Exit, Job
-from altgrad_core.results.run_directory import RunDirectory, Status, StatusName, run_lock
+from altgrad_core.results.lock import run_lock
+from altgrad_core.results.run_directory import RunDirectory, Status, StatusName
+
+GO_ON = Policy()
 
 
 class Scripted(Executor):
@@ -82,7 +86,7 @@ class Stage:
 
         return work
 
-    def run(self, **scripts: Any) -> list[str]:
+    def run(self, policy: Policy = GO_ON, **scripts: Any) -> Ended:
         jobs = [Job(n, n, self.directories[n].path, ("true",)) for n in scripts]
         steps = dict.fromkeys(scripts, 10)
         return run_jobs(
@@ -93,6 +97,10 @@ class Stage:
             self.audience,
             workers=1,
             timeout=None,
+            policy=policy,
+            reopen=lambda name: self.directories[name].checkpoint.parent.mkdir(
+                parents=True, exist_ok=True
+            ),
         )
 
     def status(self, name: str) -> tuple[str, str]:
@@ -174,7 +182,7 @@ def test_a_run_in_other_hands_is_waited_for_and_its_status_left_alone(stage: Sta
         end.set()
         return stage.says("b", "ok")()
 
-    assert stage.run(a=[lambda: HELD], b=[last]) == []
+    assert stage.run(a=[lambda: HELD], b=[last]).mistakes == []
     other.join()
     assert stage.status("a") == ("diverged", "")
     assert sorted(stage.audience.ends) == [("a", "diverged"), ("b", "ok")]
@@ -218,3 +226,78 @@ def test_an_end_is_not_written_over_a_run_that_another_process_took_up(stage: St
     stage.run(a=[killed])
     other.join()
     assert stage.audience.ends == [("a", "diverged")]
+
+
+def gone(directory: RunDirectory) -> Callable[[], int]:
+    """A colleague cleans up."""
+
+    def work() -> int:
+        shutil.rmtree(directory.path)
+        return 1
+
+    return work
+
+
+def test_a_run_directory_that_is_deleted_in_the_middle_ends_no_other_run(stage: Stage) -> None:
+    ended = stage.run(a=[gone(stage.directories["a"])], b=[stage.says("b", "ok")])
+    assert stage.audience.ends == [("a", "error"), ("b", "ok")]
+    assert "its status cannot be written" in ended.statuses["a"].message
+    assert ended.statuses["b"].status == "ok"
+
+
+def test_a_deleted_run_is_made_again_where_it_is_tried_again(stage: Stage) -> None:
+    ended = stage.run(
+        Policy(retries=1),
+        a=[gone(stage.directories["a"]), stage.says("a", "ok")],
+        b=[stage.says("b", "ok")],
+    )
+    assert {name: one.status for name, one in ended.statuses.items()} == {"a": "ok", "b": "ok"}
+
+
+def test_what_has_its_result_is_not_waited_for_whoever_holds_its_lock(stage: Stage) -> None:
+    with run_lock(stage.directories["a"]):
+        ended = stage.run(a=[stage.says("a", "ok", -9)], b=[lambda: HELD, stage.says("b", "ok")])
+    assert ended.statuses["a"].status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "tries"),
+    [
+        ("error", 1, 3),
+        ("oom", 1, 3),
+        ("running", -9, 3),
+        ("diverged", 0, 1),  # a result
+        ("error", 2, 1),  # its user's mistake: it would be the same again
+    ],
+)
+def test_failures_are_tried_again_and_nothing_else(
+    stage: Stage, status: StatusName, code: int, tries: int
+) -> None:
+    scripts = [stage.says("a", status, code)] * 9
+    stage.run(Policy(retries=2), a=scripts, b=[stage.says("b", "ok")])
+    assert len(stage.audience.lines) == tries - 1
+    assert stage.audience.starts == ["a", "b"]
+    assert [name for name, _ in stage.audience.ends] == (["a", "b"] if tries == 1 else ["b", "a"])
+
+
+def test_a_retry_that_succeeds_is_a_success(stage: Stage) -> None:
+    ended = stage.run(Policy(retries=5), a=[stage.says("a", "error", 1), stage.says("a", "ok")])
+    assert stage.audience.ends == [("a", "ok")]
+    assert ended.mistakes == []
+
+
+def test_fail_fast_ends_the_suite_with_the_first_failure_after_its_retries(stage: Stage) -> None:
+    failing = [stage.says("a", "error", 1), stage.says("a", "error", 1)]
+    stage.run(Policy(retries=1, fail_fast=True), a=failing, b=[stage.says("b", "ok")])
+    assert stage.audience.ends == [("b", "ok"), ("a", "error")]
+
+
+def test_fail_fast_leaves_a_status_to_what_it_ends_and_begins_nothing_more(stage: Stage) -> None:
+    stage.directories["c"] = RunDirectory(stage.directories["a"].path.with_name("c"))
+    stage.directories["c"].checkpoint.parent.mkdir(parents=True)
+    under_way = [stage.says("b", "running")]
+    ended = stage.run(Policy(fail_fast=True), a=[stage.says("a", "oom", 1)], b=under_way, c=[])
+    assert stage.audience.ends == [("a", "oom")]
+    assert ended.statuses.keys() == {"a"}
+    assert stage.status("b") == ("killed", "ended with the suite, since a failed (--fail-fast)")
+    assert stage.status("c") == ("pending", "")

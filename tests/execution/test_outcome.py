@@ -21,7 +21,8 @@ from altgrad_core.planning.plan import plan_suite
 from altgrad_core.planning.spec_file import dump_spec
 from altgrad_core.planning.suite import load_suite
 from altgrad_core.registry.catalog import Catalog
-from altgrad_core.results.run_directory import RunDirectory, Status, run_lock
+from altgrad_core.results.lock import run_lock
+from altgrad_core.results.run_directory import RunDirectory, Status
 from altgrad_core.training.divergence import Diverged
 from altgrad_core.training.loop import Result
 
@@ -145,6 +146,8 @@ def test_data_that_are_replaced_while_they_are_read_are_noticed(
         ("running", Exit(-9), "killed", "SIGKILL"),
         ("running", Exit(-15), "killed", "SIGTERM"),
         ("running", Exit(-15, timed_out=True), "timeout", "time"),
+        ("running", Exit(-15, stalled=True), "timeout", "no sign of life"),
+        ("running", Exit(127, failed="no process: no memory"), "error", "no process: no memory"),
         ("running", Exit(1), "error", "last words"),
         ("pending", Exit(3), "error", "exit code 3"),
         ("oom", Exit(1), "oom", ""),
@@ -183,3 +186,15 @@ def test_a_run_that_goes_on_elsewhere_says_so_and_keeps_what_it_began_on(
     (note,) = directory.status().notes
     assert "from step 4 on 3.99" in note
     assert f"warning: {note}" in capsys.readouterr().out
+
+
+def test_a_spec_that_was_changed_under_its_id_is_not_run(
+    directory: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = directory.spec.read_text()
+    directory.spec.write_text(text.replace("learning_rate: 0.001", "learning_rate: 0.01"))
+    assert directory.spec.read_text() != text
+    arguments = [str(directory.path), "--device", "cpu", "--cache", str(tmp_path / "cache")]
+    assert worker.main(arguments) == 2
+    assert "was changed after it was written: it stands under the id" in capsys.readouterr().err
+    assert not directory.metrics.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 
 from altgrad_core.errors import UserError
+from altgrad_core.execution import silence
+from altgrad_core.execution.silence import Silences
 from altgrad_core.execution.tracking import TrackerPanel, ask_trackers
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.tracker import RunInfo, Tracker
@@ -106,7 +109,9 @@ def test_a_tracker_that_raises_is_switched_off_with_one_notice(
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_tracker_that_hangs_is_left_behind_in_time(hook: str, gate: threading.Event) -> None:
     stuck, good, notices = Recorder(wait={hook: gate}), Recorder(), list[str]()
-    panel = TrackerPanel([("stuck", stuck), ("good", good)], INFO, notices.append, timeout=0.2)
+    panel = TrackerPanel(
+        [("stuck", stuck), ("good", good)], INFO, notices.append, Silences(patience=0.2)
+    )
     began = time.monotonic()
     assert live(panel) == ["stuck"]
     assert 0.2 <= time.monotonic() - began < 2.0
@@ -117,7 +122,7 @@ def test_a_tracker_that_hangs_is_left_behind_in_time(hook: str, gate: threading.
 
 def test_the_timeout_is_for_all_trackers_together(gate: threading.Event) -> None:
     stuck = [(name, Recorder(wait={"log": gate})) for name in "abcdefgh"]
-    panel = TrackerPanel(stuck, INFO, lambda notice: None, timeout=0.2)
+    panel = TrackerPanel(stuck, INFO, lambda notice: None, Silences(patience=0.2))
     began = time.monotonic()
     assert live(panel) == list("abcdefgh")
     assert time.monotonic() - began < 1.5
@@ -137,7 +142,9 @@ def test_a_slow_tracker_is_waited_for() -> None:
 
 def test_what_a_hung_tracker_cannot_take_is_dropped_without_waiting(gate: threading.Event) -> None:
     stuck, notices = Recorder(wait={"start": gate}), list[str]()
-    panel = TrackerPanel([("stuck", stuck)], INFO, notices.append, timeout=5.0, capacity=10)
+    panel = TrackerPanel(
+        [("stuck", stuck)], INFO, notices.append, Silences(patience=5.0), capacity=10
+    )
     panel.start()
     began = time.monotonic()
     for step in range(1, 1001):
@@ -196,6 +203,7 @@ def test_a_process_ends_although_a_tracker_hangs() -> None:
         """
         import sys, threading
         from pathlib import Path
+        from altgrad_core.execution.silence import Silences
         from altgrad_core.execution.tracking import TrackerPanel
         from altgrad_core.interfaces.tracker import RunInfo, Tracker
 
@@ -204,7 +212,7 @@ def test_a_process_ends_although_a_tracker_hangs() -> None:
                 threading.Event().wait()
 
         info = RunInfo("id", "suite", "condition", 1, Path(), {})
-        panel = TrackerPanel([("stuck", Stuck())], info, print, timeout=0.1)
+        panel = TrackerPanel([("stuck", Stuck())], info, print, Silences(patience=0.1))
         panel.start()
         panel.log(1, {})
         print(panel.finish("ok", {}))
@@ -284,7 +292,7 @@ def test_what_else_goes_wrong_with_a_tracker_is_said(error: BaseException) -> No
 
 def test_a_tracker_that_does_not_answer_is_not_waited_for(gate: threading.Event) -> None:
     said: list[str] = []
-    ask_trackers([("slow", Asked(gate=gate))], said.append, timeout=0.1)
+    ask_trackers([("slow", Asked(gate=gate))], said.append, Silences(patience=0.1))
     assert said == ["the tracker 'slow' did not say within 0.1 s whether it can work"]
 
 
@@ -300,3 +308,29 @@ def test_what_a_tracker_says_of_its_failure_is_cut() -> None:
     (said,) = panel.said
     assert "switched off: ValueError: xxx" in said
     assert len(said) < 3000
+
+
+def test_who_does_not_answer_is_waited_for_once_and_not_run_by_run(
+    gate: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "_BRIEF_SECONDS", 0.05)
+    known = Silences(tmp_path, patience=0.5)
+
+    def seconds(tracker: Tracker) -> float:
+        panel = TrackerPanel([("it", tracker)], INFO, lambda notice: None, Silences(tmp_path, 0.5))
+        panel.start()
+        begin = time.monotonic()
+        panel.finish("ok", {})
+        return time.monotonic() - begin
+
+    assert seconds(Recorder(wait={"finish": gate})) >= 0.5
+    assert known.patience("it") == 0.05
+    assert known.patience("another") == 0.5
+    assert seconds(Recorder(wait={"finish": gate})) < 0.45
+    seconds(Recorder())  # it answers again
+    assert known.patience("it") == 0.5
+    ask_trackers([("it", Asked(gate=gate))], lambda text: None, Silences(tmp_path, 0.1))
+    assert known.patience("it") == 0.05
+    long_ago = time.time() - 7200
+    os.utime(next(tmp_path.glob(".no-answer-from-it")), (long_ago, long_ago))
+    assert known.patience("it") == 0.5

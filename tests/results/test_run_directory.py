@@ -6,8 +6,9 @@ import errno
 import io
 import json
 import math
-import multiprocessing
-import os
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from altgrad_core._files import atomic_file, write_json
+from altgrad_core._files import atomic_file, sweep, write_json
 from altgrad_core.errors import UserError
 from altgrad_core.results.run_directory import (
     MetricsWriter,
@@ -25,8 +26,6 @@ from altgrad_core.results.run_directory import (
     RunDirectory,
     Status,
     StatusName,
-    is_running,
-    run_lock,
 )
 
 
@@ -125,45 +124,6 @@ def test_a_status_that_cannot_be_read_is_no_result_and_says_so(
     assert directory.status().status == "error"
     assert str(directory.status_file) in directory.status().message
     assert not directory.has_result()
-
-
-def test_whether_it_runs_is_known_without_the_right_to_write(
-    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = os.open
-
-    def read_only(path: Path, flags: int, *rest: int) -> int:
-        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-            raise PermissionError(13, "Permission denied", str(path))
-        return read(path, flags, *rest)
-
-    assert not is_running(directory)
-    with run_lock(directory), monkeypatch.context() as patch:
-        patch.setattr(os, "open", read_only)
-        assert is_running(directory)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", read_only)
-        assert not is_running(directory)
-
-
-def _hold(path: Path, ready: object, leave: object) -> None:
-    with run_lock(RunDirectory(path)):
-        ready.set()  # type: ignore[attr-defined]
-        leave.wait(30)  # type: ignore[attr-defined]
-
-
-def test_a_second_process_is_refused_while_the_first_lives(directory: RunDirectory) -> None:
-    context = multiprocessing.get_context("spawn")
-    ready, leave = context.Event(), context.Event()
-    child = context.Process(target=_hold, args=(directory.path, ready, leave))
-    child.start()
-    assert ready.wait(30)
-    assert is_running(directory)
-    with pytest.raises(UserError, match="another process"), run_lock(directory):
-        pytest.fail("two processes hold one run")
-    leave.set()
-    child.join(30)
-    assert not is_running(directory)
 
 
 LINES = [Record(step=step, kind="train", metrics={"train/all/loss": 0.5}) for step in (1, 2, 3)]
@@ -281,3 +241,50 @@ def test_a_lone_surrogate_survives_a_json_file(tmp_path: Path) -> None:
     text = (tmp_path / "facts.json").read_bytes()
     assert json.loads(text) == {"place": "acts \udcc3\udcbc", "ü": "ü"}
     assert "ü".encode() in text
+
+
+@pytest.mark.parametrize("name", ["spec.yaml", "environment.json", "facts.json", "predictions.npz"])
+def test_a_file_that_is_not_as_the_run_left_it_is_damage(
+    directory: RunDirectory, name: str
+) -> None:
+    written(directory, FINAL)
+    write_json(directory.environment, {"threads": 1})
+    write_json(directory.facts, {"data": 7})
+    with zipfile.ZipFile(directory.predictions, "w") as archive:
+        archive.writestr("test_scores.npy", b"numbers")
+    directory.write_status(
+        Status(status="ok", record=directory.record_digest(), files=directory.digests())
+    )
+    assert directory.has_result()
+    path = directory.path / name
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"1", b"2").replace(b"7", b"8").replace(b"abc", b"abd") + b" ")
+    assert str(path) in directory.damage()
+    path.unlink()
+    assert not directory.has_result()
+
+
+def test_what_dead_processes_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    dead = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            "import os, sys, tempfile; from altgrad_core._files import temporary_prefix as prefix\n"
+            "for make, name in ((tempfile.mkstemp, 'plan.json'), (tempfile.mkdtemp, 'preparation')):\n"
+            "    made = make(dir=sys.argv[1], prefix=prefix(name))\n",
+            str(tmp_path),
+        ],
+        check=True,
+    )
+    assert dead.returncode == 0
+    assert len(list(tmp_path.iterdir())) == 2
+    with atomic_file(tmp_path / "report.md") as file:
+        file.write(b"of one that lives")
+        kept = [".hidden", ".plan.json.mine", ".plan.json.00000000-1-abcdefgh"]
+        for name in kept:
+            (tmp_path / name).write_text("of somebody else")
+        sweep(tmp_path)
+        left = {path.name for path in tmp_path.iterdir()}
+        assert len(left) == len(kept) + 1
+        assert set(kept) < left
+    assert (tmp_path / "report.md").read_text() == "of one that lives"
+    sweep(tmp_path / "nowhere")

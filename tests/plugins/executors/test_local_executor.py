@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,34 @@ def test_timeout_ends_the_whole_process_group(tmp_path: Path) -> None:
     assert ends["slow"].timed_out
     assert time.monotonic() - begin < 30
     assert gone(int((tmp_path / "slow" / "log.txt").read_text()))
+
+
+def test_a_job_that_gives_no_sign_of_life_is_ended_and_one_that_does_is_not(tmp_path: Path) -> None:
+    """Stopped, it cannot even say so itself. Clocks that are set back are no silence."""
+    stopped = job(tmp_path, "stopped", "import os; os.kill(os.getpid(), 19)")
+    alive = job(
+        tmp_path,
+        "alive",
+        "import os, time\n"
+        "for n in range(12): print(n, flush=True); os.utime('/dev/stdout', (9 - n,) * 2); time.sleep(0.25)",
+    )
+    jobs = [
+        replace(one, stall_timeout=1.0, signs=(one.directory / "log.txt", one.directory / "none"))
+        for one in (stopped, alive)
+    ]
+    ends, _ = execute(jobs)
+    assert ends["stopped"].stalled
+    assert not ends["stopped"].timed_out
+    assert ends["alive"] == Exit(0), (tmp_path / "alive" / "log.txt").read_text()
+
+
+def test_a_job_whose_folder_is_gone_ends_no_other(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, name, "pass") for name in ("gone", "fine")]
+    jobs.append(replace(jobs[0], command=(sys.executable, "-P", "-m", "this"), preload=("json",)))
+    (tmp_path / "gone").rmdir()
+    ends, _ = execute(jobs)
+    assert ends["fine"] == Exit(0)
+    assert "no process could be started for it" in ends["gone"].failed
 
 
 def test_what_a_child_started_ends_with_it_even_if_it_ignores_sigterm(tmp_path: Path) -> None:

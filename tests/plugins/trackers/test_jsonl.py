@@ -98,7 +98,7 @@ def test_runs_can_share_a_file_and_their_lines_stay_whole(tmp_path: Path) -> Non
 def test_a_full_disk_costs_the_copy_and_nothing_else(tmp_path: Path) -> None:
     notices: list[str] = []
     panel = TrackerPanel(
-        [("jsonl", tracker(path=Path("/dev/full")))], info(tmp_path), notices.append, 30.0
+        [("jsonl", tracker(path=Path("/dev/full")))], info(tmp_path), notices.append
     )
     panel.start()
     panel.log(1, {"train/all/loss": 1.0})
