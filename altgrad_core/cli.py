@@ -11,7 +11,14 @@ from typing import Annotated
 
 import typer
 
-from altgrad_core import __version__, cli_installed, cli_plugins, cli_results, completion
+from altgrad_core import (
+    __version__,
+    cli_installed,
+    cli_plugins,
+    cli_results,
+    cli_verify,
+    completion,
+)
 from altgrad_core._streams import safe_streams, stdout_to_stderr
 from altgrad_core._text import plain
 from altgrad_core.cli_options import JsonOption, RunsOption, SetOption, SuiteArgument
@@ -228,6 +235,7 @@ def list_(
 
 cli_installed.add_commands(app)
 cli_results.add_commands(app)
+cli_verify.add_commands(app)
 cli_plugins.add_commands(app)
 app.add_typer(speed, name="speed")
 

@@ -31,11 +31,23 @@ def status(
     suite: Annotated[str, typer.Argument(help=_SUITE_HELP, autocompletion=completion.run_folders)],
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Show it anew until every run has ended; Ctrl-C ends it."),
+    ] = False,
 ) -> None:
-    """Show how far the runs of a suite are."""
-    from altgrad_core.results.overview import print_status, status_data
+    """Show how far the runs of a suite are; with --watch exit code 1 if one ended without a result."""
+    from altgrad_core.results.overview import print_status, status_data, watch_status
 
     folders = _folders(suite, runs)
+    if watch:
+        if as_json:
+            raise UserError("--watch is for people to read, and --json for programs: give one.")
+        try:
+            well = watch_status(folders, output())
+        except KeyboardInterrupt as end:
+            raise SystemExit(130) from end
+        raise SystemExit(0 if well else 1)
     if as_json:
         print(json.dumps([status_data(folder, name) for folder, name in folders], indent=2))
         return

@@ -304,3 +304,14 @@ def test_an_archive_that_is_none_is_refused(refused: Refused, command: str, tmp_
     (tmp_path / "there.zip").touch()
     said = refused(command, "there.zip")
     assert said.startswith("error: there.zip is no whole archive of results")
+
+
+def test_verify_says_which_run_it_needs(refused: Refused, tmp_path: Path) -> None:
+    for name in ("aaa111aaa111", "aaa222aaa222", "bbb333bbb333"):
+        folder = tmp_path / "runs" / "toy" / name
+        folder.mkdir(parents=True)
+        (folder / "spec.yaml").write_text("layout: 1\n")
+    assert "2 runs begin with aaa" in refused("verify", "aaa")
+    assert "no run 'ccc' found" in refused("verify", "ccc")
+    assert "no result to verify" in refused("verify", "bbb3")
+    assert "holds a plan.json" in refused("verify", "toy", "--all")

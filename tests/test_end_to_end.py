@@ -85,6 +85,16 @@ def test_a_suite_from_file_to_report(
         assert timeless(directory) == first[cell["id"]]
         before = RunDirectory(directory.with_name(f"away-{cell['id']}"))
         assert predictions(RunDirectory(directory)) == predictions(before)
+    verify = ["verify", cells[3]["id"][:8], "--runs", str(runs), "--json"]
+    verified = subprocess.run(
+        [sys.executable, "-m", "altgrad_core.cli", *verify],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    [verdict] = json.loads(verified.stdout)
+    assert (verdict["id"], verdict["identical"]) == (cells[3]["id"], True)
 
 
 def predictions(directory: RunDirectory) -> dict[str, bytes]:

@@ -103,7 +103,7 @@ def run_cells(
             observer.message(f"note: --only {one}: no id of these runs begins so")
     ended = Ended()
     if todo:
-        ended = _run(todo, directories, executor, options, observer)
+        ended = run_specs(todo, directories, executor, options, observer)
     statuses = {name: ended.statuses.get(name) or directories[name].status() for name in specs}
     return SuiteResult(
         folder,
@@ -127,14 +127,14 @@ def _chosen(
     ]
 
 
-def _run(
+def run_specs(
     specs: Sequence[RunSpec],
     directories: dict[str, RunDirectory],
     executor: Executor,
     options: RunOptions,
     observer: Observer,
 ) -> Ended:
-    """Prepare the data, and run these."""
+    """Prepare the data, and run these, whose directories are open. Raises ``UserError`` as above."""
     imports = worker_imports(specs)
     device = prepare_data(specs, directories, imports, executor, options, observer)
     threads = _threads(directories, options.threads or DEFAULT_THREADS, observer)

@@ -31,6 +31,7 @@ from altgrad_core.execution.assemble import (
 )
 from altgrad_core.execution.environment import describe_environment
 from altgrad_core.execution.lifeline import watch_lifeline
+from altgrad_core.execution.memory import is_out_of_memory
 from altgrad_core.execution.outcome import HELD
 from altgrad_core.execution.recorder import RunRecorder
 from altgrad_core.execution.silence import Silences
@@ -94,19 +95,13 @@ def _guarded(
     except UserError as error:
         _log(f"error: {error}")
         return "error", str(error), 2
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        _log_traceback(error)
-        return "oom", str(error).splitlines()[0] if str(error) else "out of memory", 1
-    except OSError as error:
-        _log_traceback(error)
-        if error.errno == errno.ENOSPC:
-            full = f"no disk space left while writing to {path_of(error, directory)}; free some and run again"
-            return "error", full, 2
-        return "error", f"{type(error).__name__}: {error}", 1
     except Exception as error:  # the boundary of the process: everything becomes a status
         _log_traceback(error)
-        if "DefaultCPUAllocator: can't allocate memory" in str(error):
-            return "oom", "out of memory", 1
+        if is_out_of_memory(error):
+            return "oom", str(error).splitlines()[0] if str(error) else "out of memory", 1
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            full = f"no disk space left while writing to {path_of(error, directory)}; free some and run again"
+            return "error", full, 2
         return "error", f"{type(error).__name__}: {error}", 1
     recorder.status = recorder.status.model_copy(update={"step": result.step})
     return "ok", result.stopped or "", 0

@@ -5,6 +5,7 @@ Cheap: only statuses are read.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +24,7 @@ from altgrad_core.results.stored import PlannedCell, read_plan
 
 _SILENT = 30.0
 """Seconds without a sign of life after which a page looks whether a run's process is there."""
+_WATCH_SECONDS = 2.0
 WAITING = ("pending", "skipped")
 _UNDER_WAY = ("running", "interrupted")
 _COLOURS = {"ok": "green", "running": "cyan", "diverged": "yellow", **dict.fromkeys(WAITING, "dim")}
@@ -134,13 +137,45 @@ def status_data(folder: Path, name: str) -> dict[str, Any]:
     }
 
 
+def watch_status(
+    folders: Sequence[tuple[Path, str]], console: Console, seconds: float = _WATCH_SECONDS
+) -> bool:
+    """Show the suites anew every few seconds until all their runs have ended; whether each has a result.
+
+    On a terminal a page in place; elsewhere a line whenever something has changed.
+    """
+    live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+    said = ""
+    with live or contextlib.nullcontext():
+        while True:
+            every = [(folder, name, read_progress(folder)) for folder, name in folders]
+            if live is not None:
+                parts = [_status_table(folder, name, found) for folder, name, found in every]
+                live.update(
+                    Group(*parts, *(Text(summary(found)) for *_, found in every)), refresh=True
+                )
+            elif said != (now := " ".join(summary(found) for *_, found in every)):
+                console.print(now, markup=False, highlight=False, soft_wrap=True)
+                said = now
+            found = [one for *_, found in every for one in found if one.status != "skipped"]
+            if not any(one.status in ("pending", "running") for one in found):
+                return all(one.status in FINISHED for one in found)
+            time.sleep(seconds)
+
+
 def print_status(folder: Path, name: str, console: Console) -> None:
     """Print a line per cell of the suite in ``folder``, shown as ``name``, and how many are how far."""
+    found = read_progress(folder)
+    console.print(_status_table(folder, name, found))
+    counts = Counter(one.status for one in found)
+    console.print(", ".join(f"{number} {status}" for status, number in counts.most_common()))
+
+
+def _status_table(folder: Path, name: str, found: Sequence[Progress]) -> Table:
     title = Text(f"{read_plan(folder).suite} ({name})")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for heading in _HEADINGS:
         table.add_column(heading, justify="right" if heading in _NUMBERS else "left")
-    found = read_progress(folder)
     for one in found:
         table.add_row(
             Text(one.cell.condition),
@@ -152,6 +187,4 @@ def print_status(folder: Path, name: str, console: Console) -> None:
             "–" if one.age is None else f"{one.age:.0f} s ago",
             Text(one.message),
         )
-    console.print(table)
-    counts = Counter(one.status for one in found)
-    console.print(", ".join(f"{number} {status}" for status, number in counts.most_common()))
+    return table

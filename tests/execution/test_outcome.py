@@ -44,6 +44,11 @@ def ends(error: BaseException | Result) -> Callable[..., Result]:
     return train
 
 
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("end", "status", "code", "words"),
     [
@@ -58,6 +63,9 @@ def ends(error: BaseException | Result) -> Callable[..., Result]:
             "CUDA out of memory",
         ),
         (MemoryError(), "oom", 1, "out of memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "oom", 1, "Cannot allocate memory"),
+        (RuntimeError("CUDA error: out of memory\nkernel"), "oom", 1, "CUDA error: out of memory"),
+        (caused(ValueError("no batch"), MemoryError()), "oom", 1, "no batch"),
         (OSError(errno.ENOSPC, "full", "x/metrics.jsonl"), "error", 2, "x/metrics.jsonl"),
         (OSError(errno.EIO, "broken"), "error", 1, "OSError"),
         (ValueError("a defect"), "error", 1, "ValueError: a defect"),

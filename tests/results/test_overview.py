@@ -11,7 +11,9 @@ import pytest
 from rich.console import Console
 
 from altgrad_core.errors import UserError
-from altgrad_core.results.overview import print_status, status_data
+from altgrad_core.results import overview
+from altgrad_core.results.overview import print_status, status_data, watch_status
+from altgrad_core.results.run_directory import RunDirectory
 
 
 def shown(folder: Path) -> str:
@@ -42,3 +44,31 @@ def test_a_plan_that_cannot_be_read_is_named(tmp_path: Path, text: bytes) -> Non
     (tmp_path / "plan.json").write_bytes(text)
     with pytest.raises(UserError, match=r"plan\.json cannot be read"):
         shown(tmp_path)
+
+
+def test_watching_ends_when_every_run_has_and_says_whether_all_is_well(
+    fabricated: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [fabricated.write_run(tmp_path, "e5m2", "adamw", seed) for seed in (0, 1)]
+    cells = [fabricated.cell("e5m2", "adamw", seed, run) for seed, run in enumerate(runs)]
+    fabricated.write_plan(tmp_path, cells)
+    directory = RunDirectory(tmp_path / runs[0])
+    done = directory.status()
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        ends = {2: "ok", 4: "error"}
+        if name := ends.get(len(waits)):
+            directory.write_status(done.model_copy(update={"status": name}))
+
+    monkeypatch.setattr(overview.time, "sleep", wait)
+    for expected, begin in ((True, 1), (False, 3)):
+        directory.write_status(done.model_copy(update={"status": "pending"}))
+        out = io.StringIO()
+        terminal = expected  # once in place, once in lines
+        console = Console(file=out, width=200, force_terminal=terminal)
+        assert watch_status([(tmp_path, "mine")], console) == expected
+        assert len(waits) == begin + 1
+        assert "2 of 2 runs have ended" in out.getvalue()
+        assert out.getvalue().count("1 of 2 runs") == (1 if not terminal else 2)
