@@ -85,7 +85,7 @@ def assemble(spec: RunSpec, task: Task, device: torch.device) -> tuple[Parts, Qu
     """Model, quantisation, optimizer and monitors. Cells with one seed start from the same weights."""
     torch.manual_seed(derive_seed(spec.seed, "model"))
     model = task.build_model()
-    generator = torch.Generator(device=device)
+    generator = torch.Generator()  # on every device: the draws are worked out from its keys
     report = quantize_from_settings(
         model, spec.quantization, task.head, build_format, generator, task.layer_groups
     )

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from altgrad_core.interfaces.draws import uniform
 from altgrad_core.interfaces.grid import Grid, compute_dtype, untransformed
 from altgrad_core.interfaces.placement import best_headroom, is_closed_under_doubling
 
@@ -79,8 +80,9 @@ class Format(ABC):
 
         ``nearest`` breaks ties to the even code (to the even rung if both codes are even or both
         odd). ``stochastic`` picks one of the two neighbours with a probability that makes the mean
-        exact (but where :meth:`thresholds` leave no choice); it draws from ``generator`` and never
-        moves a grid value. NaN stays NaN, the sign of zero is kept, and what lies beyond the ends
+        exact (but where :meth:`thresholds` leave no choice); its draws are those of
+        :func:`.draws.uniform`, and it never moves a grid value. NaN stays NaN, the sign of zero is kept,
+        and what lies beyond the ends
         of the grid (inf too) becomes the end.
 
         Raises ``TypeError`` if the dtype of ``x`` cannot hold every grid value, ``ValueError`` for
@@ -88,7 +90,7 @@ class Format(ABC):
         """
         self.check_dtype(x)
         work = x.detach().to(compute_dtype(x))
-        if check_rounding(rounding, generator) == "nearest":
+        if check_rounding(rounding, generator) == "nearest" or generator is None:
             tables = self._grid.tables(work.device, work.dtype)
             found = tables.values[self._position(work)]
         else:
@@ -233,7 +235,7 @@ class Format(ABC):
         switches = self._grid.tables(work.device, work.dtype).switches
         return torch.bucketize(work.contiguous(), switches, right=True, out_int32=True)
 
-    def _stochastic(self, work: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _stochastic(self, work: Tensor, generator: torch.Generator) -> Tensor:
         grid = self._grid
         values = grid.tables(work.device, torch.float64).values
         # In float64, where neither the gap nor the distance can overflow.
@@ -242,7 +244,7 @@ class Format(ABC):
         lower.clamp_(0, len(grid) - 2)
         low, high = values[lower], values[lower + 1]
         share = (inside - low) / (high - low)
-        draw = torch.rand(share.shape, dtype=share.dtype, device=share.device, generator=generator)
+        draw = uniform(share, generator)
         owners = grid.owners(work.device)
         if owners is not None:  # up whatever was drawn, or only from the upper value itself
             owner = owners[lower]

@@ -34,6 +34,7 @@ class OptimizerPlugin(ABC):
         learning_rate:
             the peak rate; a schedule changes ``group["lr"]`` from step to step.
         generator:
-            on the parameters' device; the only source of randomness an optimizer may use. It is
-            re-seeded by the step loop before every step, from the seed and the step number.
+            the only source of randomness an optimizer may use, through
+            :func:`~altgrad_core.interfaces.draws.uniform`, whose numbers are the same on every device. It
+            is re-seeded by the step loop before every step, from the seed and the step number.
         """

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from altgrad_core.interfaces.format import Format, Overflow, Rounding, check_rounding
+from altgrad_core.quantization.kernels import backends
 from altgrad_core.quantization.kernels import rounding as kernel
+from altgrad_core.quantization.kernels.numbers import GridNumbers
 from altgrad_plugins.formats.ladder import LADDER
 from altgrad_plugins.formats.layout import Layout
 from altgrad_plugins.formats.settings import ExMySettings, OverflowSettings, SaturatingSettings
@@ -27,7 +29,7 @@ class ExMy(Format):
         self.scaled = scaled
         self.layout = layout
         self.overflow = overflow
-        self.numbers = kernel.GridNumbers(
+        self.numbers = GridNumbers(
             mantissa_bits=layout.mantissa_bits,
             min_exponent=layout.min_exponent,
             max_value=layout.largest,
@@ -49,8 +51,8 @@ class ExMy(Format):
         self.check_dtype(x)
         check_rounding(rounding, generator)
         if generator is None or rounding == "nearest":
-            return kernel.round_nearest(x, self.numbers)
-        return kernel.round_stochastic(x, self.numbers, generator)
+            return backends.round_nearest(x, self.numbers)
+        return backends.round_stochastic(x, self.numbers, generator)
 
     def to_rung(self, x: Tensor) -> Tensor:
         """See :class:`Format`."""

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from altgrad_core.interfaces.draws import uniform
 from altgrad_core.interfaces.format import Format
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.optimizer import OptimizerPlugin
@@ -179,7 +180,7 @@ class GridOptim(AdamWOnGrids):
 
 def stochastic_round(x: Tensor, generator: torch.Generator) -> Tensor:
     """One of the two whole numbers next to each element, with mean ``x``; whole numbers stay."""
-    draw = torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+    draw = uniform(x, generator)
     size = x.abs()
     whole = size.floor()
     up = size.sub_(whole).sub_(draw).ceil_()  # 1 where the fraction is larger than the draw

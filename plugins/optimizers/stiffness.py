@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.geometry import WeightGeometry
-from altgrad_core.quantization.kernels.rounding import GridNumbers
+from altgrad_core.quantization.kernels.numbers import GridNumbers
 from altgrad_plugins.optimizers.placebos import Borrowed, Permutations
 from altgrad_plugins.optimizers.rms import level_, normalize_rms_
 from altgrad_plugins.optimizers.settings import StiffnessSettings

@@ -19,35 +19,14 @@ subnormal, which exponent bits cannot express, float32 is rounded in float64.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from altgrad_core.interfaces.draws import uniform
 from altgrad_core.interfaces.grid import compute_dtype
-
-
-@dataclass(frozen=True)
-class GridNumbers:
-    """A sign-magnitude grid: in binade e the multiples of ``2^(max(e, e_min) - M)``.
-
-    mantissa_bits:
-        M, stored mantissa bits.
-    min_exponent:
-        e_min, the exponent of the smallest normal value and of the subnormals. Its exponent field
-        is 1; without an exponent (E = 0) it is 0 and all values are subnormal.
-    max_value:
-        the largest finite value.
-    overflow:
-        what a value that rounds beyond ``max_value`` becomes: ``None`` for ``max_value`` itself
-        (saturate), ``nan``, or ``inf``; with the value's own sign.
-    """
-
-    mantissa_bits: int
-    min_exponent: int
-    max_value: float
-    overflow: float | None = None
+from altgrad_core.quantization.kernels.numbers import GridNumbers
 
 
 class _Layout(NamedTuple):
@@ -88,7 +67,7 @@ def round_stochastic(x: Tensor, numbers: GridNumbers, generator: torch.Generator
     multiple, step = _multiples(x, numbers, saturate=numbers.overflow is None, nearest=False)
     lower = multiple.trunc()
     share = multiple.sub(lower).abs_()
-    draw = torch.rand(share.shape, dtype=share.dtype, device=share.device, generator=generator)
+    draw = uniform(share, generator)
     away = torch.copysign((draw < share).to(share.dtype), multiple)
     return _finish(lower.add_(away).mul_(step), numbers, x.dtype)
 
@@ -115,7 +94,7 @@ def values(rungs: Tensor, numbers: GridNumbers) -> Tensor:
     # The binade above e_min, and the multiple of that binade's step: the inverse of `rungs`.
     binade = (magnitude >> m).sub_(1).clamp_(min=0)
     multiple = magnitude.sub_(binade << m)
-    dtype = torch.float32 if _has_normal_steps(torch.float32, numbers) else torch.float64
+    dtype = torch.float32 if has_normal_steps(torch.float32, numbers) else torch.float64
     layout = _LAYOUT[dtype]
     exponent = binade.to(layout.integer).add_(numbers.min_exponent - m + layout.bias)
     step = exponent.bitwise_left_shift_(layout.mantissa_bits).view(dtype)
@@ -143,7 +122,7 @@ def _top_rung(numbers: GridNumbers) -> int:
     return (binade << m) + int(math.ldexp(numbers.max_value, m - binade - numbers.min_exponent))
 
 
-def _has_normal_steps(dtype: torch.dtype, numbers: GridNumbers) -> bool:
+def has_normal_steps(dtype: torch.dtype, numbers: GridNumbers) -> bool:
     """Whether the exponent bits of ``dtype`` can express the smallest step."""
     return numbers.min_exponent - numbers.mantissa_bits + _LAYOUT[dtype].bias >= 1
 
@@ -160,7 +139,7 @@ def _multiples(
 ) -> tuple[Tensor, Tensor]:
     """``x / step`` before rounding, in a tensor of its own, and the step; in one dtype."""
     dtype = compute_dtype(x)
-    work = x.detach().to(dtype if _has_normal_steps(dtype, numbers) else torch.float64)
+    work = x.detach().to(dtype if has_normal_steps(dtype, numbers) else torch.float64)
     if saturate:
         work = work.clamp(-numbers.max_value, numbers.max_value)
     layout = _LAYOUT[work.dtype]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from altgrad_core.interfaces.format import Format
-from altgrad_core.quantization.kernels.rounding import GridNumbers
+from altgrad_core.quantization.kernels.numbers import GridNumbers
 from altgrad_plugins.monitors.geometry.ladders import ends
 
 

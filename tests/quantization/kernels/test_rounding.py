@@ -213,7 +213,10 @@ def test_stochastic_at_the_ends_of_the_draws(numbers: GridNumbers, monkeypatch) 
     above = torch.nextafter(grid, 2 * grid)[grid.abs() < numbers.max_value]
     least, most = 0.0, 1 - 2**-24
     for draw in (least, most):
-        monkeypatch.setattr(torch, "rand", lambda shape, draw=draw, **_: torch.full(shape, draw))
+        monkeypatch.setattr(
+            "altgrad_core.quantization.kernels.rounding.uniform",
+            lambda like, generator, draw=draw: torch.full_like(like, draw),
+        )
         assert torch.equal(round_stochastic(grid, numbers, generator), grid)
         rounded = rungs(round_stochastic(above, numbers, generator), numbers)
         moved = (rounded - rungs(above, numbers)).abs()

@@ -1,0 +1,142 @@
+"""The rounding kernels compiled for one CPU core: a single pass over memory, at the speed of a copy.
+
+Bit-equal to :mod:`.rounding`, which is the reference. To nearest it goes another way. With
+``m = 1.5 · 2^(e + 23 − M)`` in float32, whose last bit is worth one ``step``, ``x + m`` is rounded to a multiple
+of it by the addition itself, ties to even, and ``− m`` is exact. The constant is put together from the bits of
+``x``, like the step there. It has to be a float32: see :func:`fits`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from altgrad_core.interfaces.compiled_draws import draw
+from altgrad_core.quantization.kernels.numbers import GridNumbers
+
+_MANTISSA, _BIAS = 23, 127
+
+
+def fits(numbers: GridNumbers) -> bool:
+    """Whether every constant that the grid needs is a float32: true for all formats of 8 bits."""
+    beyond = math.frexp(numbers.max_value)[1]  # of twice the largest value, that of what overflows
+    steps = _MANTISSA - numbers.mantissa_bits
+    return beyond + steps <= _BIAS and numbers.min_exponent + min(steps, 0) >= 1 - _BIAS
+
+
+def nearest(x: NDArray[np.float32], out: NDArray[np.float32], numbers: GridNumbers) -> None:
+    """Write the nearest grid values of ``x`` into ``out``; both flat and contiguous, of one size."""
+    m, special = numbers.mantissa_bits, numbers.overflow
+    largest = np.float32(numbers.max_value)
+    _nearest(m == 0, special is not None)(
+        x,
+        out,
+        largest if special is None else np.float32(2 * largest),
+        largest,
+        np.float32(largest if special is None else special),
+        np.int32((numbers.min_exponent + _BIAS) << _MANTISSA),
+        np.int32((_MANTISSA - m) << _MANTISSA),
+        np.int32((numbers.min_exponent + _BIAS) & 1),
+    )
+
+
+def stochastic(
+    x: NDArray[np.float32], out: NDArray[np.float32], numbers: GridNumbers, key: int
+) -> None:
+    """Write one of the two grid values around each of ``x`` into ``out``.
+
+    The draws are those of a key, see :mod:`~altgrad_core.interfaces.draws`. The steps of the grid must be
+    normal float32.
+    """
+    special = numbers.overflow
+    largest = np.float32(numbers.max_value)
+    _stochastic(
+        x,
+        out,
+        largest if special is None else np.float32(2 * largest),
+        largest,
+        np.float32(largest if special is None else special),
+        np.int32((numbers.min_exponent + _BIAS) << _MANTISSA),
+        np.int32(numbers.mantissa_bits << _MANTISSA),
+        np.uint64(key & 0xFFFFFFFF),
+        np.uint64(key >> 32),
+    )
+
+
+@njit  # type: ignore[untyped-decorator]
+def _bits(value: np.float32) -> np.int32:
+    return np.float32(value).view(np.int32)
+
+
+@njit  # type: ignore[untyped-decorator]
+def _float(bits: np.int32) -> np.float32:
+    return np.int32(bits).view(np.float32)
+
+
+@cache
+def _nearest(lean: bool, special: bool) -> Callable[..., None]:
+    """The kernel for grids without mantissa bits (see the reference) and for those that do not saturate."""
+
+    @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+    def kernel(
+        x: NDArray[np.float32],
+        out: NDArray[np.float32],
+        limit: np.float32,
+        largest: np.float32,
+        beyond: np.float32,
+        lowest: np.int32,
+        shift: np.int32,
+        odd: np.int32,
+    ) -> None:
+        for i in range(x.shape[0]):
+            v = x[i]
+            c = -limit if v < -limit else (limit if v > limit else v)
+            bits = _bits(c)
+            e = max(bits & np.int32(0x7F800000), lowest)
+            if lean:
+                c = _float(bits - (((e >> np.int32(23)) ^ odd) & np.int32(1)))
+            magic = _float((e + shift) | np.int32(0x400000))
+            size = _bits((c + magic) - magic) & np.int32(0x7FFFFFFF)
+            if special:
+                size = _bits(beyond if _float(size) > largest else _float(size))
+            out[i] = _float((size & np.int32(0x7FFFFFFF)) | (bits & np.int32(-2147483648)))
+
+    return kernel  # type: ignore[no-any-return]
+
+
+_BLOCK = 1024
+"""Elements that are drawn for at a time; a multiple of 4."""
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _stochastic(
+    x: NDArray[np.float32],
+    out: NDArray[np.float32],
+    limit: np.float32,
+    largest: np.float32,
+    beyond: np.float32,
+    lowest: np.int32,
+    shift: np.int32,
+    key0: np.uint64,
+    key1: np.uint64,
+) -> None:
+    drawn = np.empty(_BLOCK, np.float32)
+    for start in range(0, x.shape[0], _BLOCK):
+        draw(drawn, np.uint64(start // 4), key0, key1)
+        for j in range(min(_BLOCK, x.shape[0] - start)):
+            v = x[start + j]
+            c = -limit if v < -limit else (limit if v > limit else v)
+            bits = _bits(c)
+            step = max(bits & np.int32(0x7F800000), lowest) - shift
+            multiple = abs(c) * _float(np.int32(254 << 23) - step)
+            lower = np.floor(multiple)
+            away = np.float32(1.0) if drawn[j] < multiple - lower else np.float32(0.0)
+            size = (lower + away) * _float(step)
+            size = beyond if size > largest else size
+            sign = bits & np.int32(-2147483648)
+            out[start + j] = _float((_bits(size) & np.int32(0x7FFFFFFF)) | sign)
