@@ -146,6 +146,8 @@ def _devices() -> Iterator[Finding]:
     try:
         with strangers_code():
             import torch
+
+            from altgrad_core.interfaces.backend import cpu_backend
     except StrangeError as error:
         text = f"torch cannot be imported: {error}"
         yield Finding("devices", "torch", "broken", text, "pip install --force-reinstall torch")
@@ -153,7 +155,9 @@ def _devices() -> Iterator[Finding]:
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU alone"
     yield Finding("devices", "torch", "ok", f"{torch.__version__}, built for {built}")
     runs = default_workers("cpu", 1_000_000)
-    yield Finding("devices", "cpu", "ok", f"{cores()} cores: {runs} runs at once")
+    rounding = {"numba": "compiled by numba", "eager": "torch's operators, ten times slower"}
+    how = f"{cores()} cores: {runs} runs at once; rounding by {rounding[cpu_backend()]}"
+    yield Finding("devices", "cpu", "ok", how)
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
             yield _cuda(number)

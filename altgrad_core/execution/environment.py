@@ -13,7 +13,11 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("altgrad-bench", "torch", "transformers", "tokenizers", "datasets", "numpy")
+from altgrad_core.interfaces.backend import cpu_backend
+
+_PACKAGES = (
+    *("altgrad-bench", "torch", "transformers", "tokenizers", "datasets", "numpy", "numba"),
+)
 
 
 def describe_environment(device: torch.device, distributions: Mapping[str, str]) -> dict[str, Any]:
@@ -26,6 +30,7 @@ def describe_environment(device: torch.device, distributions: Mapping[str, str])
         "cpu": _cpu_name(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "kernels": {"cpu": cpu_backend()},
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if cuda else _cpu_name(),
         "cuda": torch.version.cuda if cuda else None,

@@ -9,33 +9,6 @@ from numpy.typing import NDArray
 from altgrad_core.interfaces.philox import MULTIPLIERS, ROUNDS, WEYL
 
 
-def fill(drawn: NDArray[np.floating], key: int) -> None:
-    """Write uniform numbers into ``drawn``, which is flat and float32 or float64."""
-    halves = np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32)
-    (_fill if drawn.dtype == np.float32 else _fill_double)(drawn, *halves)
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _fill(drawn: NDArray[np.float32], key0: np.uint64, key1: np.uint64) -> None:
-    whole = drawn.shape[0] // 4 * 4
-    draw(drawn[:whole], np.uint64(0), key0, key1)
-    if whole < drawn.shape[0]:
-        last = np.empty(4, np.float32)
-        draw(last, np.uint64(whole // 4), key0, key1)
-        drawn[whole:] = last[: drawn.shape[0] - whole]
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _fill_double(drawn: NDArray[np.float64], key0: np.uint64, key1: np.uint64) -> None:
-    unit = 2.0**-53
-    for block in range((drawn.shape[0] + 1) // 2):
-        x0, x1, x2, x3 = _words(np.uint64(block), key0, key1)
-        drawn[2 * block] = ((x0 >> np.uint64(5) << np.uint64(26)) + (x1 >> np.uint64(6))) * unit
-        if 2 * block + 1 < drawn.shape[0]:
-            upper = x2 >> np.uint64(5) << np.uint64(26)
-            drawn[2 * block + 1] = (upper + (x3 >> np.uint64(6))) * unit
-
-
 @njit(inline="always")  # type: ignore[untyped-decorator]
 def _words(
     counter: np.uint64, key0: np.uint64, key1: np.uint64
@@ -60,3 +33,30 @@ def draw(drawn: NDArray[np.float32], first: np.uint64, key0: np.uint64, key1: np
         drawn[4 * block + 1] = np.float32(np.int32(x1 >> low)) * unit
         drawn[4 * block + 2] = np.float32(np.int32(x2 >> low)) * unit
         drawn[4 * block + 3] = np.float32(np.int32(x3 >> low)) * unit
+
+
+def fill(drawn: NDArray[np.floating], key: int) -> None:
+    """Write uniform numbers into ``drawn``, which is flat and float32 or float64."""
+    halves = np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32)
+    (_fill if drawn.dtype == np.float32 else _fill_double)(drawn, *halves)
+
+
+@njit("void(float32[::1], uint64, uint64)", cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _fill(drawn: NDArray[np.float32], key0: np.uint64, key1: np.uint64) -> None:
+    whole = drawn.shape[0] // 4 * 4
+    draw(drawn[:whole], np.uint64(0), key0, key1)
+    if whole < drawn.shape[0]:
+        last = np.empty(4, np.float32)
+        draw(last, np.uint64(whole // 4), key0, key1)
+        drawn[whole:] = last[: drawn.shape[0] - whole]
+
+
+@njit("void(float64[::1], uint64, uint64)", cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _fill_double(drawn: NDArray[np.float64], key0: np.uint64, key1: np.uint64) -> None:
+    unit = 2.0**-53
+    for block in range((drawn.shape[0] + 1) // 2):
+        x0, x1, x2, x3 = _words(np.uint64(block), key0, key1)
+        drawn[2 * block] = ((x0 >> np.uint64(5) << np.uint64(26)) + (x1 >> np.uint64(6))) * unit
+        if 2 * block + 1 < drawn.shape[0]:
+            upper = x2 >> np.uint64(5) << np.uint64(26)
+            drawn[2 * block + 1] = (upper + (x3 >> np.uint64(6))) * unit

@@ -3,7 +3,7 @@
 Bit-equal to :mod:`.rounding`, which is the reference. To nearest it goes another way. With
 ``m = 1.5 · 2^(e + 23 − M)`` in float32, whose last bit is worth one ``step``, ``x + m`` is rounded to a multiple
 of it by the addition itself, ties to even, and ``− m`` is exact. The constant is put together from the bits of
-``x``, like the step there. It has to be a float32: see :func:`fits`.
+``x``, like the step there. It has to be a float32: see :func:`kernels`.
 """
 
 from __future__ import annotations
@@ -20,52 +20,50 @@ from altgrad_core.interfaces.compiled_draws import draw
 from altgrad_core.quantization.kernels.numbers import GridNumbers
 
 _MANTISSA, _BIAS = 23, 127
+_NEAREST_TYPE = "void(float32[::1], float32[::1], float32, float32, float32, int32, int32, int32)"
+_STOCHASTIC_TYPE = (
+    "void(float32[::1], float32[::1], float32, float32, float32, int32, int32, uint64, uint64)"
+)
+"""With its types, a kernel is compiled, or read from numba's cache, when the module is imported."""
 
 
-def fits(numbers: GridNumbers) -> bool:
-    """Whether every constant that the grid needs is a float32: true for all formats of 8 bits."""
-    beyond = math.frexp(numbers.max_value)[1]  # of twice the largest value, that of what overflows
-    steps = _MANTISSA - numbers.mantissa_bits
-    return beyond + steps <= _BIAS and numbers.min_exponent + min(steps, 0) >= 1 - _BIAS
+class Kernels:
+    """The kernels with the numbers of one grid. Their arrays are flat, contiguous and of one size."""
+
+    def __init__(self, numbers: GridNumbers) -> None:
+        lowest, m = numbers.min_exponent + _BIAS, numbers.mantissa_bits
+        largest, special = np.float32(numbers.max_value), numbers.overflow
+        limit = largest if special is None else np.float32(2 * largest)
+        ends = limit, largest, np.float32(largest if special is None else special)
+        bits = np.int32(lowest << _MANTISSA)
+        self._nearest = _NEAREST[m == 0, special is not None]
+        self._numbers = *ends, bits, np.int32((_MANTISSA - m) << _MANTISSA), np.int32(lowest & 1)
+        self._stochastic_numbers = *ends, bits, np.int32(m << _MANTISSA)
+
+    def nearest(self, x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """Write the nearest grid values of ``x`` into ``out``."""
+        self._nearest(x, out, *self._numbers)
+
+    def stochastic(self, x: NDArray[np.float32], out: NDArray[np.float32], key: int) -> None:
+        """Write one of the two grid values around each of ``x`` into ``out``.
+
+        The draws are those of a key, see :mod:`~altgrad_core.interfaces.draws`.
+        """
+        halves = np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32)
+        _stochastic(x, out, *self._stochastic_numbers, *halves)
 
 
-def nearest(x: NDArray[np.float32], out: NDArray[np.float32], numbers: GridNumbers) -> None:
-    """Write the nearest grid values of ``x`` into ``out``; both flat and contiguous, of one size."""
-    m, special = numbers.mantissa_bits, numbers.overflow
-    largest = np.float32(numbers.max_value)
-    _nearest(m == 0, special is not None)(
-        x,
-        out,
-        largest if special is None else np.float32(2 * largest),
-        largest,
-        np.float32(largest if special is None else special),
-        np.int32((numbers.min_exponent + _BIAS) << _MANTISSA),
-        np.int32((_MANTISSA - m) << _MANTISSA),
-        np.int32((numbers.min_exponent + _BIAS) & 1),
-    )
+@cache
+def kernels(numbers: GridNumbers) -> Kernels | None:
+    """The kernels of a grid, or None where float32 lacks a constant that they need.
 
-
-def stochastic(
-    x: NDArray[np.float32], out: NDArray[np.float32], numbers: GridNumbers, key: int
-) -> None:
-    """Write one of the two grid values around each of ``x`` into ``out``.
-
-    The draws are those of a key, see :mod:`~altgrad_core.interfaces.draws`. The steps of the grid must be
-    normal float32.
+    All formats of 8 bits have them; those that use the exponents at the ends of float32's range do not.
     """
-    special = numbers.overflow
-    largest = np.float32(numbers.max_value)
-    _stochastic(
-        x,
-        out,
-        largest if special is None else np.float32(2 * largest),
-        largest,
-        np.float32(largest if special is None else special),
-        np.int32((numbers.min_exponent + _BIAS) << _MANTISSA),
-        np.int32(numbers.mantissa_bits << _MANTISSA),
-        np.uint64(key & 0xFFFFFFFF),
-        np.uint64(key >> 32),
-    )
+    beyond = math.frexp(numbers.max_value)[1]  # of twice the largest value, that of what overflows
+    least = numbers.min_exponent - numbers.mantissa_bits
+    if beyond + _MANTISSA - numbers.mantissa_bits > _BIAS or least < 1 - _BIAS:
+        return None
+    return Kernels(numbers)
 
 
 @njit  # type: ignore[untyped-decorator]
@@ -78,11 +76,10 @@ def _float(bits: np.int32) -> np.float32:
     return np.int32(bits).view(np.float32)
 
 
-@cache
 def _nearest(lean: bool, special: bool) -> Callable[..., None]:
     """The kernel for grids without mantissa bits (see the reference) and for those that do not saturate."""
 
-    @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+    @njit(_NEAREST_TYPE, cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
     def kernel(
         x: NDArray[np.float32],
         out: NDArray[np.float32],
@@ -109,11 +106,16 @@ def _nearest(lean: bool, special: bool) -> Callable[..., None]:
     return kernel  # type: ignore[no-any-return]
 
 
+_NEAREST = {
+    (lean, special): _nearest(lean, special) for lean in (False, True) for special in (False, True)
+}
+
+
 _BLOCK = 1024
 """Elements that are drawn for at a time; a multiple of 4."""
 
 
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(_STOCHASTIC_TYPE, cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _stochastic(
     x: NDArray[np.float32],
     out: NDArray[np.float32],
