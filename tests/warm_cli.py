@@ -23,7 +23,12 @@ LIGHT = ("altgrad_core.cli", "altgrad_core.planning.plan", "altgrad_core.registr
 FULL = (
     *("altgrad_core.cli", "altgrad_core.execution.runner", "altgrad_core.execution.worker"),
     *("altgrad_core.analysis.find", "altgrad_core.analysis.formats"),
-    *("altgrad_core.report.build", "altgrad_core.report.terminal", "torch._inductor", "vl_convert"),
+    *(
+        "altgrad_core.report.build",
+        "altgrad_core.report.terminal",
+        "altgrad_core.execution.ready",
+        "vl_convert",
+    ),
 )
 
 

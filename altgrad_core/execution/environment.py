@@ -7,15 +7,16 @@ import platform
 import socket
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from altgrad_core.interfaces.backend import cpu_backend
+from altgrad_core.interfaces.backend import cpu_backend, gpu_backend
 
-_PACKAGES = (
+PACKAGES = (
     *("altgrad-bench", "torch", "transformers", "tokenizers", "datasets", "numpy", "numba"),
 )
 
@@ -30,17 +31,19 @@ def describe_environment(device: torch.device, distributions: Mapping[str, str])
         "cpu": _cpu_name(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "kernels": {"cpu": cpu_backend()},
+        "kernels": gpu_backend() if cuda else cpu_backend(),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if cuda else _cpu_name(),
         "cuda": torch.version.cuda if cuda else None,
-        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in PACKAGES if (found := installed_version(name))},
         "distributions": dict(distributions),
-        "git": _git_revision(),
+        "git": git_revision(),
     }
 
 
-def _version(package: str) -> str | None:
+@cache
+def installed_version(package: str) -> str | None:
+    """The version of an installed distribution, or None."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -56,7 +59,8 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _git_revision() -> dict[str, Any] | None:
+@cache
+def git_revision() -> dict[str, Any] | None:
     """Commit of the checkout that holds this package, and whether it has changes; None outside a checkout."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():

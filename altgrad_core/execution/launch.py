@@ -21,12 +21,8 @@ follow from the machine, from ``--workers``, or from how many runs are still to 
 
 
 _WORKER = "altgrad_core.execution.worker"
-_IMPORTED = (
-    *(_WORKER, "torch._inductor.config", "altgrad_core.registry.ready"),
-    "altgrad_core.quantization.kernels.ready",
-)
-"""What every worker imports: itself, what torch needs for deterministic kernels, the plugins' announcements, compiled
-rounding."""
+_IMPORTED = (_WORKER, "altgrad_core.execution.ready")
+"""What every worker imports."""
 
 
 def worker_command(

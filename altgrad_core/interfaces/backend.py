@@ -1,9 +1,13 @@
-"""What computes on the CPU: kernels that numba compiles, or torch's operators one after the other."""
+"""What computes: kernels that numba or Triton compiles, or torch's operators one after the other.
+
+The environment variable ``ALTGRAD_KERNELS`` is ``auto``, or ``eager`` for the latter alone.
+"""
 
 from __future__ import annotations
 
 import os
 from functools import cache
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -17,30 +21,32 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 @cache
 def cpu_backend() -> Literal["numba", "eager"]:
-    """``numba``, or ``eager`` where it is not installed, or the environment variable asks for that.
+    """``numba``, or ``eager`` where it is not installed."""
+    return "numba" if _wanted() and find_spec("numba") else "eager"
 
-    Raises ``UserError`` if the variable asks for what there is not.
-    """
+
+@cache
+def gpu_backend() -> Literal["triton", "eager"]:
+    """``triton``, which torch brings along where it is built for a GPU, or ``eager``."""
+    return "triton" if _wanted() and find_spec("triton") else "eager"
+
+
+def backend_for(x: Tensor) -> Literal["numba", "triton", "eager"]:
+    """What may compute on ``x``: kernels take plain values in memory, and no compiler or transform sees them."""
+    if (
+        type(x) not in _PLAIN
+        or torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+    ):
+        return "eager"
+    if x.device.type == "cpu":
+        return cpu_backend()
+    return gpu_backend() if x.device.type == "cuda" else "eager"
+
+
+def _wanted() -> bool:
+    """Whether the variable allows them. Raises ``UserError`` for another word than ``auto`` and ``eager``."""
     wanted = os.environ.get(VARIABLE) or "auto"
-    if wanted not in ("auto", "numba", "eager"):
-        raise UserError(f"{VARIABLE} is 'auto', 'numba' or 'eager', not {wanted!r}.")
-    if wanted == "eager":
-        return "eager"
-    try:
-        import numba  # noqa: F401
-    except ImportError as error:
-        if wanted == "numba":
-            raise UserError(f"{VARIABLE}=numba, but numba cannot be imported: {error}") from error
-        return "eager"
-    return "numba"
-
-
-def is_compiled(x: Tensor) -> bool:
-    """Whether a compiled kernel may compute on ``x``: plain values in the CPU's memory, seen by no transform."""
-    return (
-        x.device.type == "cpu"
-        and type(x) in _PLAIN
-        and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-        and cpu_backend() == "numba"
-    )
+    if wanted not in ("auto", "eager"):
+        raise UserError(f"{VARIABLE} is 'auto' or 'eager', not {wanted!r}.")
+    return wanted == "auto"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from torch import Tensor
 
 from altgrad_core.interfaces.philox import MULTIPLIERS, ROUNDS, WEYL
 
@@ -35,10 +36,11 @@ def draw(drawn: NDArray[np.float32], first: np.uint64, key0: np.uint64, key1: np
         drawn[4 * block + 3] = np.float32(np.int32(x3 >> low)) * unit
 
 
-def fill(drawn: NDArray[np.floating], key: int) -> None:
-    """Write uniform numbers into ``drawn``, which is flat and float32 or float64."""
+def fill(drawn: Tensor, key: int) -> None:
+    """Write uniform numbers into ``drawn``, which is contiguous and float32 or float64."""
+    flat = drawn.view(-1).numpy()
     halves = np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32)
-    (_fill if drawn.dtype == np.float32 else _fill_double)(drawn, *halves)
+    (_fill if flat.dtype == np.float32 else _fill_double)(flat, *halves)
 
 
 @njit("void(float32[::1], uint64, uint64)", cache=True, nogil=True)  # type: ignore[untyped-decorator]

@@ -7,10 +7,13 @@ bits times 2^-24; one of float64 takes words ``2 i`` and ``2 i + 1``, the upper 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import torch
 from torch import Tensor
 
-from altgrad_core.interfaces.backend import is_compiled
+from altgrad_core.interfaces.backend import backend_for
 from altgrad_core.interfaces.philox import words
 
 
@@ -36,11 +39,10 @@ def uniform(like: Tensor, generator: torch.Generator) -> Tensor:
 
 def keyed_uniform(like: Tensor, key: int) -> Tensor:
     """The numbers of :func:`uniform` for a key."""
-    if is_compiled(like):
-        from altgrad_core.interfaces import compiled_draws
-
-        drawn = torch.empty(like.shape, dtype=like.dtype)
-        compiled_draws.fill(drawn.view(-1).numpy(), key)
+    backend = backend_for(like)
+    if backend != "eager":
+        drawn = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+        _fill(backend)(drawn, key)
         return drawn
     if like.dtype == torch.float32:
         bits = words(like.numel(), like.device, key) >> 8
@@ -48,3 +50,14 @@ def keyed_uniform(like: Tensor, key: int) -> Tensor:
     pairs = words(2 * like.numel(), like.device, key).view(-1, 2)
     bits = (pairs[:, 0] >> 5 << 26) + (pairs[:, 1] >> 6)
     return bits.to(like.dtype).mul_(2.0**-53).reshape(like.shape)
+
+
+@cache
+def _fill(backend: str) -> Callable[[Tensor, int], None]:
+    if backend == "numba":
+        from altgrad_core.interfaces import compiled_draws
+
+        return compiled_draws.fill
+    from altgrad_core.interfaces import gpu_draws
+
+    return gpu_draws.fill

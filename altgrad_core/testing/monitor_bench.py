@@ -114,8 +114,8 @@ def train(
         trial.take("end", panel.end(run))
         trial.timed = clock.asked
         trial.kept = {
-            "random numbers": torch.get_rng_state(),
             "training mode": torch.tensor([module.training for module in model.modules()]),
+            "random numbers": torch.get_rng_state(),
             **{f"parameter {n}": p.detach().clone() for n, p in model.named_parameters()},
             **{f"buffer {n}": b.detach().clone() for n, b in model.named_buffers()},
         }

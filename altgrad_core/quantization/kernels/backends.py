@@ -7,50 +7,64 @@ dispatcher, which would take several times as long as they do on the weights of 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from altgrad_core.interfaces.backend import is_compiled
+from altgrad_core.interfaces.backend import backend_for
 from altgrad_core.interfaces.draws import new_key
 from altgrad_core.interfaces.grid import compute_dtype
 from altgrad_core.quantization.kernels import rounding
 from altgrad_core.quantization.kernels.numbers import GridNumbers
 
-if TYPE_CHECKING:
-    from altgrad_core.quantization.kernels.compiled import Kernels
-
 
 def round_nearest(x: Tensor, numbers: GridNumbers) -> Tensor:
     """See :func:`.rounding.round_nearest`."""
-    if (kernels := _compiled(x, numbers)) is None:
+    kernels = _kernels(x, numbers)
+    if kernels is None:
         return rounding.round_nearest(x, numbers)
-    out = torch.empty(x.shape, dtype=torch.float32)
-    kernels.nearest(_flat(x), out.view(-1).numpy())
+    work = x.detach().float().contiguous()
+    out = torch.empty_like(work)
+    kernels.nearest(work, out)
     return out.to(x.dtype)
 
 
 def round_stochastic(x: Tensor, numbers: GridNumbers, generator: torch.Generator) -> Tensor:
     """See :func:`.rounding.round_stochastic`."""
-    if (kernels := _compiled(x, numbers)) is None:
+    kernels = _kernels(x, numbers)
+    if kernels is None:
         return rounding.round_stochastic(x, numbers, generator)
-    out = torch.empty(x.shape, dtype=torch.float32)
-    kernels.stochastic(_flat(x), out.view(-1).numpy(), new_key(generator))
+    work = x.detach().float().contiguous()
+    out = torch.empty_like(work)
+    kernels.stochastic(work, out, new_key(generator))
     return out.to(x.dtype)
 
 
-def _compiled(x: Tensor, numbers: GridNumbers) -> Kernels | None:
-    """The compiled kernels, if they can do it."""
-    if compute_dtype(x) != torch.float32 or not is_compiled(x):
+class _Kernels(Protocol):
+    """Kernels with the numbers of one grid. They read and write contiguous float32 tensors of one shape."""
+
+    def nearest(self, x: Tensor, out: Tensor) -> None:
+        """Write the nearest grid values of ``x`` into ``out``."""
+
+    def stochastic(self, x: Tensor, out: Tensor, key: int) -> None:
+        """Write one of the two grid values around each of ``x`` into ``out``, with the draws of a key."""
+
+
+def _kernels(x: Tensor, numbers: GridNumbers) -> _Kernels | None:
+    backend = backend_for(x)
+    if backend == "eager" or compute_dtype(x) != torch.float32 or not numbers.fits_float32:
         return None
-    from altgrad_core.quantization.kernels import compiled  # numba may not be there
-
-    return compiled.kernels(numbers)
+    return _made(backend, numbers)
 
 
-def _flat(x: Tensor) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = x.detach().float().contiguous().view(-1).numpy()
-    return found
+@cache
+def _made(backend: str, numbers: GridNumbers) -> _Kernels:
+    if backend == "numba":
+        from altgrad_core.quantization.kernels import compiled
+
+        return compiled.Kernels(numbers)
+    from altgrad_core.quantization.kernels import gpu
+
+    return gpu.Kernels(numbers)

@@ -3,18 +3,17 @@
 Bit-equal to :mod:`.rounding`, which is the reference. To nearest it goes another way. With
 ``m = 1.5 · 2^(e + 23 − M)`` in float32, whose last bit is worth one ``step``, ``x + m`` is rounded to a multiple
 of it by the addition itself, ties to even, and ``− m`` is exact. The constant is put together from the bits of
-``x``, like the step there. It has to be a float32: see :func:`kernels`.
+``x``, like the step there. It has to be a float32: see ``GridNumbers.fits_float32``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from torch import Tensor
 
 from altgrad_core.interfaces.compiled_draws import draw
 from altgrad_core.quantization.kernels.numbers import GridNumbers
@@ -28,7 +27,7 @@ _STOCHASTIC_TYPE = (
 
 
 class Kernels:
-    """The kernels with the numbers of one grid. Their arrays are flat, contiguous and of one size."""
+    """The kernels with the numbers of one grid, which ``fits_float32``; see :mod:`.backends`."""
 
     def __init__(self, numbers: GridNumbers) -> None:
         lowest, m = numbers.min_exponent + _BIAS, numbers.mantissa_bits
@@ -40,30 +39,14 @@ class Kernels:
         self._numbers = *ends, bits, np.int32((_MANTISSA - m) << _MANTISSA), np.int32(lowest & 1)
         self._stochastic_numbers = *ends, bits, np.int32(m << _MANTISSA)
 
-    def nearest(self, x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    def nearest(self, x: Tensor, out: Tensor) -> None:
         """Write the nearest grid values of ``x`` into ``out``."""
-        self._nearest(x, out, *self._numbers)
+        self._nearest(x.view(-1).numpy(), out.view(-1).numpy(), *self._numbers)
 
-    def stochastic(self, x: NDArray[np.float32], out: NDArray[np.float32], key: int) -> None:
-        """Write one of the two grid values around each of ``x`` into ``out``.
-
-        The draws are those of a key, see :mod:`~altgrad_core.interfaces.draws`.
-        """
+    def stochastic(self, x: Tensor, out: Tensor, key: int) -> None:
+        """Write one of the two grid values around each of ``x`` into ``out``, with the draws of a key."""
         halves = np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32)
-        _stochastic(x, out, *self._stochastic_numbers, *halves)
-
-
-@cache
-def kernels(numbers: GridNumbers) -> Kernels | None:
-    """The kernels of a grid, or None where float32 lacks a constant that they need.
-
-    All formats of 8 bits have them; those that use the exponents at the ends of float32's range do not.
-    """
-    beyond = math.frexp(numbers.max_value)[1]  # of twice the largest value, that of what overflows
-    least = numbers.min_exponent - numbers.mantissa_bits
-    if beyond + _MANTISSA - numbers.mantissa_bits > _BIAS or least < 1 - _BIAS:
-        return None
-    return Kernels(numbers)
+        _stochastic(x.view(-1).numpy(), out.view(-1).numpy(), *self._stochastic_numbers, *halves)
 
 
 @njit  # type: ignore[untyped-decorator]

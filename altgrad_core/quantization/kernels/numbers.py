@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -25,3 +27,13 @@ class GridNumbers:
     min_exponent: int
     max_value: float
     overflow: float | None = None
+
+    @cached_property
+    def fits_float32(self) -> bool:
+        """Whether float32 has every constant that the kernels need.
+
+        True for all formats of 8 bits; not for those that use the exponents at the ends of float32's range.
+        """
+        beyond = math.frexp(self.max_value)[1]  # of twice the largest value, that of what overflows
+        least = self.min_exponent - self.mantissa_bits
+        return beyond + 23 - self.mantissa_bits <= 127 and least >= -126

@@ -26,9 +26,7 @@ class Forked(Executor):
         tick: Callable[[], None],
     ) -> None:
         """Run every job; see :class:`Executor`."""
-        import torch._inductor  # noqa: F401  # what a worker needs before its first step
-
-        from altgrad_core.execution import worker
+        from altgrad_core.execution import ready, worker  # noqa: F401  # what every run needs
 
         for job in jobs:
             started(job)

@@ -17,7 +17,7 @@ from altgrad_core.interfaces.monitor import Monitor
 from altgrad_core.quantization.settings import ScalingSettings
 
 LAYERS = ("0.weight", "2.weight")
-SIZES = {"bf16": 2.0**-9, "e0m7": 0.02, "e7m0": 0.7, "table": 0.7}
+SIZES = {"bf16": 2.0**-9, "e0m7": 0.02, "e3m4": 0.05, "e7m0": 0.7, "table": 0.7}
 """Changes that nearest rounding loses in part."""
 
 
