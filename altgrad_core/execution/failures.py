@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from altgrad_core._text import plain
 from altgrad_core.execution.cells import SuiteResult
@@ -30,11 +30,15 @@ def failure_lines(result: SuiteResult, command: str) -> Iterator[str]:
     if waiting:
         yield f"{waiting} of {len(result.statuses)} runs have not been begun."
     if failed and command:
-        yield f"to run just those again: {rerun_command(command)}"
+        yield f"to run just those again: {rerun_command(command, list(failed))}"
 
 
-def rerun_command(command: str) -> str:
-    """``command``, for the runs that failed alone."""
+def rerun_command(command: str, failed: Sequence[str]) -> str:
+    """``command``, for the runs with these ids alone.
+
+    They are named one by one unless they are many: one whose directory was deleted left no status to
+    know it by.
+    """
     words = iter(shlex.split(command))
     kept: list[str] = []
     for word in words:
@@ -42,4 +46,5 @@ def rerun_command(command: str) -> str:
             next(words, None)
         elif not word.startswith("--only="):
             kept.append(word)
-    return shlex.join([*kept, "--only", "failed"])
+    wanted = failed if len(failed) <= _SHOWN else ["failed"]
+    return shlex.join([*kept, *(word for one in wanted for word in ("--only", one))])

@@ -140,7 +140,7 @@ def _verdict(spec: RunSpec, old: RunDirectory, new: RunDirectory, failed: str) -
 def _records(old: RunDirectory, new: RunDirectory) -> Iterator[Difference]:
     """The lines of ``metrics.jsonl`` that differ, less the metrics that measure time."""
     for number, (one, other) in enumerate(zip_longest(_lines(old), _lines(new)), 1):
-        if one != other:
+        if one is None or other is None or one.to_json() != other.to_json():  # NaN is NaN there
             yield _line(number, one, other)
 
 

@@ -84,9 +84,10 @@ def meant_as_axis(model: type[BaseModel], settings: Any, path: Path) -> bool:
     return not any(map(refused, held))
 
 
-def _replaced(settings: Mapping[Any, Any], path: Path, value: Any) -> dict[Any, Any]:
-    first, *rest = path
-    return {**settings, first: _replaced(settings[first], tuple(rest), value) if rest else value}
+def _replaced(settings: Any, path: Path, value: Any) -> Any:
+    if not path:
+        return value
+    return {**settings, path[0]: _replaced(settings[path[0]], path[1:], value)}
 
 
 def _message(details: ErrorDetails, path: Path, parent: type[BaseModel] | None) -> str:

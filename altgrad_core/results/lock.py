@@ -43,6 +43,8 @@ def run_lock(directory: RunDirectory) -> Iterator[None]:
                     f"{directory.path} is being run by another process. Wait for it, or stop it."
                 )
             time.sleep(_POLL_SECONDS)
+    except FileNotFoundError as error:
+        raise LockRefused(f"the run directory {directory.path} is gone: it was deleted.") from error
     except OSError as error:
         raise LockRefused(
             f"{directory.lock} cannot be locked ({error.strerror or error}), and without a lock two "

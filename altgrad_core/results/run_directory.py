@@ -142,7 +142,11 @@ class RunDirectory:
         """``UserError`` if a file is not as the status says that the run left it."""
         for path in self._whole_files:
             kept = status.files.get(path.name)
-            if kept is not None and not (path.exists() and _sha256(path) == kept):
+            try:
+                whole = kept is None or _sha256(path) == kept
+            except OSError as error:
+                raise damaged(path, error.strerror or str(error)) from error
+            if not whole:
                 raise damaged(path, "it is not as the run left it: it was cut or changed")
 
     def status(self) -> Status:
@@ -208,9 +212,12 @@ class RunDirectory:
 
     def records(self) -> Iterator[Record]:
         """Records in order. A half-written last line is passed over; a damaged line elsewhere is an error."""
-        if not self.metrics.exists():
+        try:
+            lines = self.metrics.read_bytes().split(b"\n")
+        except FileNotFoundError:
             return
-        lines = self.metrics.read_bytes().split(b"\n")
+        except OSError as error:
+            raise damaged(self.metrics, error.strerror or str(error)) from error
         for number, line in enumerate(lines, 1):
             if not line:
                 continue

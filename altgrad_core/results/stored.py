@@ -416,7 +416,7 @@ def _read_run(path: Path) -> DirectoryRun:
     directory = RunDirectory(path)
     try:
         raw = yaml.load(directory.spec.read_bytes(), Loader=_LOADER)
-    except yaml.YAMLError as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise damaged(directory.spec, str(error).replace("\n", " ")) from error
     if not isinstance(raw, dict):
         raise damaged(directory.spec, "it holds no settings")

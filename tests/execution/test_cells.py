@@ -11,7 +11,7 @@ import pytest
 
 from altgrad_core.errors import UserError
 from altgrad_core.execution import cells, launch
-from altgrad_core.execution.failures import failure_lines
+from altgrad_core.execution.failures import failure_lines, rerun_command
 from altgrad_core.execution.jobs import Ended
 from altgrad_core.execution.options import RunOptions
 from altgrad_core.execution.runner import run_suite
@@ -218,4 +218,5 @@ def test_what_has_no_result_is_told_with_the_command_that_runs_it_again(
     assert head == "1 of 4 runs ended without a result:"
     assert f"oom      {result.labels[ids[1]]} ({ids[1]})" in one
     assert pending == "2 of 4 runs have not been begun."
-    assert again.endswith("altgrad-bench run 'my suite.yaml' --retries 2 --only failed")
+    assert again.endswith(f"altgrad-bench run 'my suite.yaml' --retries 2 --only {ids[1]}")
+    assert rerun_command(typed, ids * 9).endswith("--retries 2 --only failed")

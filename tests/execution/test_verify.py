@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -100,7 +101,9 @@ def test_a_run_that_gives_the_same_is_identical_whatever_its_speed(
     def slower(records: list[Record]) -> list[Record]:
         name = "throughput/all/samples_per_second"
         assert any(name in record.metrics for record in records)
-        changed = ({**r.metrics, name: 1.0} if name in r.metrics else r.metrics for r in records)
+        changed = (
+            {**r.metrics, name: math.nan} if name in r.metrics else r.metrics for r in records
+        )
         return [r.model_copy(update={"metrics": m}) for r, m in zip(records, changed, strict=True)]
 
     rewritten(finished, records=slower)
@@ -108,6 +111,23 @@ def test_a_run_that_gives_the_same_is_identical_whatever_its_speed(
     assert verdict.identical, verdict
     assert verdict.to_json()["identical"]
     assert verdict_lines(verdict) == [f"bit-identical: {verdict.label} ({finished.path.name})"]
+
+
+def test_nan_is_the_same_as_nan() -> None:
+    nan = Record(step=1, kind="monitor", metrics={"a/all/b": math.nan, "a/all/c": 1.0})
+    other = nan.model_copy(update={"metrics": {"a/all/b": math.nan, "a/all/c": 2.0}})
+
+    class Held:
+        def __init__(self, *records: Record) -> None:
+            self.records = lambda: iter(records)
+
+    def first(one: Held, two: Held) -> list[verify.Difference]:
+        return list(verify._records(one, two))  # type: ignore[arg-type]
+
+    again = Record.model_validate_json(nan.to_json())
+    assert first(Held(nan), Held(again)) == []
+    [found] = first(Held(nan), Held(other))
+    assert found.where.endswith("a/all/c")
 
 
 def test_the_first_difference_is_named_with_what_is_not_as_recorded(

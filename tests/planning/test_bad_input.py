@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzzing import fuzzed, harmed, randoms
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from altgrad_core.errors import UserError
@@ -13,7 +17,7 @@ from altgrad_core.planning.draft import SECTIONS
 from altgrad_core.planning.plan import plan_suite
 from altgrad_core.planning.reading import STRUCTURE
 from altgrad_core.planning.spec_file import dump_yaml
-from altgrad_core.planning.suite import parse_suite
+from altgrad_core.planning.suite import load_suite, parse_suite, shipped_suites
 from altgrad_core.registry.catalog import Catalog
 
 WORDS = [
@@ -86,9 +90,8 @@ _overrides = st.lists(
 
 
 @pytest.mark.usefixtures("stub_module")
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@fuzzed(150)
+@example({"data": {"dataset": "texts"}, "include": [{"monitors.flips": [None]}]}, [])
 @given(_suites, _overrides)
 def test_a_plan_or_a_user_error(
     tmp_path_factory: pytest.TempPathFactory,
@@ -105,6 +108,47 @@ def test_a_plan_or_a_user_error(
     assert plan.specs
     assert len({(cell.label, cell.seed) for cell in plan.cells}) == len(plan.cells)
     assert len({spec.id for spec in plan.specs}) == len(plan.specs)
+
+
+SHIPPED = [path.read_bytes() for path in shipped_suites().values()]
+
+
+@fuzzed(120)
+@given(randoms)
+def test_a_shipped_suite_with_harmed_bytes(
+    tmp_path_factory: pytest.TempPathFactory, draw: random.Random
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "harmed.yaml"
+    path.write_bytes(harmed(draw.choice(SHIPPED), draw))
+    with contextlib.suppress(UserError):
+        assert load_suite(path).name
+
+
+SETS = [
+    *(b"training.max_steps=50", b"matrix.quantization.format=[bf16, e3m4]", b"seeds=[0, 1, 2]"),
+    *(b"contrast.margin=0.01", b"tune.learning_rates=[0.1, 0.2]", b"optimizer={type: adamw}"),
+    *(
+        b"quantization.overrides=[]",
+        b"monitors=all",
+        b"include=[]",
+        b"data.path=x",
+        b"name=y",
+        b"zip=[]",
+    ),
+]
+
+
+@pytest.mark.usefixtures("stub_module")
+@fuzzed(150)
+@given(randoms)
+def test_overrides_with_harmed_bytes(tmp_path: Path, plugins: Catalog, draw: random.Random) -> None:
+    base = dump_yaml({"data": {"dataset": "texts"}, "matrix": {"optimizer.type": ["adamw"]}})
+    texts = [
+        harmed(draw.choice(SETS), draw).decode("utf-8", "surrogateescape")
+        for _ in range(draw.randrange(1, 4))
+    ]
+    with contextlib.suppress(UserError):
+        assert plan_suite(parse_suite(base, "s.yaml", tmp_path, texts), plugins).cells
 
 
 @pytest.fixture(scope="module")

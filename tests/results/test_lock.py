@@ -107,7 +107,7 @@ def test_a_folder_that_is_gone_or_refuses_is_one_sentence(
     directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(directory.path)
-    with pytest.raises(LockRefused, match="No such file"), run_lock(directory):
+    with pytest.raises(LockRefused, match="abc is gone"), run_lock(directory):
         pytest.fail("it was not locked")
     assert not is_running(directory)
 
