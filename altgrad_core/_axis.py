@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -9,6 +10,7 @@ from typing import Any
 
 FORMAT_AXIS = "quantization.format"
 OPTIMIZER_AXIS = "optimizer.type"
+_LONGEST_LIST = 80
 
 
 def is_axis(column: str) -> bool:
@@ -20,8 +22,9 @@ def axis_text(value: Any) -> str:
     """A value of an axis as readers write it.
 
     ``{name: exmy, exponent_bits: 3}`` is ``exmy (exponent_bits=3)``, with or without its settings
-    under ``settings``; ``1.0`` is ``1``, ``true`` is ``true`` and nothing at all is ``none``. Two
-    values have the same text only if they are the same.
+    under ``settings``; ``1.0`` is ``1``, ``true`` is ``true`` and nothing at all is ``none``. A list that is
+    too long to read, such as the values of a table, is their number and a digest of them. Two values have
+    the same text only if they are the same.
     """
     value = value.item() if hasattr(value, "item") else value  # numpy's scalars
     match value:
@@ -34,7 +37,7 @@ def axis_text(value: Any) -> str:
         case Mapping():
             return _mapping(value)
         case list() | tuple():
-            return "+".join(map(axis_text, value))
+            return _list([axis_text(item) for item in value])
     return str(value)
 
 
@@ -51,6 +54,13 @@ def meant(text: str, known: Sequence[str]) -> str:
             return number
     same = [one for one in known if one.startswith(f"{text} (")]
     return same[0] if len(same) == 1 else text
+
+
+def _list(texts: Sequence[str]) -> str:
+    text = "+".join(texts)
+    if len(text) <= _LONGEST_LIST:
+        return text
+    return f"{len(texts)} values {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _number(value: float) -> str:

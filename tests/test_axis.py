@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,14 @@ def test_a_choice_is_its_name_and_its_settings_in_any_order_and_form() -> None:
     short = {"name": "exmy", "mantissa_bits": 2, "exponent_bits": 3}
     long = {"name": "exmy", "settings": {"exponent_bits": 3, "mantissa_bits": 2}}
     assert axis_text(short) == axis_text(long) == "exmy (exponent_bits=3, mantissa_bits=2)"
+
+
+def test_a_list_too_long_to_read_is_its_number_and_a_digest() -> None:
+    short = {"name": "table", "values": [0.0, 0.5, 1.0, -1.0]}
+    assert axis_text(short) == "table (values=0+0.5+1+-1)"
+    one, other = ({"name": "table", "values": [*range(255), last]} for last in (255, 256))
+    assert re.fullmatch(r"table \(values=256 values [0-9a-f]{8}\)", axis_text(one))
+    assert axis_text(one) != axis_text(other)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import keyword
 import re
+import shlex
 import sys
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +20,10 @@ from altgrad_core.registry.catalog import catalog
 from altgrad_core.registry.hookspecs import HOOKS
 
 _NAME = re.compile(r"[a-z](?:[a-z0-9]|[-_](?=[a-z0-9]))*")
-_LONGEST = 60
+_LONGEST = 40
+"""So that the formatter has nothing to say of the longest line with a name in it."""
+_FOLDERS = ("build", "conftest", "dist", "setup", "tests")
+"""What a folder of this name beside pyproject.toml is taken for."""
 _RUNS: Mapping[Kind, str] = {
     "format": "altgrad-bench run smoke --set 'quantization.format=[bf16,{name}]'",
     "optimizer": "altgrad-bench run smoke --set 'optimizer.type=[adamw,{name}]'",
@@ -76,9 +81,9 @@ def next_steps(kind: Kind, name: str, folder: Path) -> list[str]:
     """What to type next, in order."""
     run = run_command(kind, name)
     return [
-        f"pip install -e {folder}",
+        f"pip install -e {shlex.quote(str(folder))}",
         f"altgrad-bench check {name}",
-        run.replace("suite.yaml", str(folder / "suite.yaml")),
+        run.replace("suite.yaml", shlex.quote(str(folder / "suite.yaml"))),
     ]
 
 
@@ -91,6 +96,10 @@ def _wrong(kind: Kind, name: str) -> str:
     module = name.replace("-", "_")
     if keyword.iskeyword(module) or module in sys.stdlib_module_names:
         return f"{name!r} would be the Python module {module}, which Python keeps for itself: try my-{name}."
+    if module in _FOLDERS:
+        return (
+            f"a folder {module} beside pyproject.toml is taken for something else: try my-{name}."
+        )
     return ""
 
 
@@ -101,6 +110,11 @@ def _taken(kind: Kind, name: str, into: Path) -> str:
                 f"there is {kind} {name!r} already, offered by {entry.origin}: choose another name."
             )
     module = name.replace("-", "_")
+    if installed := _version(name):
+        return (
+            f"a distribution {name} {installed} is installed already, and pip would put {name!r} in its "
+            f"place: choose another name."
+        )
     if find_spec(module) is not None:
         return f"a Python module {module} is installed already, and {name!r} would hide it: choose another name."
     if (into / name).exists():
@@ -108,6 +122,14 @@ def _taken(kind: Kind, name: str, into: Path) -> str:
     if into.exists() and not into.is_dir():
         return f"--into {into} is a file: name a folder."
     return ""
+
+
+def _version(name: str) -> str:
+    """That of the installed distribution of this name, however it is spelt; empty if there is none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
 
 def _templates(kind: str) -> list[str]:

@@ -14,7 +14,7 @@ _LEFT_OUT = (nn.Module, optim.Optimizer, nn.Parameter, ModuleType)
 
 
 def numbers(thing: object) -> dict[str, float]:
-    """Attribute path -> number, for the numbers and one-element tensors in an object's attributes.
+    """Attribute path -> number, for the numbers in an object's attributes, and the sums of its tensors.
 
     Containers and other objects are gone into; modules and other optimizers are not.
     """
@@ -27,8 +27,8 @@ def _numbers(value: Any, path: str, depth: int, seen: set[int]) -> Iterator[tupl
     if isinstance(value, int | float):
         yield path, float(value)
     elif isinstance(value, Tensor):
-        if value.numel() == 1 and not isinstance(value, nn.Parameter) and not value.is_complex():
-            yield path, float(value)
+        if value.numel() and not isinstance(value, nn.Parameter) and not value.is_complex():
+            yield path, float(value.detach().double().sum())
     elif depth and id(value) not in seen and not isinstance(value, _LEFT_OUT):
         seen.add(id(value))
         for key, inner in list(_inside(value))[:_MOST]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
+from altgrad_core.interfaces.format import LISTED_BITS, Format
+from altgrad_core.interfaces.placement import is_closed_under_doubling
 from altgrad_core.testing.format_probe import FormatProbe
 from altgrad_core.testing.waits import Watch
 
@@ -15,21 +17,47 @@ _ASKED = {8: 100, 16: 10}
 """How often code values are asked for, of formats up to that many bits."""
 
 
-def unchanged(p: FormatProbe, first: Tensor | None) -> None:
-    """The code values after all that was asked, and after being asked many times."""
-    if first is None:
-        return
-    times = next(count for bits, count in _ASKED.items() if p.fmt.bits <= bits)
-    for asked in range(times):
-        now = p.fmt.code_values()
-        differs = ((now != first) & ~(now.isnan() & first.isnan())).nonzero()
-        for code in differs[:1, 0].tolist():
-            p.require(
-                False,
-                f"code {code} had the value {first[code].item()!r} and later, asked again "
-                f"({asked + 1} times at the end), {now[code].item()!r}: compute the values from constants "
-                f"and settings alone, and return a tensor that nothing else writes to.",
-            )
+def tables(fmt: Format) -> dict[str, Tensor]:
+    """Copies of what a format that lists its codes answers: its values, and its thresholds if it has some."""
+    if fmt.bits > LISTED_BITS:
+        return {}
+    between = fmt.thresholds()
+    found = {"code_values()": fmt.code_values().clone()}
+    return found if between is None else found | {"thresholds()": between.clone()}
+
+
+def unchanged(p: FormatProbe, first: Mapping[str, Tensor]) -> None:
+    """The tables after all that was asked, and after being asked many times."""
+    times = next((count for bits, count in _ASKED.items() if p.fmt.bits <= bits), 1)
+    for asked in range(times if first else 0):
+        now = tables(p.fmt)
+        for name, before in first.items():
+            differs = ((now[name] != before) & ~(now[name].isnan() & before.isnan())).nonzero()
+            for place in differs[:1, 0].tolist():
+                what = (
+                    f"code {place} had the value"
+                    if name == "code_values()"
+                    else f"{name}[{place}] was"
+                )
+                p.require(
+                    False,
+                    f"{what} {before[place].item()!r} and later, asked again ({asked + 1} times at the end), "
+                    f"{now[name][place].item()!r}: compute the values from constants and settings alone, and return "
+                    f"a tensor that nothing else writes to.",
+                )
+
+
+def placed(p: FormatProbe) -> None:
+    """Where amax goes, and whether a scale may be halved."""
+    headroom: object = p.fmt.headroom
+    sound = isinstance(headroom, int | float) and 1 <= headroom < math.inf
+    p.require(sound, f"headroom must be a number of at least 1, not {headroom!r}.")
+    closed = p.listed and is_closed_under_doubling(p.fmt.code_values(), p.fmt.max_finite)
+    p.require(
+        closed or not p.fmt.closed_under_doubling,
+        "closed_under_doubling is True, and twice some value is no value: with weights on the grid, a scale "
+        "that is halved would move weights, and nothing would say so.",
+    )
 
 
 def never_waits(p: FormatProbe) -> None:

@@ -14,9 +14,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from altgrad_core.interfaces.format import LISTED_BITS, Format
+from altgrad_core.interfaces.format import Format
+from altgrad_core.testing.draws import no_other_draws
 from altgrad_core.testing.format_probe import FormatProbe
-from altgrad_core.testing.format_steady import never_waits, unchanged
+from altgrad_core.testing.format_steady import never_waits, placed, tables, unchanged
 from altgrad_core.testing.rules import rule
 
 DRAWS = 1 << 15
@@ -42,14 +43,14 @@ def check_format(fmt: Format, device: str | torch.device = "cpu") -> None:
     ):
         _names(fmt)
     with rule("code_values(), or to_rung() and from_rung() of a wide format, give the grid"):
-        first = fmt.code_values().clone() if fmt.bits <= LISTED_BITS else None
+        first = tables(fmt)
         probe = FormatProbe(fmt, torch.device(device))
-    for check, sentence in _RULES.items():
-        with rule(sentence):
-            check(probe)
-    with rule(
-        "the answer of code_values() never changes: runs, encoded weights and tables rely on it"
-    ):
+    drawn = "round() is given the only source of random numbers, a generator"
+    with rule(drawn), no_other_draws(fmt.name, "draw from the generator"):
+        for check, sentence in _RULES.items():
+            with rule(sentence):
+                check(probe)
+    with rule("what a format says never changes: runs, encoded weights and tables rely on it"):
         unchanged(probe, first)
 
 
@@ -314,5 +315,6 @@ _RULES: dict[Callable[[FormatProbe], None], str] = {
     _dtypes: "float64, float32, bfloat16 and float16 are taken as they are, and other dtypes raise TypeError",
     _shapes: "tensors of any shape and stride are taken, and neither they nor gradients are touched",
     _stochastic: "stochastic rounding picks a neighbour so that the mean is exact, from the generator given",
+    placed: "headroom is at least 1, and closed_under_doubling what the values are, or the careful answer, False",
     never_waits: "round(), ulp(), to_rung() and from_rung() never wait for the device once tables are there",
 }

@@ -106,6 +106,9 @@ def train(
                 _poison(model)
             run.step = step
             _step(run, clock, panel, trial, watched=watched and step > 1)
+            for name, parameter in model.named_parameters():
+                if parameter.grad is not None:
+                    trial.kept[f"gradient {name} after step {step}"] = parameter.grad.clone()
             if step in _EVALUATED:
                 metrics = {"loss": 1.0 / step, "f1_micro": 0.5}
                 trial.take(f"evaluation {step}", panel.evaluation(run, metrics))
@@ -118,6 +121,7 @@ def train(
             "random numbers": torch.get_rng_state(),
             **{f"parameter {n}": p.detach().clone() for n, p in model.named_parameters()},
             **{f"buffer {n}": b.detach().clone() for n, b in model.named_buffers()},
+            **trial.kept,
         }
     return trial
 
@@ -156,6 +160,7 @@ def _step(run: Run, clock: StepClock, panel: MonitorPanel, trial: Trial, *, watc
     with _watching(run, view, trial, "after_update", watched):
         late = panel.after_update(view)
     trial.take(f"step {run.step}", late)
+    trial.kept |= {f"batch {run.step}: {key}": one for key, one in batch.tensors.items()}
 
 
 @contextmanager
@@ -220,7 +225,7 @@ def _loss(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def _run_of(model: nn.Module, clock: Clock) -> Run:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
     residency = GridResidency(model)
     residency.attach(optimizer)
     replayer = Replayer(model, _loss, _probe, device=_DEVICE, seed=0)

@@ -97,7 +97,8 @@ def _check_changes_nothing(monitor: Monitor, seen: Trial, residency: Residency =
 
 def _alike(one: Trial, other: Trial, said: str) -> None:
     for what, value in one.kept.items():
-        if not torch.equal(value.nan_to_num(), other.kept[what].nan_to_num()):
+        found = other.kept.get(what)
+        if found is None or not torch.equal(value.nan_to_num(), found.nan_to_num()):
             raise AssertionError(f"the run {said}: {what}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ _RATES = (0.01, 0.03, 0.1, 0.003, 0.001, 0.3, 1.0)
 _PATIENCE = 2.0
 _OFFER = "what an offer names exists, and is built from the settings of its example (the defaults, if it has none)"
 
+_PROCESS = "a plugin leaves the process as it was: others live in it, too"
+
 
 def check_offer(entry: Registered) -> None:
     """Run every conformance check on what the offer offers, built as its ``example`` says.
@@ -50,7 +53,8 @@ def check_offer(entry: Registered) -> None:
                     for target in _targets(entry):
                         imported(entry, target)
                     one.load(entry.kind, entry.offer.name)
-                _CHECKS[entry.kind](one, entry, settings, place)
+                with rule(_PROCESS), _as_it_was():
+                    _CHECKS[entry.kind](one, entry, settings, place)
         except StrangeError as error:
             cause = error.__cause__ or error
             if isinstance(cause, Fault | SkipTest):
@@ -72,6 +76,36 @@ def _example(entry: Registered, folder: Path) -> dict[str, Any]:
         return dict(example)
     folder.mkdir()
     return dict(imported(entry, example)(folder))
+
+
+def _process() -> dict[str, Any]:
+    return {
+        "the working directory": Path.cwd(),
+        "torch's default dtype": torch.get_default_dtype(),
+        "torch's grad mode": torch.is_grad_enabled(),
+        "torch's number of threads": torch.get_num_threads(),
+        "whether torch is deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+@contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Raise ``AssertionError`` for what another piece of code in this process would notice; put it back."""
+    before = _process()
+    try:
+        yield
+        for what, value in _process().items():
+            if value != before[what]:
+                raise AssertionError(
+                    f"{what} was {before[what]} before it was used, and is {value} now"
+                )
+    finally:
+        folder, dtype, grad, threads, deterministic = before.values()
+        os.chdir(folder)
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
 
 
 @contextmanager

@@ -98,6 +98,7 @@ def _check_groups(fit: Fit, learning_rate: float) -> None:
 
 
 def _check_progress(fit: Fit, steps: int) -> None:
+    before = {name: p.detach().clone() for name, p in fit.model.named_parameters()}
     losses = [fit.step(number) for number in range(1, steps + 1)]
     last = sum(losses[-5:]) / len(losses[-5:])
     if math.isnan(last) or last >= losses[0] / 2:
@@ -105,6 +106,11 @@ def _check_progress(fit: Fit, steps: int) -> None:
             f"{fit.where}, {steps} steps must at least halve the loss of a linear fit, but it went "
             f"from {losses[0]:.4g} to {last:.4g}"
         )
+    for name, parameter in fit.model.named_parameters():
+        if torch.equal(before[name], parameter):
+            raise AssertionError(
+                f"{fit.where}, {steps} steps leave the parameter {name!r} where it was"
+            )
 
 
 def _check_repeats(first: Fit, second: Fit) -> None:
@@ -121,6 +127,10 @@ def _check_repeats(first: Fit, second: Fit) -> None:
                 f"given to build"
             )
     torch.set_rng_state(before)
+    if second.generator.initial_seed() != 5:
+        raise AssertionError(
+            "step() seeds the generator, so that each step draws the same: draw from it"
+        )
     if not torch.equal(first.weights(), second.weights()):
         raise AssertionError(
             f"{first.where}, the same steps with the same generator must give the same weights"

@@ -90,6 +90,36 @@ def _differ(batches: list[Batch]) -> bool:
     )
 
 
+def loss_is_pure(task: Task, model: nn.Module, size: int) -> None:
+    """The loss of the same model and batch is the same, and neither is changed; twice the batch, one mean."""
+    batch = task.batch(1, size, seed=0)
+    before, losses = _copy(batch), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        losses.append(task.loss(model, batch).item())
+    for name, tensor in before.tensors.items():
+        if not torch.equal(tensor, batch.tensors[name]):
+            raise AssertionError(
+                f"loss() changes the tensor {name!r} of its batch, which monitors look at"
+            )
+    if losses[0] != losses[1]:
+        raise AssertionError(
+            f"loss() of one model and one batch is {losses[0]} and then {losses[1]}: a run that goes on from a "
+            f"checkpoint would get another one, so keep nothing from one call to the next"
+        )
+    if any(not tensor.dim() or len(tensor) != size for tensor in batch.tensors.values()):
+        return
+    twice = {name: torch.cat([tensor, tensor]) for name, tensor in batch.tensors.items()}
+    model.eval()
+    one = task.loss(model, batch).item()
+    two = task.loss(model, Batch(twice, 2 * size, 2 * batch.tokens)).item()
+    if math.isclose(two, 2 * one, rel_tol=1e-4) and one:
+        raise AssertionError(
+            f"loss() is {one:.6g}, and {two:.6g} of a batch that has each example twice: it is a sum, which makes "
+            f"the learning rate depend on the batch size; return the mean"
+        )
+
+
 def model_follows_the_seed(task: Task, *, pretrained: bool) -> None:
     """The model follows the seed that the caller has set, and leaves it in force."""
     weights: list[dict[str, Tensor]] = []

@@ -20,6 +20,7 @@ from altgrad_core.testing.rules import rule
 from altgrad_core.testing.task_purity import (
     batches_are_pure,
     calibration_is_used,
+    loss_is_pure,
     model_follows_the_seed,
 )
 from altgrad_core.testing.waits import Watch
@@ -76,6 +77,7 @@ def check_task(
             "loss() is a 0-d mean that reaches every parameter, and never reads from the device"
         ):
             _loss(task, batch_size)
+            loss_is_pure(task, _seeded_model(task).train(), batch_size)
         with rule(
             "evaluate() is a function of the model and the split, and returns what is declared"
         ):
@@ -102,6 +104,9 @@ def _no_log(message: str) -> None:
 
 
 def _facts(task: Task, fresh: Task, cached: Task) -> None:
+    epoch: object = task.epoch_samples
+    if epoch is not None and (not isinstance(epoch, int) or epoch < 1):
+        raise AssertionError(f"epoch_samples must be None or a number of examples, not {epoch!r}")
     written = [_json(one.facts()) for one in (task, fresh, cached)]
     if written[0] != written[1]:
         raise AssertionError("facts() differ between two cache folders")
@@ -172,17 +177,30 @@ def _moves(gradient: Tensor | None) -> bool:
 
 def _evaluation(task: Task, metrics: Sequence[Metric]) -> None:
     model = _seeded_model(task).eval()
+    first: dict[str, Evaluation] = {}
     for split in get_args(Split):
         state = torch.get_rng_state()
         one, again = _evaluate(task, model, split, 3), _evaluate(task, model, split, 3)
         if not torch.equal(torch.get_rng_state(), state):
             raise AssertionError(f"evaluating {split} draws from torch's global generator")
         _agree(one, again, 0.0, f"two evaluations of {split}")
+        first[split] = one
         if one.samples != again.samples or not all(isinstance(text, str) for text in one.samples):
             raise AssertionError(f"{split}: samples must be strings, the same for the same model")
         _agree(one, _evaluate(task, model, split, 8), 1e-4, f"{split} in other batches")
         _declared(one, metrics, split)
         _predictions(one, split)
+    for split in get_args(Split):
+        _agree(
+            first[split],
+            _evaluate(task, model, split, 3),
+            0.0,
+            f"{split}, and {split} after others",
+        )
+    if any(module.training for module in model.modules()):
+        raise AssertionError(
+            "evaluate() leaves the model in training mode: it is given one in eval mode"
+        )
 
 
 @torch.no_grad()

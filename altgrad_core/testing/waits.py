@@ -36,6 +36,7 @@ _FETCHING = (
     "cpu",
     "__array__",
     "__reduce_ex__",
+    "__repr__",
 )  # no operation of theirs is dispatched
 _COPY = "aten::lift_fresh"  # torch.tensor and new_tensor: on another device, a blocking copy
 

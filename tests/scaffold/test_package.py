@@ -110,9 +110,15 @@ def test_ruff_has_nothing_to_say(strangers: SimpleNamespace) -> None:
     ruff = Path(sys.executable).with_name("ruff")
     if not ruff.exists():
         pytest.skip("needs ruff")
+    lengths = (2, 3, 18, 40)  # at 18 a line of a monitor's was just short enough to be joined
+    named = [
+        write_package(kind, f"{kind[0]:x<{length}}", strangers.root / "named" / kind)
+        for kind in KINDS
+        for length in lengths
+    ]
     for command in (["check", "--no-cache"], ["format", "--check", "--no-cache"]):
         done = subprocess.run(
-            [str(ruff), *command, *map(str, strangers.sources)],
+            [str(ruff), *command, *map(str, [*strangers.sources, *named])],
             capture_output=True,
             text=True,
             check=False,
@@ -129,10 +135,17 @@ def test_ruff_has_nothing_to_say(strangers: SimpleNamespace) -> None:
         ("a--b", "use lower-case letters"),
         ("../posit", "use lower-case letters"),
         ("", "use lower-case letters"),
-        ("x" * 61, "at most 60"),
+        ("x" * 41, "at most 40"),
+        ("tests", "a folder tests beside pyproject.toml is taken for something else: try my-tests"),
+        ("altgrad_bench", "a distribution altgrad_bench .* is installed already"),
+        (
+            "pyyaml",
+            "a distribution pyyaml .* is installed already, and pip would put 'pyyaml' in its",
+        ),
         ("class", "Python keeps for itself: try my-class"),
         ("json", "Python keeps for itself"),
-        ("torch", "a Python module torch is installed already"),
+        ("torch", "a distribution torch .* is installed already"),
+        ("yaml", "a Python module yaml is installed already"),
         ("e5m2", "there is format 'e5m2' already, offered by altgrad-bench"),
         ("here", "is there already"),
     ],
@@ -153,6 +166,11 @@ def test_into_that_is_a_file_is_refused_and_one_that_is_not_there_is_made(tmp_pa
     folder = write_package("format", "my-posit", tmp_path / "new" / "place")
     assert (folder / ".github" / "workflows" / "check.yml").exists()
     assert "altgrad-bench check my-posit" in next_steps("format", "my-posit", folder)
+    assert next_steps("task", "mine", Path("my own/mine")) == [
+        "pip install -e 'my own/mine'",
+        "altgrad-bench check mine",
+        "altgrad-bench run 'my own/mine/suite.yaml'",
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)

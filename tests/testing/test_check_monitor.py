@@ -109,6 +109,48 @@ class Changes(Good):
         return 0.0
 
 
+class ScalesGradients(Good):
+    def norm(self, step: StepView) -> Any:
+        gradient = next(iter(step.model.parameters())).grad
+        assert gradient is not None
+        gradient.mul_(2)
+        return 0.0
+
+
+class ScalesMomentum(Good):
+    def norm(self, step: StepView) -> Any:
+        for state in step.optimizer.state.values():
+            state["momentum_buffer"].mul_(1.01)
+        return 0.0
+
+
+class EmptiesTheBatch(Good):
+    def norm(self, step: StepView) -> Any:
+        for tensor in step.batch.tensors.values():
+            tensor.zero_()
+        return 0.0
+
+
+class Freezes(Good):
+    def norm(self, step: StepView) -> Any:
+        next(iter(step.model.parameters())).requires_grad_(False)
+        return 0.0
+
+
+class KeepsATensorForLater(Good):
+    mean: torch.Tensor | None = None
+
+    def norm(self, step: StepView) -> Any:
+        weight = next(iter(step.model.parameters())).detach().clone()
+        self.mean = weight if self.mean is None else self.mean.lerp(weight, 0.5)
+        return weight.norm() if self.count < 1000 else self.mean.norm()
+
+
+class Writes(Good):
+    def norm(self, step: StepView) -> Any:
+        return float(len(str(super().norm(step))))
+
+
 class Raises(Good):
     def norm(self, step: StepView) -> Any:
         raise RuntimeError("broken")
@@ -149,6 +191,12 @@ def test_one_that_says_that_it_reads_may() -> None:
         (Masks, r"makes the step wait for the device, by an index by a mask: .*use torch.where"),
         (Branches, "by item.., float.., bool.. or a comparison in an if"),
         (Changes, "differs from the same run without this monitor: parameter first"),
+        (ScalesGradients, "differs from the same run without this monitor: gradient first"),
+        (ScalesMomentum, "differs from the same run without this monitor: parameter first"),
+        (EmptiesTheBatch, "differs from the same run without this monitor: batch 1: inputs"),
+        (Freezes, "differs from the same run without this monitor: parameter first"),
+        (KeepsATensorForLater, "its attribute 'mean' is .*put it into state_dict"),
+        (Writes, r"makes the step wait for the device, by __repr__\(\)"),
         (Raises, "failed in after_update .*RuntimeError: broken"),
     ],
 )

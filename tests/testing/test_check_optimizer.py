@@ -73,6 +73,31 @@ class Unrepeatable(Good):
                     p.add_(1e-3 * torch.randn(p.shape, generator=self.shared))
 
 
+class Seeds(Good):
+    def step(self, closure: Any = None) -> None:
+        self.generator.manual_seed(0)
+        super().step()
+
+
+class LeavesOut(Good):
+    """Moves no bias."""
+
+    def step(self, closure: Any = None) -> None:
+        left = self.param_groups.pop()
+        super().step()
+        self.param_groups.append(left)
+
+
+class KeepsATensorForLater(Good):
+    mean: torch.Tensor | None = None
+
+    def step(self, closure: Any = None) -> None:
+        gradient = self.param_groups[0]["params"][0].grad
+        if gradient is not None:
+            self.mean = gradient.clone() if self.mean is None else self.mean.lerp(gradient, 0.1)
+        super().step()
+
+
 class Promises(Good):
     """Says that it heeds ``grad_scale`` and ``found_inf``, and does not."""
 
@@ -209,6 +234,9 @@ def test_a_good_optimizer_passes() -> None:
         (Reads, r"step\(\) makes the host wait for the device, by item\(\)"),
         (Masks, r"step\(\) makes the host wait for the device, by an index by a mask"),
         (DrawsFromPython, "draws from Python's random module"),
+        (Seeds, "seeds the generator, so that each step draws the same"),
+        (LeavesOut, "100 steps leave the parameter '0.bias' where it was"),
+        (KeepsATensorForLater, "the attribute 'mean' of the optimizer"),
         (Promises, "must divide gradients by grad_scale"),
         (Unscales, "though a gradient is infinite"),
         (Counts, "follows one with an infinite gradient"),

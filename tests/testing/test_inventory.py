@@ -207,6 +207,34 @@ def test_a_clash_is_a_fault_of_both_and_breaks_only_suites_that_use_the_name(
         plan_suite(load_suite("smoke"), known)
 
 
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ("os.chdir('/')", "the working directory was"),
+        (
+            "torch.set_num_threads(3)",
+            "torch's number of threads was 1 before it was used, and is 3",
+        ),
+        ("torch.set_default_dtype(torch.float64)", "torch's default dtype was torch.float32"),
+    ],
+)
+def test_a_plugin_leaves_the_process_as_it_was(install: Install, does: str, said: str) -> None:
+    more = f"""
+def Changes(settings):
+    import os, torch
+    from altgrad_core.interfaces import Tracker
+    class Mine(Tracker):
+        def ready(self): {does}
+    return Mine()
+"""
+    install("stranger", source(target='"stranger:Changes"', more=more))
+    before = Path.cwd()
+    message = fault("stranger")
+    assert said in message
+    assert "a plugin leaves the process as it was" in message
+    assert Path.cwd() == before
+
+
 def test_what_this_machine_lacks_is_no_fault(install: Install) -> None:
     needs = 'NoSettings, needs=(Need("module", "no_such_module", "pip install it"),)'
     install("stranger", source(settings=needs).replace("Offer,", "Need, Offer,", 1))

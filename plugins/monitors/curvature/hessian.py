@@ -6,6 +6,7 @@ backward pass through that. Nothing of size n × n is ever built.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -79,6 +80,10 @@ def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
     return bits.to(like.dtype) * 2 - 1
 
 
+_OWN_DRAWS = {"rng": 0} if "rng" in inspect.signature(eigsh).parameters else {}
+"""Newer ARPACKs of scipy draw anew where they must start again, and from no seed unless they are given one."""
+
+
 def leading_eigenvalues(
     hessian: Hessian, count: int, generator: torch.Generator, *, tolerance: float, restarts: int
 ) -> list[float]:
@@ -105,6 +110,7 @@ def leading_eigenvalues(
                 tol=tolerance,
                 maxiter=restarts,
                 return_eigenvectors=False,
+                **_OWN_DRAWS,
             )
         except ArpackNoConvergence as stopped:
             found = stopped.eigenvalues

@@ -293,6 +293,46 @@ class TunesOnTest(_Evaluates):
         evaluation.metrics["f1"] = float((outputs > np.median(outputs)).mean())
 
 
+class SumsTheLoss(Good):
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return super().loss(model, batch) * len(batch.tensors["x"])
+
+
+class CountsLosses(Good):
+    calls = 0
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        self.calls += 1
+        return super().loss(model, batch) * (1 + 0.01 * self.calls)
+
+
+class ChangesTheBatch(Good):
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        loss = super().loss(model, batch)
+        batch.tensors["x"] = batch.tensors["x"].clamp(-0.1, 0.1)
+        return loss
+
+
+class RemembersTheTest(Good):
+    seen = 0.0
+
+    def evaluate(self, model: nn.Module, split: Split, **more: Any) -> Evaluation:
+        found = super().evaluate(model, split, **more)
+        if split == "test":
+            self.seen = 1.0
+        found.metrics["loss"] += self.seen * (split == "validation")
+        return found
+
+
+class LeavesTrainingMode(Good):
+    def evaluate(self, model: nn.Module, split: Split, **more: Any) -> Evaluation:
+        return super().evaluate(model.train(), split, **more)
+
+
+class NegativeEpoch(Good):
+    epoch_samples = -5
+
+
 def test_a_good_task_passes(tmp_path: Path) -> None:
     check_task(Good, tmp_path, metrics=METRICS)
 
@@ -317,6 +357,12 @@ def test_a_good_task_passes(tmp_path: Path) -> None:
         (WaitsInTheLoss, r"loss\(\) makes the step wait for the device, by item\(\)"),
         (MasksInTheLoss, r"loss\(\) makes the step wait for the device, by an index by a mask"),
         (TunesOnTest, r"whatever calibration\['threshold'\] is .*so none is tuned on test"),
+        (SumsTheLoss, "a batch that has each example twice: it is a sum"),
+        (CountsLosses, r"loss\(\) of one model and one batch is .* keep nothing from one call"),
+        (ChangesTheBatch, r"loss\(\) changes the tensor 'x' of its batch"),
+        (RemembersTheTest, "validation, and validation after others: the metric 'loss' is"),
+        (LeavesTrainingMode, "leaves the model in training mode"),
+        (NegativeEpoch, "epoch_samples must be None or a number of examples, not -5"),
         (DoubleModel, "must be float32"),
         (WrongHead, "no module matches the head pattern 'classifier'"),
         (LossPerExample, "must be 0-d"),
