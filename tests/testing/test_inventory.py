@@ -297,7 +297,9 @@ def pytester_like(tmp_path: Path, install: Install) -> Callable[..., Any]:
     (tmp_path / "test_idle.py").write_text(test)
 
     def run(*arguments: str) -> Any:
-        flags = ["-p", "no:cacheprovider", "-p", "altgrad_core.testing.pytest_plugin"]
+        # by its module, not by the entry point, which an installation of before may not have
+        ours = ["-p", "no:altgrad", "-p", "altgrad_core.testing.pytest_plugin"]
+        flags = ["-p", "no:cacheprovider", *ours]
         chosen = arguments if "test_idle.py" in arguments else (*arguments, "--ignore=test_idle.py")
         return subprocess.run(
             [sys.executable, "-P", "-m", "pytest", *flags, *chosen],
