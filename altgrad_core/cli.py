@@ -70,6 +70,26 @@ def main() -> None:
         if show_traceback:
             raise
         _fail(_refused(error))
+    except ModuleNotFoundError as error:
+        if show_traceback or not (said := _lacking(error)):
+            raise
+        _fail(said)
+
+
+def _lacking(error: ModuleNotFoundError) -> str:
+    """The package of ours that is not installed, in a sentence; empty where it is another's."""
+    from importlib.metadata import requires
+
+    from packaging.requirements import Requirement
+
+    name = (error.name or "").partition(".")[0]
+    ours = [Requirement(one).name.replace("-", "_") for one in requires("altgrad-bench") or ()]
+    if name not in ours:
+        return ""
+    return (
+        f"the package {name} is not installed, and altgrad-bench needs it for this: altgrad-bench doctor says all "
+        f"that is missing, and what mends it."
+    )
 
 
 def _refused(error: OSError) -> str:

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner
 from warm_cli import Cli
 
-import altgrad_core
+import altgrad_core.cli
 from altgrad_core.cli import app
 
 SUITES = Path(__file__).parents[1] / "suites"
@@ -186,6 +187,23 @@ def test_an_unknown_suite_names_the_shipped_ones(refused: Refused) -> None:
     message = refused("run", "quickstrat")
     assert "quickstart" in message
     assert "eurlex_matrix" in message
+
+
+def test_a_package_of_ours_that_is_not_installed_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lacks(name: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["altgrad-bench", "list"])
+        error = ModuleNotFoundError(f"No module named {name!r}", name=name)
+        monkeypatch.setattr(altgrad_core.cli, "app", Mock(side_effect=error))
+        altgrad_core.cli.main()
+
+    with pytest.raises(SystemExit) as end:
+        lacks("huggingface_hub.utils")
+    assert end.value.code == 2
+    assert "the package huggingface_hub is not installed" in capsys.readouterr().err
+    with pytest.raises(ModuleNotFoundError):
+        lacks("somebody_elses")
 
 
 def test_missing_data_is_refused_before_anything_runs(

@@ -23,8 +23,8 @@ STRUCTURE = (
 )
 """The top-level keys of a suite that are not settings of a run."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_LONGEST = 100
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LONGEST_NAME = 100
 
 
 def sections(document: Document) -> dict[str, Document]:
@@ -98,11 +98,11 @@ def axis(key: str, values: Document) -> Axis:
 
 def _name(document: Document | None, source: str) -> str:
     name = Path(source).stem if document is None else document.data
-    if isinstance(name, str) and _NAME.fullmatch(name) and len(name) <= _LONGEST:
+    if isinstance(name, str) and NAME.fullmatch(name) and len(name) <= LONGEST_NAME:
         return name
     if not isinstance(name, str):
         message = f"name: this is a text, and YAML reads {name!r}: put it in quotes"
-    elif len(name) > _LONGEST:
+    elif len(name) > LONGEST_NAME:
         message = f"name: {name[:20]}… cannot be a folder's name: it has {len(name)} characters"
     else:
         message = f"name: {name!r} cannot be a folder's name: use letters, digits, '.', '_' and '-'"

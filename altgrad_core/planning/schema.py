@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from altgrad_core.interfaces.plugin import Kind
 from altgrad_core.planning.declaration import Contrast
 from altgrad_core.planning.draft import SECTIONS
+from altgrad_core.planning.reading import LONGEST_NAME, NAME
 from altgrad_core.planning.tune import AUTO, TuneSettings
 from altgrad_core.quantization.settings import (
     FORMAT_KEYS,
@@ -72,7 +73,7 @@ class _Writer:
         matrix["additionalProperties"] = {"type": "array", "minItems": 1}
         seeds = {"type": "array", "items": {"type": "integer", "minimum": 0}, "uniqueItems": True}
         structure: dict[str, Schema] = {
-            "name": {"type": "string"},
+            "name": {"type": "string", "pattern": f"^{NAME.pattern}$", "maxLength": LONGEST_NAME},
             "description": {"type": ["string", "null"]},
             "seeds": {**seeds, "minItems": 1},
             "matrix": _or_null(matrix),

@@ -93,6 +93,8 @@ def test_short_forms_pass(judge: Any, place: tuple[str, ...], value: Any) -> Non
         (("quantization", "scaling"), "delay"),
         (("optimizer", "borrowed_format"), "e9m9"),
         (("optimizer", "borrowed_format"), {"name": "exmy", "exponents": 3}),
+        (("name",), "a/b"),
+        (("name",), "n" * 101),
         (("trainings",), {}),
         (("training", "max_stepps"), 3),
         (("training", "learning_rate"), "fast"),
