@@ -159,6 +159,7 @@ def open_directory(directory: RunDirectory, spec: RunSpec, say: Callable[[str], 
     spec that is not what its id was given to is written anew, and that is said.
     """
     text = dump_spec(spec)
+    sweep(directory.path)
     fault = _fault(directory, spec, text) if directory.spec.exists() else ""
     if directory.spec.exists() and not fault and directory.has_result():
         return
