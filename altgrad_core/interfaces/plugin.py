@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pluggy
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from altgrad_core.interfaces.metric import Metric
 
@@ -31,6 +32,13 @@ Kind = Literal["format", "optimizer", "monitor", "task", "section", "executor", 
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
+def _simple(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of, but for those within lists and other containers."""
+    if get_origin(annotation) in (Union, UnionType, Annotated):
+        return set().union(*(_simple(part) for part in get_args(annotation)))
+    return {annotation} if isinstance(annotation, type) or annotation is Any else set()
+
+
 class Settings(BaseModel):
     """Base of every settings model: unknown keys are errors, values never change after validation.
 
@@ -39,6 +47,16 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """To Python, ``True`` is 1: a suite that says so where a number belongs means something else."""
+        if isinstance(value, bool) and info.field_name:
+            kinds = _simple(cls.model_fields[info.field_name].annotation)
+            if kinds & {int, float} and not kinds & {bool, Any, object}:
+                raise ValueError(f"a number belongs here, not {str(value).lower()}")
+        return value
 
 
 class NoSettings(Settings):

@@ -11,9 +11,11 @@ from typing import Any
 import jsonschema
 import pytest
 
+from altgrad_core.errors import UserError
 from altgrad_core.planning.document import parse
+from altgrad_core.planning.plan import plan_suite
 from altgrad_core.planning.schema import suite_schema
-from altgrad_core.planning.suite import shipped_suites
+from altgrad_core.planning.suite import load_suite, shipped_suites
 from altgrad_core.registry.catalog import Catalog, catalog
 
 GOOD: dict[str, Any] = {
@@ -95,6 +97,8 @@ def test_short_forms_pass(judge: Any, place: tuple[str, ...], value: Any) -> Non
         (("optimizer", "borrowed_format"), {"name": "exmy", "exponents": 3}),
         (("name",), "a/b"),
         (("name",), "n" * 101),
+        (("training", "max_steps"), True),
+        (("quantization", "scaling"), {"headroom": True}),
         (("trainings",), {}),
         (("training", "max_stepps"), 3),
         (("training", "learning_rate"), "fast"),
@@ -121,6 +125,19 @@ def test_mistakes_do_not(judge: Any, place: tuple[str, ...], value: Any) -> None
         here = here[key]
     here[place[-1]] = value
     assert list(judge.iter_errors(suite))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "training.max_steps=true",
+        "quantization.scaling.headroom=true",
+        "optimizer.weight_decay=false",
+    ],
+)
+def test_the_planner_takes_true_for_no_number_either(setting: str) -> None:
+    with pytest.raises(UserError, match="a number belongs here, not "):
+        plan_suite(load_suite("smoke", [setting]))
 
 
 def test_the_command_prints_it_without_torch() -> None:
