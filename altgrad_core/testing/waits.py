@@ -6,7 +6,7 @@ operations whose result the host has to read, or needs to know the size of, are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from unittest import mock
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from altgrad_core.interfaces import backend, draws
 from altgrad_core.quantization.resident import fitting
 
 WAITING = (
@@ -54,8 +55,14 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._all = device is None
         self._kept: dict[int, Any] = {}  # storages stay alive, or another would take their place
         self.place(device or ())
-        # what is only looked at where a look is free is not looked at meanwhile
-        self._free = mock.patch.object(fitting, "look_is_free", return_value=False)
+        # as on a device: what is only looked at where a look is free is not looked at, kernels for the CPU are
+        # not there, and the keys of draws come from a generator that is on the host in any case
+        self._paused = False
+        self._as_there = (
+            mock.patch.object(fitting, "look_is_free", return_value=False),
+            mock.patch.object(backend, "cpu_backend", return_value="eager"),
+            mock.patch.object(draws, "new_key", self._unseen(draws.new_key)),
+        )
         self._calls = _Calls(self)
 
     def place(self, tensors: Iterable[Tensor]) -> None:
@@ -64,13 +71,26 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             storage = tensor.untyped_storage()
             self._kept[storage._cdata] = storage
 
+    def _unseen(self, call: Callable[[torch.Generator], int]) -> Callable[[torch.Generator], int]:
+        def unseen(generator: torch.Generator) -> int:
+            self._paused = True
+            try:
+                return call(generator)
+            finally:
+                self._paused = False
+
+        return unseen
+
     def there(self, tensors: Iterable[Tensor]) -> bool:
         """Whether one of them is on the device."""
+        if self._paused:
+            return False
         return self._all or any(one.untyped_storage()._cdata in self._kept for one in tensors)
 
     def __enter__(self) -> Watch:
         """Begin to watch."""
-        self._free.start()
+        for patch in self._as_there:
+            patch.start()
         super().__enter__()  # type: ignore[no-untyped-call]
         self._calls.__enter__()  # type: ignore[no-untyped-call]
         return self
@@ -79,7 +99,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Watch no longer."""
         self._calls.__exit__(*error)  # type: ignore[no-untyped-call]
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        self._free.stop()
+        for patch in self._as_there:
+            patch.stop()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None

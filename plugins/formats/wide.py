@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from altgrad_core.interfaces.backend import backend_for
 from altgrad_core.interfaces.format import Format, Overflow, Rounding, check_rounding
 from altgrad_core.interfaces.grid import compute_dtype
 from altgrad_core.quantization.kernels import backends
@@ -26,7 +27,8 @@ class BFloat16(ExMy):
     ) -> Tensor:
         """See :class:`Format`."""
         # A float64 would be cast by way of float32, that is, rounded twice.
-        if rounding != "nearest" or compute_dtype(x) == torch.float64:
+        wide = compute_dtype(x) == torch.float64
+        if rounding != "nearest" or wide or backend_for(x) == "numba":
             return super().round(x, rounding, generator)
         self.check_dtype(x)
         work = x.detach()

@@ -54,17 +54,21 @@ class _Kernels(Protocol):
 
 def _kernels(x: Tensor, numbers: GridNumbers) -> _Kernels | None:
     backend = backend_for(x)
-    if backend == "eager" or compute_dtype(x) != torch.float32 or not numbers.fits_float32:
+    if backend == "eager" or compute_dtype(x) != torch.float32:
         return None
     return _made(backend, numbers)
 
 
 @cache
-def _made(backend: str, numbers: GridNumbers) -> _Kernels:
-    if backend == "numba":
+def _made(backend: str, numbers: GridNumbers) -> _Kernels | None:
+    """The kernels of a grid, or None where the reference has to do it."""
+    if backend == "numba" and (numbers.fits_float32 or numbers.is_float32_prefix):
         from altgrad_core.quantization.kernels import compiled
 
-        return compiled.Kernels(numbers)
-    from altgrad_core.quantization.kernels import gpu
+        made = compiled.Kernels if numbers.fits_float32 else compiled.PrefixKernels
+        return made(numbers)
+    if backend == "triton" and numbers.fits_float32:
+        from altgrad_core.quantization.kernels import gpu
 
-    return gpu.Kernels(numbers)
+        return gpu.Kernels(numbers)
+    return None

@@ -23,6 +23,10 @@ _NEAREST_TYPE = "void(float32[::1], float32[::1], float32, float32, float32, int
 _STOCHASTIC_TYPE = (
     "void(float32[::1], float32[::1], float32, float32, float32, int32, int32, uint64, uint64)"
 )
+_PREFIX_TYPE = "void(float32[::1], float32[::1], float32, float32, float32, int32)"
+_PREFIX_KEY_TYPE = (
+    "void(float32[::1], float32[::1], float32, float32, float32, int32, uint64, uint64)"
+)
 """With its types, a kernel is compiled, or read from numba's cache, when the module is imported."""
 
 
@@ -47,6 +51,29 @@ class Kernels:
         """Write one of the two grid values around each of ``x`` into ``out``, with the draws of a key."""
         halves = np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32)
         _stochastic(x.view(-1).numpy(), out.view(-1).numpy(), *self._stochastic_numbers, *halves)
+
+
+class PrefixKernels:
+    """The same for a grid that is float32's own with fewer mantissa bits, such as bfloat16.
+
+    Its values are those floats whose last bits are 0, subnormals included, and one unit of the bits that stay is
+    the way to the next, so all is integer arithmetic on the bits.
+    """
+
+    def __init__(self, numbers: GridNumbers) -> None:
+        largest, special = np.float32(numbers.max_value), numbers.overflow
+        limit = largest if special is None else np.float32(np.inf)
+        ends = limit, largest, np.float32(largest if special is None else special)
+        self._numbers = *ends, np.int32(_MANTISSA - numbers.mantissa_bits)
+
+    def nearest(self, x: Tensor, out: Tensor) -> None:
+        """Write the nearest grid values of ``x`` into ``out``."""
+        _nearest_prefix(x.view(-1).numpy(), out.view(-1).numpy(), *self._numbers)
+
+    def stochastic(self, x: Tensor, out: Tensor, key: int) -> None:
+        """Write one of the two grid values around each of ``x`` into ``out``, with the draws of a key."""
+        halves = np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32)
+        _stochastic_prefix(x.view(-1).numpy(), out.view(-1).numpy(), *self._numbers, *halves)
 
 
 @njit  # type: ignore[untyped-decorator]
@@ -125,3 +152,57 @@ def _stochastic(
             size = beyond if size > largest else size
             sign = bits & np.int32(-2147483648)
             out[start + j] = _float((_bits(size) & np.int32(0x7FFFFFFF)) | sign)
+
+
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def _clipped(v: np.float32, limit: np.float32) -> np.float32:
+    return -limit if v < -limit else (limit if v > limit else v)
+
+
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def _settled(whole: np.int32, v: np.float32, largest: np.float32, beyond: np.float32) -> np.float32:
+    """The magnitude with these bits and the sign of ``v``; what lies beyond the largest; or NaN."""
+    size = _float(whole)
+    size = beyond if size > largest else size
+    signed = (_bits(size) & np.int32(0x7FFFFFFF)) | (_bits(v) & np.int32(-2147483648))
+    return _float(signed) if v == v else v
+
+
+@njit(_PREFIX_TYPE, cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _nearest_prefix(
+    x: NDArray[np.float32],
+    out: NDArray[np.float32],
+    limit: np.float32,
+    largest: np.float32,
+    beyond: np.float32,
+    dropped: np.int32,
+) -> None:
+    half = np.int32((1 << (dropped - 1)) - 1)
+    for i in range(x.shape[0]):
+        bits = _bits(_clipped(x[i], limit)) & np.int32(0x7FFFFFFF)
+        up = np.int32(bits + half + ((bits >> dropped) & np.int32(1)))
+        out[i] = _settled((up >> dropped) << dropped, x[i], largest, beyond)
+
+
+@njit(_PREFIX_KEY_TYPE, cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _stochastic_prefix(
+    x: NDArray[np.float32],
+    out: NDArray[np.float32],
+    limit: np.float32,
+    largest: np.float32,
+    beyond: np.float32,
+    dropped: np.int32,
+    key0: np.uint64,
+    key1: np.uint64,
+) -> None:
+    drawn = np.empty(_BLOCK, np.float32)
+    unit = np.float32(1.0 / (1 << dropped))
+    for start in range(0, x.shape[0], _BLOCK):
+        draw(drawn, np.uint64(start // 4), key0, key1)
+        for j in range(min(_BLOCK, x.shape[0] - start)):
+            v = x[start + j]
+            bits = _bits(_clipped(v, limit)) & np.int32(0x7FFFFFFF)
+            whole = bits >> dropped
+            share = np.float32(bits - (whole << dropped)) * unit
+            away = np.int32(1) if drawn[j] < share else np.int32(0)
+            out[start + j] = _settled(np.int32((whole + away) << dropped), v, largest, beyond)

@@ -37,3 +37,8 @@ class GridNumbers:
         beyond = math.frexp(self.max_value)[1]  # of twice the largest value, that of what overflows
         least = self.min_exponent - self.mantissa_bits
         return beyond + 23 - self.mantissa_bits <= 127 and least >= -126
+
+    @property
+    def is_float32_prefix(self) -> bool:
+        """Whether the values are float32's own, to the last subnormal, with fewer mantissa bits, but some."""
+        return self.min_exponent == -126 and 0 < self.mantissa_bits < 23

@@ -67,7 +67,7 @@ def round_stochastic(x: Tensor, numbers: GridNumbers, generator: torch.Generator
     multiple, step = _multiples(x, numbers, saturate=numbers.overflow is None, nearest=False)
     lower = multiple.trunc()
     share = multiple.sub(lower).abs_()
-    draw = uniform(share, generator)
+    draw = uniform(torch.empty_like(share, dtype=compute_dtype(x)), generator)
     away = torch.copysign((draw < share).to(share.dtype), multiple)
     return _finish(lower.add_(away).mul_(step), numbers, x.dtype)
 

@@ -51,12 +51,13 @@ def agree(found: Tensor, expected: Tensor) -> bool:
 
 
 def numbers_of(name: str, overflow: str) -> GridNumbers:
-    settings = {"overflow": overflow} if name in ("e4m3", "e5m2") else {}
+    settings = {"overflow": overflow} if name in ("e4m3", "e5m2", "bf16") else {}
     found: GridNumbers = load_format(name, **settings).numbers  # type: ignore[attr-defined]
     return found
 
 
 CASES = [(name, "saturate") for name in LADDER] + [("e4m3", "special"), ("e5m2", "special")]
+BF16 = [("bf16", "saturate"), ("bf16", "special")]
 
 
 @pytest.mark.parametrize(("name", "overflow"), CASES)
@@ -69,7 +70,21 @@ def test_every_pattern_of_the_ladder(name: str, overflow: str) -> None:
     assert agree(out, rounding.round_nearest(x, numbers))
 
 
-@pytest.mark.parametrize(("name", "overflow"), CASES)
+@pytest.mark.parametrize("mantissa", [1, 7, 10, 22])
+@pytest.mark.parametrize("overflow", [None, float("inf"), float("nan")])
+def test_grids_that_are_float32_with_fewer_bits(mantissa: int, overflow: float | None) -> None:
+    largest = 2.0**127 * (2 - 2.0**-mantissa)
+    numbers = GridNumbers(mantissa, -126, largest, overflow)
+    assert numbers.is_float32_prefix
+    draws = torch.Generator().manual_seed(0)
+    some = torch.randint(-(2**31), 2**31, (30_000,), generator=draws, dtype=torch.int64)
+    x = torch.cat([PATTERNS, some.to(torch.int32).view(torch.float32)])
+    out = torch.empty_like(x)
+    compiled.PrefixKernels(numbers).nearest(x, out)
+    assert agree(out, rounding.round_nearest(x, numbers))
+
+
+@pytest.mark.parametrize(("name", "overflow"), CASES + BF16)
 def test_every_pattern_of_the_ladder_stochastically(
     name: str, overflow: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
