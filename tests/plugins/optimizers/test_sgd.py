@@ -167,12 +167,15 @@ def test_every_site_matches_the_formula(
     np.testing.assert_allclose(parameter.detach().numpy(), w, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-@pytest.mark.parametrize("site", ["none", "pre", "post", "both"])
+@pytest.mark.parametrize(
+    ("site", "kind"),
+    [*(("both", kind) for kind in KINDS), *((site, KINDS[-1]) for site in ("none", "pre", "post"))],
+    ids=str,
+)
 def test_it_keeps_the_contract(kind: dict[str, Any], site: str) -> None:
     plugin = SGDPlugin(SGDSettings(site=site, **kind))  # type: ignore[arg-type]
-    for fmt in (UniformFormat(), load_format("e5m2")):
-        check_optimizer(plugin, fmt=fmt, learning_rate=0.02, steps=200)
+    fmt = load_format("e5m2") if site == "both" else UniformFormat()
+    check_optimizer(plugin, fmt=fmt, learning_rate=0.02, steps=200)
 
 
 def test_a_nan_gradient_shows_in_the_weights() -> None:

@@ -39,7 +39,7 @@ def test_a_pretrained_decoder_keeps_the_contract(
     tiny_lm: Tiny, tmp_path: Path, folder: Path
 ) -> None:
     settings = tiny_lm(model={"pretrained": str(folder)})
-    check_task(lambda: causal_lm(settings), tmp_path, metrics=METRICS)
+    check_task(lambda: causal_lm(settings), tmp_path, metrics=METRICS, pretrained=True)
 
 
 def test_its_weights_and_sizes_are_used(tiny_lm: Tiny, tmp_path: Path, folder: Path) -> None:
