@@ -185,10 +185,8 @@ def _fault(directory: RunDirectory, spec: RunSpec, text: str) -> str:
             return ""
     except OtherLayout:
         raise
-    except (
-        UserError,
-        OSError,
-    ) as error:  # damaged: the id, which is the folder's name, says what it was
+    except (UserError, OSError) as error:
+        # damaged: the id, which is the folder's name, says what it was
         return str(error)
     apart = differing(*(flat(one.model_dump(mode="json", exclude=_NAMES)) for one in (found, spec)))
     told = "; ".join(f"{name} is {a}, and was {b}" for name, (a, b) in apart.items())

@@ -35,9 +35,8 @@ def settle(directory: RunDirectory, ended: Callable[[], Status]) -> Status:
             if status.status not in FINISHED:
                 status = ended()
                 directory.write_status(status)
-    if (
-        status.status in FINISHED
-    ):  # however the process went away, and whoever may still hold its lock
+    # However the process went away, and whoever may still hold its lock.
+    if status.status in FINISHED:
         directory.checkpoint.unlink(missing_ok=True)
     return status
 

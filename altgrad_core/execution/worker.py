@@ -125,10 +125,9 @@ def _train(
     parts, quantized = assemble(spec, task, device)
     _log(str(quantized))
     check_inputs(spec)
-    facts = {"data": task.facts(), "quantization": quantized.as_dict()}
-    write_json(
-        directory.facts, {**facts, "format": numbers_of(build_format(spec.quantization.format))}
-    )
+    numbers = numbers_of(build_format(spec.quantization.format))
+    facts = {"data": task.facts(), "quantization": quantized.as_dict(), "format": numbers}
+    write_json(directory.facts, facts)
     trainer = Trainer(parts, spec.training, spec.seed, recorder, directory.checkpoint)
     result = trainer.run()
     arrays = {

@@ -7,10 +7,11 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from altgrad_core.interfaces.compiling import kernel
 from altgrad_core.interfaces.philox import MULTIPLIERS, ROUNDS, WEYL
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")  # type: ignore[untyped-decorator]  # else its loop is not vectorised
 def _words(
     counter: np.uint64, key0: np.uint64, key1: np.uint64
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
@@ -24,8 +25,8 @@ def _words(
     return x0, x1, x2, x3
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
-def draw(drawn: NDArray[np.float32], first: np.uint64, key0: np.uint64, key1: np.uint64) -> None:
+@njit(inline="always")  # type: ignore[untyped-decorator]  # else its loop is not vectorised
+def _draw(drawn: NDArray[np.float32], first: np.uint64, key0: np.uint64, key1: np.uint64) -> None:
     """Uniform numbers of float32 at the counters from ``first`` on; their count is a multiple of 4."""
     unit, low = np.float32(2.0**-24), np.uint64(8)
     for block in range(drawn.shape[0] // 4):
@@ -36,28 +37,35 @@ def draw(drawn: NDArray[np.float32], first: np.uint64, key0: np.uint64, key1: np
         drawn[4 * block + 3] = np.float32(np.int32(x3 >> low)) * unit
 
 
-def fill(drawn: Tensor, key: int) -> None:
-    """Write uniform numbers into ``drawn``, which is contiguous and float32 or float64."""
+def fill(drawn: Tensor, key: int, first: int = 0) -> None:
+    """Write uniform numbers into ``drawn``, which is contiguous and float32 or float64.
+
+    ``first``: the element of the stream to begin with, a multiple of 4.
+    """
     flat = drawn.view(-1).numpy()
+    double = flat.dtype == np.float64
+    counter = np.uint64(first // 2 if double else first // 4)
     halves = np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32)
-    (_fill if flat.dtype == np.float32 else _fill_double)(flat, *halves)
+    (_fill_double if double else _fill)(flat, counter, *halves)
 
 
-@njit("void(float32[::1], uint64, uint64)", cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _fill(drawn: NDArray[np.float32], key0: np.uint64, key1: np.uint64) -> None:
+@kernel("void(float32[::1], uint64, uint64, uint64)")
+def _fill(drawn: NDArray[np.float32], first: np.uint64, key0: np.uint64, key1: np.uint64) -> None:
     whole = drawn.shape[0] // 4 * 4
-    draw(drawn[:whole], np.uint64(0), key0, key1)
+    _draw(drawn[:whole], first, key0, key1)
     if whole < drawn.shape[0]:
         last = np.empty(4, np.float32)
-        draw(last, np.uint64(whole // 4), key0, key1)
+        _draw(last, first + np.uint64(whole // 4), key0, key1)
         drawn[whole:] = last[: drawn.shape[0] - whole]
 
 
-@njit("void(float64[::1], uint64, uint64)", cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _fill_double(drawn: NDArray[np.float64], key0: np.uint64, key1: np.uint64) -> None:
+@kernel("void(float64[::1], uint64, uint64, uint64)")
+def _fill_double(
+    drawn: NDArray[np.float64], first: np.uint64, key0: np.uint64, key1: np.uint64
+) -> None:
     unit = 2.0**-53
     for block in range((drawn.shape[0] + 1) // 2):
-        x0, x1, x2, x3 = _words(np.uint64(block), key0, key1)
+        x0, x1, x2, x3 = _words(first + np.uint64(block), key0, key1)
         drawn[2 * block] = ((x0 >> np.uint64(5) << np.uint64(26)) + (x1 >> np.uint64(6))) * unit
         if 2 * block + 1 < drawn.shape[0]:
             upper = x2 >> np.uint64(5) << np.uint64(26)

@@ -82,8 +82,7 @@ class Format(ABC):
         odd). ``stochastic`` picks one of the two neighbours with a probability that makes the mean
         exact (but where :meth:`thresholds` leave no choice); its draws are those of
         :func:`.draws.uniform`, and it never moves a grid value. NaN stays NaN, the sign of zero is kept,
-        and what lies beyond the ends
-        of the grid (inf too) becomes the end.
+        and what lies beyond the ends of the grid (inf too) becomes the end.
 
         Raises ``TypeError`` if the dtype of ``x`` cannot hold every grid value, ``ValueError`` for
         another ``rounding``, or for ``stochastic`` without a generator.

@@ -44,7 +44,8 @@ def fill(drawn: Tensor, key: int) -> None:
     """Write uniform numbers into ``drawn``, which is contiguous and float32 or float64."""
     grid = (max(1, -(-drawn.numel() // _BLOCK)),)
     double = drawn.dtype == torch.float64
-    _fill[grid](drawn, drawn.numel(), as_int64(key), DOUBLE=double, BLOCK=_BLOCK)
+    with torch.cuda.device_of(drawn):  # type: ignore[no-untyped-call]  # Triton launches where CUDA is at the moment
+        _fill[grid](drawn, drawn.numel(), as_int64(key), DOUBLE=double, BLOCK=_BLOCK)
 
 
 def as_int64(key: int) -> int:

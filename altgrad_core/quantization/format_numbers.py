@@ -19,12 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from altgrad_core.interfaces.format import Format
+from altgrad_core.interfaces.format import LISTED_BITS, Format
 from altgrad_core.interfaces.placement import normal_sample, sqnr
 
 _POINTS = 2**16
-_LISTED = 16
-"""Formats wider than this many bits are not listed value by value."""
 
 
 def numbers_of(fmt: Format) -> dict[str, object]:
@@ -40,7 +38,7 @@ def numbers_of(fmt: Format) -> dict[str, object]:
     - ``grid``: a text that is equal for formats with the same grid: their finite values are equal up to
       a power of two, or outright for formats used at scale 1; empty for one of more than 16 bits.
     """
-    listed = fmt.bits <= _LISTED
+    listed = fmt.bits <= LISTED_BITS
     values = np.unique(fmt.code_values().double().cpu().numpy()) if listed else np.empty(0)
     values = values[np.isfinite(values)] + 0.0  # one zero
     facts, noise = fmt.facts(), normal_sqnr(fmt)

@@ -22,6 +22,7 @@ from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.testing.waits import Watch
 from altgrad_core.training.clock import StepClock
 from altgrad_core.training.monitoring import MonitorPanel, Outcome
+from altgrad_core.training.protocol import MonitoredStep
 from altgrad_core.training.replay import Replayer
 from altgrad_core.training.view import Run, StepView
 
@@ -104,7 +105,6 @@ def train(
         for step in range(1, STEPS + 1):
             if poisoned and step == STEPS // 2:
                 _poison(model)
-            run.step = step
             _step(run, clock, panel, trial, watched=watched and step > 1)
             for name, parameter in model.named_parameters():
                 if parameter.grad is not None:
@@ -145,26 +145,24 @@ def _restarted(panel: MonitorPanel, fresh: Monitor | None, run: Run, trial: Tria
 
 
 def _step(run: Run, clock: StepClock, panel: MonitorPanel, trial: Trial, *, watched: bool) -> None:
-    clock.start()
+    step = MonitoredStep(run, panel, clock)
+    step.begin(run.step + 1)
     run.optimizer.zero_grad()
     batch = _batch(5)
     loss = _loss(run.model, batch)
     loss.backward()  # type: ignore[no-untyped-call]
-    view = StepView(run, loss.detach(), batch)
-    with clock.paused():
-        with _watching(run, view, trial, "before_update", watched):
-            early = panel.before_update(view)
-        trial.take(f"step {run.step}", early)
+    with _watching(run, trial, "before_update", watched):
+        early = step.before_update(loss, batch)
+    trial.take(f"step {run.step}", early)
     run.optimizer.step()
-    clock.stop(samples=5, tokens=20)
-    with _watching(run, view, trial, "after_update", watched):
-        late = panel.after_update(view)
+    with _watching(run, trial, "after_update", watched):
+        late = step.after_update()
     trial.take(f"step {run.step}", late)
     trial.kept |= {f"batch {run.step}: {key}": one for key, one in batch.tensors.items()}
 
 
 @contextmanager
-def _watching(run: Run, view: StepView, trial: Trial, hook: str, wanted: bool) -> Iterator[None]:
+def _watching(run: Run, trial: Trial, hook: str, wanted: bool) -> Iterator[None]:
     """Watch what the monitor's own hook does, without the panel's fetching of the metrics."""
     monitor = trial.monitor
     if not wanted or monitor is None:
@@ -172,11 +170,11 @@ def _watching(run: Run, view: StepView, trial: Trial, hook: str, wanted: bool) -
         return
     inner: Callable[[Any], Any] = getattr(monitor, hook)
 
-    def outer(step: Any) -> Any:
+    def outer(view: StepView) -> Any:
         grads = [p.grad for p in run.model.parameters() if p.grad is not None]
         there = [*run.model.parameters(), *run.model.buffers(), *grads, view.loss]
         with Watch([*there, *view.batch.tensors.values()]) as watch:
-            result = inner(step)
+            result = inner(view)
         if watch.waits:
             trial.waits.setdefault(f"{hook} of step {run.step}", watch.waits)
         return result

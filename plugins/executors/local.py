@@ -88,9 +88,8 @@ class LocalExecutor(Executor):
                     deadline = time.monotonic() + timeout if timeout is not None else float("inf")
                     try:
                         child = self._kept.start(job, fork=self.forks)
-                    except (
-                        OSError
-                    ) as error:  # its folder is gone, or there is no room for a process
+                    except OSError as error:
+                        # its folder is gone, or there is no room for a process
                         started(job)
                         finished(job, _no_process(error))
                         continue

@@ -8,7 +8,6 @@ from torch import Tensor
 from altgrad_core.interfaces.backend import backend_for
 from altgrad_core.interfaces.format import Format, Overflow, Rounding, check_rounding
 from altgrad_core.interfaces.grid import compute_dtype
-from altgrad_core.quantization.kernels import backends
 from altgrad_core.quantization.kernels import rounding as kernel
 from altgrad_core.quantization.kernels.numbers import GridNumbers
 from altgrad_plugins.formats.exmy import ExMy
@@ -83,8 +82,8 @@ class Float32(Format):
         check_rounding(rounding, generator)
         if compute_dtype(x) == torch.float64:
             if generator is None or rounding == "nearest":
-                return backends.round_nearest(x, self.numbers)
-            return backends.round_stochastic(x, self.numbers, generator)
+                return kernel.round_nearest(x, self.numbers)
+            return kernel.round_stochastic(x, self.numbers, generator)
         if self.overflow == "special" or x.dtype != torch.float32:
             return x.detach().clone()
         return x.detach().clamp(-self.max_finite, self.max_finite)
@@ -106,7 +105,7 @@ class Float32(Format):
         """See :class:`Format`. The rung is the bit pattern, read as sign and magnitude."""
         work = x.detach().to(compute_dtype(x))
         if work.dtype == torch.float64:
-            work = backends.round_nearest(work, self.numbers).to(torch.float32)
+            work = kernel.round_nearest(work, self.numbers).to(torch.float32)
         finite = work.nan_to_num(0.0)  # and inf becomes the largest finite value
         return _signed(finite.view(torch.int32), 0x7FFFFFFF)
 

@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from altgrad_core.errors import UserError
+from altgrad_plugins.tasks.digest import file_digest
 
 
 def cache_key(parts: Mapping[str, Any]) -> str:
@@ -39,7 +40,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         for left in path.parent.glob(f".{path.name}.*"):
             left.unlink(missing_ok=True)
         yield temporary
-        digest = _sha256(temporary)
+        digest = file_digest(temporary).hex()
         temporary.replace(path)
         # Cut off here, the file has no digest, or that of another: it is made again.
         digest_file(path).write_text(f"{digest}  {path.name}\n", encoding="utf-8")
@@ -63,17 +64,12 @@ def is_whole(path: Path, log: Callable[[str], None]) -> bool:
         return False
     try:
         kept = digest_file(path).read_text(encoding="utf-8").split()[:1]
-        whole = kept == [_sha256(path)]
-    except (OSError, ValueError):
+        whole = kept == [file_digest(path).hex()]
+    except (OSError, ValueError, UserError):
         whole = False
     if not whole:
         log(f"the cache file {path} is damaged (it is not as it was written); it is made again")
     return whole
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 
 from altgrad_core.interfaces import backend, compiled_draws
+from altgrad_core.interfaces.compiling import kernel
 from altgrad_core.interfaces.draws import keyed_uniform, new_key, uniform
 from altgrad_core.interfaces.philox import words
 
@@ -51,6 +52,9 @@ def test_compiled_draws_are_the_same(dtype: torch.dtype, key: int, count: int) -
     else:
         expected = ((stream[::2] >> 5) * 2**26 + (stream[1::2] >> 6)).double() / 2**53
     assert drawn.double().tolist() == expected.tolist()
+    later = torch.empty(max(count - 4, 0), dtype=dtype)
+    compiled_draws.fill(later, key, first=4)
+    assert later.double().tolist() == expected[4:].tolist()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -84,3 +88,21 @@ def test_within_vmap_randomness_is_torchs_question() -> None:
     generator = torch.Generator().manual_seed(5)
     with pytest.raises(RuntimeError, match="randomness"):
         torch.func.vmap(lambda x: uniform(x, generator))(torch.empty(2, 3))
+
+
+def test_a_kernel_that_can_be_kept_nowhere_is_compiled_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from numba.core import caching
+
+    keeping = getattr(caching, "CacheImpl", None) or caching._CacheImpl  # its name of before
+    monkeypatch.setattr(keeping, "_locator_classes", [])
+
+    @kernel("void(float32[::1])")
+    def doubled(x: np.ndarray) -> None:
+        for i in range(x.shape[0]):
+            x[i] *= 2
+
+    x = np.arange(3, dtype=np.float32)
+    doubled(x)
+    assert x.tolist() == [0.0, 2.0, 4.0]

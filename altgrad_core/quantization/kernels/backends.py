@@ -7,6 +7,7 @@ dispatcher, which would take several times as long as they do on the weights of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Protocol
 
@@ -25,10 +26,7 @@ def round_nearest(x: Tensor, numbers: GridNumbers) -> Tensor:
     kernels = _kernels(x, numbers)
     if kernels is None:
         return rounding.round_nearest(x, numbers)
-    work = x.detach().float().contiguous()
-    out = torch.empty_like(work)
-    kernels.nearest(work, out)
-    return out.to(x.dtype)
+    return _applied(kernels.nearest, x)
 
 
 def round_stochastic(x: Tensor, numbers: GridNumbers, generator: torch.Generator) -> Tensor:
@@ -36,9 +34,13 @@ def round_stochastic(x: Tensor, numbers: GridNumbers, generator: torch.Generator
     kernels = _kernels(x, numbers)
     if kernels is None:
         return rounding.round_stochastic(x, numbers, generator)
+    return _applied(kernels.stochastic, x, new_key(generator))
+
+
+def _applied(kernel: Callable[..., None], x: Tensor, *key: int) -> Tensor:
     work = x.detach().float().contiguous()
     out = torch.empty_like(work)
-    kernels.stochastic(work, out, new_key(generator))
+    kernel(work, out, *key)
     return out.to(x.dtype)
 
 
@@ -65,8 +67,7 @@ def _made(backend: str, numbers: GridNumbers) -> _Kernels | None:
     if backend == "numba" and (numbers.fits_float32 or numbers.is_float32_prefix):
         from altgrad_core.quantization.kernels import compiled
 
-        made = compiled.Kernels if numbers.fits_float32 else compiled.PrefixKernels
-        return made(numbers)
+        return compiled.Kernels(numbers)
     if backend == "triton" and numbers.fits_float32:
         from altgrad_core.quantization.kernels import gpu
 

@@ -6,6 +6,7 @@ The arithmetic is that of :mod:`.compiled`, the draws those of :mod:`~altgrad_co
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -99,12 +100,14 @@ class Kernels:
         """Write the nearest grid values of ``x`` into ``out``."""
         special, lean = self._special, self._lean
         call = _nearest[_grid(x)]
-        call(x, out, x.numel(), *self._numbers, LEAN=lean, SPECIAL=special, BLOCK=_BLOCK)
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # Triton launches where CUDA is at the moment
+            call(x, out, x.numel(), *self._numbers, LEAN=lean, SPECIAL=special, BLOCK=_BLOCK)
 
     def stochastic(self, x: Tensor, out: Tensor, key: int) -> None:
         """Write one of the two grid values around each of ``x`` into ``out``, with the draws of a key."""
         call, numbers = _stochastic[_grid(x)], self._stochastic_numbers
-        call(x, out, x.numel(), as_int64(key), *numbers, SPECIAL=self._special, BLOCK=_BLOCK)
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+            call(x, out, x.numel(), as_int64(key), *numbers, SPECIAL=self._special, BLOCK=_BLOCK)
 
 
 def _grid(x: Tensor) -> tuple[int]:

@@ -94,7 +94,7 @@ def values(rungs: Tensor, numbers: GridNumbers) -> Tensor:
     # The binade above e_min, and the multiple of that binade's step: the inverse of `rungs`.
     binade = (magnitude >> m).sub_(1).clamp_(min=0)
     multiple = magnitude.sub_(binade << m)
-    dtype = torch.float32 if has_normal_steps(torch.float32, numbers) else torch.float64
+    dtype = torch.float32 if _has_normal_steps(torch.float32, numbers) else torch.float64
     layout = _LAYOUT[dtype]
     exponent = binade.to(layout.integer).add_(numbers.min_exponent - m + layout.bias)
     step = exponent.bitwise_left_shift_(layout.mantissa_bits).view(dtype)
@@ -122,7 +122,7 @@ def _top_rung(numbers: GridNumbers) -> int:
     return (binade << m) + int(math.ldexp(numbers.max_value, m - binade - numbers.min_exponent))
 
 
-def has_normal_steps(dtype: torch.dtype, numbers: GridNumbers) -> bool:
+def _has_normal_steps(dtype: torch.dtype, numbers: GridNumbers) -> bool:
     """Whether the exponent bits of ``dtype`` can express the smallest step."""
     return numbers.min_exponent - numbers.mantissa_bits + _LAYOUT[dtype].bias >= 1
 
@@ -139,7 +139,7 @@ def _multiples(
 ) -> tuple[Tensor, Tensor]:
     """``x / step`` before rounding, in a tensor of its own, and the step; in one dtype."""
     dtype = compute_dtype(x)
-    work = x.detach().to(dtype if has_normal_steps(dtype, numbers) else torch.float64)
+    work = x.detach().to(dtype if _has_normal_steps(dtype, numbers) else torch.float64)
     if saturate:
         work = work.clamp(-numbers.max_value, numbers.max_value)
     layout = _LAYOUT[work.dtype]

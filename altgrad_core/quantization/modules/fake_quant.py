@@ -94,11 +94,19 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class _StraightThroughBothWays(_StraightThrough):
-    """With a derivative in forward mode, too, of which torch.compile traces no function."""
+    """With a derivative in forward mode, too."""
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         return tangents[0].to(ctx.dtype)
+
+
+_Function = type[torch.autograd.Function]
+
+
+def _function(backward: _Function, both_ways: _Function) -> _Function:
+    """The one with a derivative in forward mode as well, but for torch.compile, which traces no such function."""
+    return backward if torch.compiler.is_compiling() else both_ways
 
 
 def straight_through(x: Tensor, values: Tensor) -> Tensor:
@@ -107,8 +115,7 @@ def straight_through(x: Tensor, values: Tensor) -> Tensor:
     ``values`` has the shape of ``x`` but may have another dtype. It may be used for any number of
     forward and backward passes: each gets a graph node of its own.
     """
-    compiled = torch.compiler.is_compiling()
-    function = _StraightThrough if compiled else _StraightThroughBothWays
+    function = _function(_StraightThrough, _StraightThroughBothWays)
     result: Tensor = function.apply(x, values)  # type: ignore[no-untyped-call]
     return result
 
@@ -214,8 +221,7 @@ class _RoundGradientBothWays(_RoundGradient):
 
 def round_gradient(y: Tensor, rounder: Callable[[Tensor], Tensor]) -> Tensor:
     """``y``, with ``rounder`` applied to the gradient that arrives at it."""
-    compiled = torch.compiler.is_compiling()
-    function = _RoundGradient if compiled else _RoundGradientBothWays
+    function = _function(_RoundGradient, _RoundGradientBothWays)
     result: Tensor = function.apply(y, rounder)  # type: ignore[no-untyped-call]
     return result
 
@@ -237,8 +243,7 @@ def quantized_linear(
         inputs = x if x_rounded is None else straight_through(x, x_rounded.values)
         return F.linear(inputs, straight_through(weight, w_rounded.values), bias)
     values = x.to(dtype) if x_rounded is None else straight_through(x, x_rounded.values)
-    compiled = torch.compiler.is_compiling()
-    function = _EpilogueLinear if compiled else _EpilogueLinearBothWays
+    function = _function(_EpilogueLinear, _EpilogueLinearBothWays)
     product: Tensor = function.apply(  # type: ignore[no-untyped-call]
         x,
         weight,

@@ -80,7 +80,7 @@ def test_grids_that_are_float32_with_fewer_bits(mantissa: int, overflow: float |
     some = torch.randint(-(2**31), 2**31, (30_000,), generator=draws, dtype=torch.int64)
     x = torch.cat([PATTERNS, some.to(torch.int32).view(torch.float32)])
     out = torch.empty_like(x)
-    compiled.PrefixKernels(numbers).nearest(x, out)
+    compiled.Kernels(numbers).nearest(x, out)
     assert agree(out, rounding.round_nearest(x, numbers))
 
 
