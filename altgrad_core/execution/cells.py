@@ -7,14 +7,12 @@ cells again runs only what is missing.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from altgrad_core._files import sweep, write_json
+from altgrad_core._files import sweep
 from altgrad_core.errors import UserError
 from altgrad_core.execution.jobs import Ended, Policy, run_jobs
 from altgrad_core.execution.launch import (
@@ -26,19 +24,18 @@ from altgrad_core.execution.launch import (
     worker_imports,
 )
 from altgrad_core.execution.options import Observer, RunOptions
+from altgrad_core.execution.plan_file import SuiteHold, plan_of, refuse_another, write_plan
 from altgrad_core.execution.preparation import prepare_data
 from altgrad_core.interfaces.executor import Executor, Job
 from altgrad_core.planning.declaration import Suite
 from altgrad_core.planning.identity import run_id
-from altgrad_core.planning.plan import Cell, metrics_of
+from altgrad_core.planning.plan import Cell
 from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import OtherLayout, dump_spec, load_spec
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.results.differences import differing, flat
 from altgrad_core.results.lock import RunHeld, run_lock
-from altgrad_core.results.objects import read_object
 from altgrad_core.results.run_directory import FAILED, FINISHED, RunDirectory, Status
-from altgrad_core.results.stored import read_plan
 
 _NAMES = {"suite", "condition", "axes", "trackers", "metrics"}
 """What of a spec names a run, or is done beside it."""
@@ -81,10 +78,12 @@ def run_cells(
     executor: Executor,
     options: RunOptions,
     observer: Observer,
+    hold: SuiteHold,
 ) -> SuiteResult:
     """Run what is missing of ``cells``. ``every`` cell of the suite is written to its ``plan.json``.
 
-    Raises ``UserError`` before anything trains if the cells cannot be run.
+    Raises ``UserError`` before anything trains if the cells cannot be run, or another process is running
+    others in the same folder.
     """
     # Two cells may be one run, where a tuned learning rate meets a given one: the first stands for it.
     unique = {cell.spec.id: (cell, cell.spec) for cell in reversed(cells) if cell.spec is not None}
@@ -92,9 +91,13 @@ def run_cells(
     folder = options.runs / suite.name
     directories = {run_id: RunDirectory(folder / run_id) for run_id in specs}
     sweep(folder)
-    for spec in specs.values():
-        open_directory(directories[spec.id], spec, observer.message)
-    write_plan(folder, suite, every, options.command)
+    with hold.changing() as others:
+        plan = plan_of(folder, suite, every, options.command)
+        if others:
+            refuse_another(folder, plan)
+        for spec in specs.values():
+            open_directory(directories[spec.id], spec, observer.message)
+        write_plan(folder, plan, shared=others)
     missing = [spec for spec in specs.values() if not directories[spec.id].has_result()]
     observer.begin(len(specs), len(specs) - len(missing))
     todo = _chosen(missing, directories, options.only)
@@ -191,60 +194,6 @@ def _fault(directory: RunDirectory, spec: RunSpec, text: str) -> str:
     apart = differing(*(flat(one.model_dump(mode="json", exclude=_NAMES)) for one in (found, spec)))
     told = "; ".join(f"{name} is {a}, and was {b}" for name, (a, b) in apart.items())
     return f"{directory.spec} was changed after it was written ({told or 'other names'})"
-
-
-def write_plan(folder: Path, suite: Suite, cells: Sequence[Cell], command: str) -> None:
-    """Write ``plan.json``: which cells the suite has, for ``status`` and ``report``."""
-    contrast = suite.contrast.model_dump(mode="json") if suite.contrast is not None else None
-    body: dict[str, Any] = {
-        "suite": suite.name,
-        "description": suite.description,
-        "command": command,
-        "metrics": [asdict(metric) for metric in metrics_of(cells)],
-        "contrast": contrast,
-        "margin": suite.contrast.margin if suite.contrast is not None else None,
-        "declared": _declaration(folder, suite, cells),
-        "cells": [
-            {
-                "id": cell.spec.id if cell.spec else None,
-                "condition": cell.label,
-                "seed": cell.seed,
-                "axes": dict(cell.axes),
-                "skip": cell.skip,
-                "stage": cell.stage,
-            }
-            for cell in cells
-        ],
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "plan.json", body)
-
-
-def _declaration(folder: Path, suite: Suite, cells: Sequence[Cell]) -> dict[str, Any] | None:
-    """What the suite is to answer: fixed when its first run starts, and never changed after.
-
-    None for a folder with results that were made before anything was declared.
-    """
-    before = read_object(folder / "plan.json")
-    if "declared" in before:
-        read_plan(folder)  # raises where it is no plan
-        kept: dict[str, Any] | None = before["declared"]
-        return kept
-    there = (RunDirectory(one).status() for one in (folder.iterdir() if folder.is_dir() else ()))
-    if any(status.status in FINISHED for status in there):
-        return None
-    final = [cell for cell in cells if cell.stage == "final"]
-    specs = [spec for cell in final if (spec := cell.spec or cell.template) is not None]
-    asked = suite.contrast
-    return {
-        "at": time.time(),
-        "versions": {name: v for spec in specs for name, v in spec.distributions.items()},
-        "contrast": asked.model_dump(mode="json", exclude={"margin"}) if asked else None,
-        "metric": asked.metric if asked is not None else None,
-        "margin": asked.margin if asked is not None else None,
-        "seeds": list(dict.fromkeys(cell.seed for cell in final)),
-        "conditions": list(dict.fromkeys(cell.label for cell in final)),
-    }
 
 
 def _threads(

@@ -7,6 +7,7 @@ from contextlib import closing
 from altgrad_core.execution.cells import SuiteResult as SuiteResult
 from altgrad_core.execution.cells import run_cells
 from altgrad_core.execution.options import Observer, RunOptions
+from altgrad_core.execution.plan_file import SuiteHold
 from altgrad_core.execution.tuning import run_tuned
 from altgrad_core.interfaces.executor import Executor
 from altgrad_core.planning.plan import Plan
@@ -19,7 +20,7 @@ def run_suite(plan: Plan, options: RunOptions, observer: Observer) -> SuiteResul
     Where learning rates are ``auto``, the tuning runs come first.
     """
     executor: Executor = catalog().build("executor", options.executor, {})
-    with closing(executor):
+    with closing(executor), SuiteHold(options.runs / plan.suite.name) as hold:
         if plan.tuned:
-            return run_tuned(plan, executor, options, observer)
-        return run_cells(plan.suite, plan.cells, plan.cells, executor, options, observer)
+            return run_tuned(plan, executor, options, observer, hold)
+        return run_cells(plan.suite, plan.cells, plan.cells, executor, options, observer, hold)

@@ -16,6 +16,7 @@ from altgrad_core._files import write_json
 from altgrad_core.errors import UserError
 from altgrad_core.execution.cells import SuiteResult, run_cells
 from altgrad_core.execution.options import Observer, RunOptions
+from altgrad_core.execution.plan_file import SuiteHold
 from altgrad_core.interfaces.executor import Executor
 from altgrad_core.interfaces.metric import Metric, declared
 from altgrad_core.planning.declaration import Suite
@@ -29,7 +30,7 @@ _TRAINS = 0.5
 
 
 def run_tuned(
-    plan: Plan, executor: Executor, options: RunOptions, observer: Observer
+    plan: Plan, executor: Executor, options: RunOptions, observer: Observer, hold: SuiteHold
 ) -> SuiteResult:
     """Tune, then run the cells with the rates that were chosen.
 
@@ -42,7 +43,7 @@ def run_tuned(
     while True:
         cells = plan_tuning(suite, rates)
         observer.message(f"tuning learning rates: {', '.join(f'{rate:g}' for rate in rates)}")
-        result = run_cells(suite, cells, (*plan.cells, *cells), executor, options, observer)
+        result = run_cells(suite, cells, (*plan.cells, *cells), executor, options, observer, hold)
         if not result.ok:
             observer.message("learning rates are not chosen yet: some tuning runs have no result")
             return result
@@ -63,7 +64,7 @@ def run_tuned(
             "tune.learning_rates lower, or exclude these conditions."
         )
     _announce(found, observer)
-    return _run_final(suite, found, cells, executor, options, observer)
+    return _run_final(suite, found, cells, executor, options, observer, hold)
 
 
 def _run_final(
@@ -73,10 +74,12 @@ def _run_final(
     executor: Executor,
     options: RunOptions,
     observer: Observer,
+    hold: SuiteHold,
 ) -> SuiteResult:
     chosen = {label: condition.chosen for label, condition in found.conditions.items()}
     final = plan_suite(suite, rates=chosen)
-    return run_cells(suite, final.cells, (*final.cells, *tuning), executor, options, observer)
+    every = (*final.cells, *tuning)
+    return run_cells(suite, final.cells, every, executor, options, observer, hold)
 
 
 def _refuse_undefined(

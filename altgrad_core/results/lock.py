@@ -1,16 +1,16 @@
-"""The lock of a run: held by the process that runs it, gone when that is gone, however it ended.
+"""Locks that die with their holder, however it ended: that of a run, and that of a suite's folder.
 
-It is ``flock`` on a file that stays. A copy of the holder, as libraries fork them, would hold it as well and may
-outlive the run: it lets go where it begins.
+They are ``flock`` on a file that stays; without it, as on Windows, results are read and nothing is run. A copy of the
+holder, as libraries fork them, would hold it as well and may outlive the run: it lets go where it begins.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from altgrad_core.errors import UserError
 from altgrad_core.results.run_directory import RunDirectory
@@ -35,38 +35,51 @@ def run_lock(directory: RunDirectory) -> Iterator[None]:
     It waits a moment for those who only ask whether it is held. Raises :class:`LockRefused` where there
     is nothing to lock, no right to, or a file system without locks.
     """
-    deadline = time.monotonic() + _SECONDS
+    with contextlib.ExitStack() as kept:
+        if not kept.enter_context(file_lock(directory.lock, seconds=_SECONDS)):
+            raise RunHeld(
+                f"{directory.path} is being run by another process. Wait for it, or stop it."
+            )
+        yield
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, *, seconds: float, shared: bool = False) -> Iterator[bool]:
+    """Hold the lock on a file, alone or with others that share it; whether it could be had in time.
+
+    Raises :class:`LockRefused` as :func:`run_lock` does.
+    """
+    deadline = time.monotonic() + seconds
     try:
-        while (handle := _take(directory)) is None:
-            if time.monotonic() > deadline:
-                raise RunHeld(
-                    f"{directory.path} is being run by another process. Wait for it, or stop it."
-                )
+        while (handle := _take(path, shared)) is None and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
     except FileNotFoundError as error:
-        raise LockRefused(f"the run directory {directory.path} is gone: it was deleted.") from error
-    except OSError as error:
+        raise LockRefused(f"the run directory {path.parent} is gone: it was deleted.") from error
+    except (ImportError, OSError) as error:
         raise LockRefused(
-            f"{directory.lock} cannot be locked ({error.strerror or error}), and without a lock two "
+            f"{path} cannot be locked ({getattr(error, 'strerror', None) or error}), and without a lock two "
             "processes could run one run at once. Name a folder that is there, can be written, and "
             "lies on a file system with locks, with --runs."
         ) from error
+    if handle is None:
+        yield False
+        return
     _held.add(handle)
     try:
-        yield
+        yield True
     finally:
         _held.discard(handle)
-        with contextlib.suppress(OSError):  # closing it does the same
-            fcntl.flock(handle, fcntl.LOCK_UN)
-        os.close(handle)
+        _unlock(handle)
 
 
-def _take(directory: RunDirectory) -> int | None:
+def _take(path: Path, shared: bool) -> int | None:
     """The open lock file, locked; None if another process has it. Raises ``OSError``."""
-    handle = os.open(directory.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    import fcntl
+
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(handle), directory.lock.stat()):
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(handle), path.stat()):
             return handle
     except BlockingIOError:
         pass
@@ -77,11 +90,21 @@ def _take(directory: RunDirectory) -> int | None:
     return None
 
 
+def _unlock(handle: int) -> None:
+    import fcntl
+
+    with contextlib.suppress(OSError):  # closing it does the same
+        fcntl.flock(handle, fcntl.LOCK_UN)
+    os.close(handle)
+
+
 def is_running(directory: RunDirectory) -> bool:
     """Whether a living process holds the run's lock; where there are no locks, none does."""
     try:
+        import fcntl
+
         handle = os.open(directory.lock, os.O_RDONLY)  # who only looks needs no right to write
-    except OSError:
+    except (ImportError, OSError):
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -99,4 +122,5 @@ def _let_go() -> None:
         os.close(_held.pop())
 
 
-os.register_at_fork(after_in_child=_let_go)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from altgrad_core.execution.cells import write_plan
+from altgrad_core.execution.plan_file import plan_of, write_plan
 from altgrad_core.planning.plan import plan_suite
 from altgrad_core.planning.suite import parse_suite
 from altgrad_core.results.run_directory import RunDirectory, Status
@@ -28,7 +28,7 @@ contrast: {baseline: adamw, treatment: manifold_adamw, margin: 0.01}
 def declared(folder: Path, overrides: Sequence[str] = ()) -> Any:
     """What ``plan.json`` declares after the suite was started."""
     plan = plan_suite(parse_suite(SUITE, "toy.yaml", folder, overrides))
-    write_plan(folder, plan.suite, plan.cells, "altgrad-bench run toy")
+    write_plan(folder, plan_of(folder, plan.suite, plan.cells, "altgrad-bench run toy"))
     return json.loads((folder / "plan.json").read_text())["declared"]
 
 

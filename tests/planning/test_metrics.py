@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from altgrad_core.errors import UserError
-from altgrad_core.execution.cells import write_plan
+from altgrad_core.execution.plan_file import plan_of, write_plan
 from altgrad_core.interfaces.metric import Metric, declared, shared
 from altgrad_core.interfaces.plugin import NoSettings, Offer, hookimpl
 from altgrad_core.planning.metrics import named
@@ -139,7 +139,7 @@ def test_the_declaration_is_stored_with_the_plan_and_with_each_run(
     plan_words: Any, tmp_path: Path
 ) -> None:
     plan = plan_words()
-    write_plan(tmp_path / "suite", plan.suite, plan.cells, "command")
+    write_plan(tmp_path / "suite", plan_of(tmp_path / "suite", plan.suite, plan.cells, "command"))
     stored = read_one(tmp_path / "suite")
     assert stored.metrics == PERPLEXITY
     assert stored.plan is not None
