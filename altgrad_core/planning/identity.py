@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
@@ -24,21 +24,43 @@ _LENGTH = 12
 
 def run_id(spec: RunSpec, catalog: Catalog) -> str:
     """The id that ``spec`` should have (the one it has is not looked at): see :class:`RunSpec`."""
-    return hashlib.sha256(canonical(identity(spec, catalog)).encode()).hexdigest()[:_LENGTH]
+    return digest(Identities(catalog).of(spec))
 
 
-def identity(spec: RunSpec, catalog: Catalog) -> dict[str, Any]:
-    """Everything that determines the result of ``spec``, as plain data."""
-    return {
-        "task": _choice("task", spec.task, catalog),
-        "quantization": _plain(spec.quantization, catalog),
-        "optimizer": _choice("optimizer", spec.optimizer, catalog),
-        "training": _plain(spec.training, catalog),
-        "monitors": [_choice("monitor", monitor, catalog) for monitor in spec.monitors],
-        "seed": spec.seed,
-        "distributions": dict(spec.distributions),
-        "fingerprint": dict(spec.fingerprint),
-    }
+def digest(identity: Mapping[str, Any]) -> str:
+    """The id of a run of which ``identity`` is everything that determines its result."""
+    return hashlib.sha256(canonical(identity).encode()).hexdigest()[:_LENGTH]
+
+
+class Identities:
+    """The identities of many specs: parts that they share are put into plain data once."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._seen: dict[int, tuple[object, Any]] = {}
+
+    def of(self, spec: RunSpec) -> dict[str, Any]:
+        """Everything that determines the result of ``spec``. Parts are shared: nothing may change them."""
+        return {
+            "task": self._choice("task", spec.task),
+            "quantization": self._once(
+                spec.quantization, lambda: _plain(spec.quantization, self._catalog)
+            ),
+            "optimizer": self._choice("optimizer", spec.optimizer),
+            "training": _plain(spec.training, self._catalog),
+            "monitors": [self._choice("monitor", monitor) for monitor in spec.monitors],
+            "seed": spec.seed,
+            "distributions": dict(spec.distributions),
+            "fingerprint": dict(spec.fingerprint),
+        }
+
+    def _choice(self, kind: Kind, choice: PluginChoice) -> Any:
+        return self._once(choice, lambda: _choice(kind, choice, self._catalog))
+
+    def _once(self, part: object, plain: Callable[[], Any]) -> Any:
+        if id(part) not in self._seen:
+            self._seen[id(part)] = part, plain()  # held, so that no other part gets its number
+        return self._seen[id(part)][1]
 
 
 def canonical(value: Any) -> str:

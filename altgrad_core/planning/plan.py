@@ -6,7 +6,7 @@ first (:func:`plan_tuning`), and plans again with what they chose.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from altgrad_core.errors import UserError
 from altgrad_core.interfaces.metric import Metric, Split, shared
 from altgrad_core.planning.declaration import Suite
 from altgrad_core.planning.draft import Draft, lookup
-from altgrad_core.planning.identity import canonical, identity, run_id
+from altgrad_core.planning.identity import Identities, canonical, digest
 from altgrad_core.planning.known import refuse_unknown_key
 from altgrad_core.planning.labels import design_axes, labels
 from altgrad_core.planning.metrics import named
@@ -126,8 +126,13 @@ class _Planner:
     matched: set[int] = field(default_factory=set)
     """Which exclusions matched a cell."""
     fingerprints: dict[str, dict[str, str]] = field(default_factory=dict)
+    known: dict[str, Any] = field(default_factory=dict)
+    """What sections became, for conditions that say the same in them."""
     sides: dict[str, str] = field(default_factory=dict)
     """Value of the contrast's axis as it was written -> as the plan has it, with settings resolved."""
+
+    def __post_init__(self) -> None:
+        self.identities = Identities(self.catalog)
 
     def plan(self) -> Plan:
         conditions = self.kept()
@@ -189,9 +194,9 @@ class _Planner:
                 if tune.max_steps is not None:
                     changes["max_steps"] = tune.max_steps
                 resolved = _with_training(condition.resolved, changes)
+                make = self.maker(resolved, tuning_label(label, rate), axes)
                 for seed in tune.seeds:
-                    cell = self.cell(resolved, tuning_label(label, rate), seed, axes)
-                    yield replace(cell, stage="tune")
+                    yield replace(make(seed), stage="tune")
 
     def kept(self) -> list[_Condition]:
         """The conditions that are not excluded, each once."""
@@ -205,7 +210,7 @@ class _Planner:
             seeds = [s for s in self.suite.seeds if not self.excluded({**draft.values, "seed": s})]
             if not seeds:
                 continue
-            resolved = resolve(draft, self.catalog)
+            resolved = resolve(draft, self.catalog, self.known)
             sections = as_sections(resolved.spec)
             if resolved.tuned:
                 sections["training"]["learning_rate"] = AUTO
@@ -233,7 +238,7 @@ class _Planner:
         """The conditions, each once: two whose runs would have the same ids are one."""
         unique: dict[str, _Condition] = {}
         for condition in conditions:
-            key = canonical(identity(condition.resolved.spec, self.catalog)) + str(condition.tuned)
+            key = canonical(self.identities.of(condition.resolved.spec)) + str(condition.tuned)
             first = unique.setdefault(key, condition)
             if first is not condition:
                 first.seeds = [s for s in self.suite.seeds if s in {*first.seeds, *condition.seeds}]
@@ -254,19 +259,26 @@ class _Planner:
         ]
 
     def cells(self, conditions: list[_Condition]) -> Iterator[Cell]:
-        named = self.named(conditions)
+        makers = [
+            (set(condition.seeds), self.waiting_or_made(condition, label, axes))
+            for condition, label, axes in self.named(conditions)
+        ]
         for seed in self.suite.seeds:
-            for condition, label, axes in named:
-                if seed not in condition.seeds:
-                    continue
-                resolved = condition.resolved
-                if condition.tuned and label in self.rates:
-                    resolved = _with_training(resolved, {"learning_rate": self.rates[label]})
-                elif condition.tuned and not resolved.missing:
-                    template = resolved.spec.model_copy(update={"condition": label, "seed": seed})
-                    yield Cell(label, seed, axes, None, template=template)
-                    continue
-                yield self.cell(resolved, label, seed, axes)
+            yield from (make(seed) for seeds, make in makers if seed in seeds)
+
+    def waiting_or_made(
+        self, condition: _Condition, label: str, axes: dict[str, Any]
+    ) -> Callable[[int], Cell]:
+        """What makes the cell of each seed of a condition."""
+        resolved = condition.resolved
+        if condition.tuned and label in self.rates:
+            resolved = _with_training(resolved, {"learning_rate": self.rates[label]})
+        elif condition.tuned and not resolved.missing:
+            template = resolved.spec.model_copy(update={"condition": label})
+            return lambda seed: Cell(
+                label, seed, axes, None, template=template.model_copy(update={"seed": seed})
+            )
+        return self.maker(resolved, label, axes)
 
     def axis_values(self, keys: list[str], condition: _Condition) -> dict[str, Any]:
         """The condition's values of those keys that it has; a format in its shortest form."""
@@ -281,19 +293,25 @@ class _Planner:
                 found[key] = short_format(choice, self.catalog) if choice else value
         return found
 
-    def cell(self, resolved: Resolved, label: str, seed: int, axes: dict[str, Any]) -> Cell:
+    def maker(self, resolved: Resolved, label: str, axes: dict[str, Any]) -> Callable[[int], Cell]:
+        """What makes the cell of each seed: what seeds share is put together once."""
         if resolved.missing:
-            return Cell(label, seed, axes, None, "; ".join(resolved.missing))
-        spec = resolved.spec.model_copy(
+            return lambda seed: Cell(label, seed, axes, None, "; ".join(resolved.missing))
+        common = resolved.spec.model_copy(
             update={
                 "suite": self.suite.name,
                 "condition": label,
                 "axes": axes,
-                "seed": seed,
                 "fingerprint": self.fingerprint(resolved.spec),
             }
         )
-        return Cell(label, seed, axes, spec.model_copy(update={"id": run_id(spec, self.catalog)}))
+        shared_identity = self.identities.of(common)
+
+        def cell(seed: int) -> Cell:
+            found = digest(shared_identity | {"seed": seed})
+            return Cell(label, seed, axes, common.model_copy(update={"seed": seed, "id": found}))
+
+        return cell
 
     def fingerprint(self, spec: RunSpec) -> dict[str, str]:
         key = canonical(spec.task.model_dump(mode="json"))

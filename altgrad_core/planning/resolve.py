@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,6 +23,7 @@ from altgrad_core.registry.problems import Path, dotted, explain, meant_as_axis,
 from altgrad_core.training.settings import TrainingSettings
 
 _CORE = "altgrad-bench"
+_T = TypeVar("_T")
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
 
@@ -41,26 +42,47 @@ class Resolved:
     """Whether the learning rate is ``auto``; the one in ``spec`` is then none."""
 
 
-def resolve(draft: Draft, catalog: Catalog) -> Resolved:
-    """Validate and complete ``draft``. ``UserError`` gives the place of each wrong setting."""
-    return _Resolver(draft, catalog).resolved()
+def resolve(draft: Draft, catalog: Catalog, known: dict[str, Any] | None = None) -> Resolved:
+    """Validate and complete ``draft``. ``UserError`` gives the place of each wrong setting.
+
+    ``known`` keeps what sections became, for further drafts that say the same in them.
+    """
+    return _Resolver(draft, catalog, {} if known is None else known).resolved()
 
 
 class _Resolver:
-    def __init__(self, draft: Draft, catalog: Catalog) -> None:
+    def __init__(self, draft: Draft, catalog: Catalog, known: dict[str, Any]) -> None:
         self.draft = draft
         self.catalog = catalog
+        self.known = known
         self.used: list[Registered] = []
         self.notes: list[str] = []
+
+    def once(self, make: Callable[[], _T], *sections: str) -> _T:
+        """What ``make`` makes of these sections, for all drafts that say the same in them.
+
+        ``repr`` tells ``1``, ``1.0`` and ``True`` apart, and may tell apart what is equal.
+        """
+        key = repr((make.__name__, [self.draft.values.get(section) for section in sections]))
+        if key not in self.known:
+            used, notes = len(self.used), len(self.notes)
+            made = make()
+            self.known[key] = made, self.used[used:], self.notes[notes:]
+            return made
+        made, further, said = self.known[key]
+        self.used += further
+        self.notes += said
+        return cast(_T, made)
 
     def resolved(self) -> Resolved:
         given = dict(self.draft.values.get("training", {}))
         if tuned := given.get("learning_rate") == AUTO:
             del given["learning_rate"]
         training = self.validated(TrainingSettings, given, ("training",))
-        quantization = self.quantization()
-        task, optimizer = self.task(), self.optimizer()
-        monitors = self.listed("monitor", "monitors")
+        quantization = self.once(self.quantization, "quantization")
+        task = self.once(self.task, "data", "model")
+        optimizer = self.once(self.optimizer, "optimizer")
+        monitors = self.once(self.monitors, "monitors")
         distributions = {entry.distribution: entry.version for entry in self.used}
         distributions[_CORE] = altgrad_core.__version__
         heads = (self.label("format", quantization.format), self.label("optimizer", optimizer))
@@ -80,7 +102,7 @@ class _Resolver:
             optimizer=optimizer,
             training=training,
             monitors=monitors,
-            trackers=self.trackers(),
+            trackers=self.once(self.trackers, "trackers"),
             metrics=self.catalog.get("task", task.name).offer.metrics,
             distributions=dict(sorted(distributions.items())),
         )
@@ -169,6 +191,9 @@ class _Resolver:
             path: Path = (section, name)
             chosen.append(self.chosen(kind, name, settings, path, path))
         return tuple(chosen)
+
+    def monitors(self) -> tuple[PluginChoice, ...]:
+        return self.listed("monitor", "monitors")
 
     def trackers(self) -> tuple[PluginChoice, ...]:
         """Trackers hold copies: one that cannot run here is left out, with a note."""

@@ -27,6 +27,9 @@ class Catalog:
     ) -> None:
         self.registered = tuple(registered)
         self.broken = tuple(broken)
+        self._named: dict[Kind, dict[str, list[Registered]]] = {kind: {} for kind in HOOKS}
+        for entry in self.registered:
+            self._named[entry.kind].setdefault(entry.offer.name, []).append(entry)
 
     @classmethod
     def discover(cls) -> Self:
@@ -53,7 +56,7 @@ class Catalog:
 
         A name that is offered twice cannot be used and is left out; :meth:`clashes` tells of it.
         """
-        found = self._by_name(kind)
+        found = self._named[kind]
         return {name: entries[0] for name, entries in found.items() if len(entries) == 1}
 
     def names(self, kind: Kind) -> list[str]:
@@ -69,20 +72,13 @@ class Catalog:
         return {
             (kind, name): _clash(entries)
             for kind in HOOKS
-            for name, entries in self._by_name(kind).items()
+            for name, entries in self._named[kind].items()
             if len(entries) > 1
         }
 
-    def _by_name(self, kind: Kind) -> dict[str, list[Registered]]:
-        found: dict[str, list[Registered]] = {}
-        for entry in self.registered:
-            if entry.kind == kind:
-                found.setdefault(entry.offer.name, []).append(entry)
-        return found
-
     def get(self, kind: Kind, name: str) -> Registered:
         """The offer of that name. Raises ``UserError`` where there is none, or more than one."""
-        found = self._by_name(kind).get(name, [])
+        found = self._named[kind].get(name, [])
         if len(found) == 1:
             return found[0]
         if found:

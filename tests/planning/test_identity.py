@@ -151,3 +151,15 @@ def test_a_setting_that_has_no_one_text_is_refused(
 def test_a_number_that_is_not_finite_is_named() -> None:
     with pytest.raises(UserError, match=r"finite: training\.rates\[1\] = inf is not"):
         canonical({"training": {"steps": 3, "rates": (1.0, math.inf)}})
+
+
+def test_ids_of_many_specs_are_those_of_each_alone(plan_of: PlanOf, stubs: Catalog) -> None:
+    """Parts that specs share are put into plain data once; what differs is not taken for shared."""
+    plan = plan_of(
+        TEXT
+        + "matrix:\n  optimizer.weight_decay: [0.0, 0.1]\n  training.learning_rate: [1, 2, 3.5]\n"
+        + "seeds: [0, 1]\n",
+        base=BASE,
+    )
+    assert [spec.id for spec in plan.specs] == [run_id(spec, stubs) for spec in plan.specs]
+    assert len({spec.id for spec in plan.specs}) == len(plan.specs)
