@@ -125,7 +125,7 @@ def dashboard(
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")] = True,
 ) -> None:
     """Serve the report of a running suite on this machine, updating itself."""
-    from altgrad_core.report.live.maker import ReportMaker
+    from altgrad_core.report.build import watched
     from altgrad_core.report.live.server import serve
 
     console = output()
@@ -134,7 +134,7 @@ def dashboard(
         raise UserError(f"{suite} holds {len(folders)} suites, and a dashboard shows one.")
     serve(
         folders[0][0],
-        ReportMaker(),
+        watched,
         port=port,
         open_browser=open_,
         announce=lambda text: say(console, text),

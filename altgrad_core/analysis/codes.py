@@ -20,7 +20,10 @@ def verdict_code(row: Mapping[str, Any]) -> tuple[str, str]:
     if row["censored"]:
         return "censored", str(row["censored"])
     if row["n"] == 0:
-        return "nothing to test", _none(row)
+        why = "no seed has a result on both sides"
+        if row["dropped"]:
+            why = "a run of every pair diverged, and the metric has no worst value"
+        return "nothing to test", why
     if row["n"] < MIN_SEEDS:
         return "too few seeds", f"{row['n']} of at least {MIN_SEEDS} pairs"
     if not row["gain_std"] > 0:
@@ -36,12 +39,6 @@ def verdict_code(row: Mapping[str, Any]) -> tuple[str, str]:
     if row["diverged_treatment"] > row["diverged_baseline"]:
         return "undecided", "its treatment diverges more often than its baseline"
     return verdict
-
-
-def _none(row: Mapping[str, Any]) -> str:
-    if row["dropped"]:
-        return "a run of every pair diverged, and the metric has no worst value"
-    return "no seed has a result on both sides"
 
 
 def needs_grid(row: Mapping[str, Any]) -> str:

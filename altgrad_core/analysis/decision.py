@@ -18,7 +18,15 @@ import pandas as pd
 from altgrad_core.analysis.family import Family, Row, number_or
 from altgrad_core.analysis.limits import beyond_margin, divergence, limits
 from altgrad_core.analysis.statistics import ALPHA, MIN_SEEDS
-from altgrad_core.analysis.words import LEVEL, counted, interval_text, quoted, score, significant
+from altgrad_core.analysis.words import (
+    LEVEL,
+    counted,
+    interval_text,
+    quoted,
+    score,
+    sides,
+    significant,
+)
 from altgrad_core.interfaces.section import Question
 
 
@@ -67,7 +75,9 @@ class _Verdict(Family):
     def sentences(self) -> tuple[str, ...]:
         """The whole paragraph."""
         if not self.rows:
-            return (f"No group of the suite has both sides of {self.sides}: there is no verdict.",)
+            return (
+                f"No group of the suite has both sides of {sides(self.question)}: there is no verdict.",
+            )
         if broken := self.broken():
             return (broken,)
         if not self.progress.complete:
@@ -109,7 +119,8 @@ class _Verdict(Family):
         benefit, few = self.of("benefit"), self.of("too few seeds")
         clean = [row for row in benefit if not row["confounds"]]
         if len(few) == len(self.judged):
-            seeds = _range([row["n"] for row in few])
+            low, high = (int(end(row["n"] for row in few)) for end in (min, max))
+            seeds = f"{low}" if low == high else f"{low} to {high}"
             yield (
                 f"Nothing can be shown with {seeds} seed{'' if seeds == '1' else 's'}: at least "
                 f"{MIN_SEEDS} are needed. {self.head}: {_small(self.largest())}"
@@ -161,7 +172,7 @@ class _Verdict(Family):
         count = f"{len(rows)} of {counted(len(self.tested), self.noun)}"
         if named is not None:
             yield (
-                f"{quoted(named['group'])} gains most from {self.sides}, and because of its grid: "
+                f"{quoted(named['group'])} gains most from {sides(self.question)}, and because of its grid: "
                 f"{self.evidence(named)}; beyond the reference {quoted(named['reference_group'])} "
                 f"{_excess(named)}; and it gains more than every other {self.noun} "
                 f"(p {significant(named['best_p'])})."
@@ -283,11 +294,6 @@ def _by(rows: Sequence[Row], column: str) -> dict[str, list[Row]]:
     for row in rows:
         found.setdefault(str(row[column]), []).append(row)
     return found
-
-
-def _range(numbers: Sequence[int]) -> str:
-    low, high = min(numbers), max(numbers)
-    return str(int(low)) if low == high else f"{int(low)} to {int(high)}"
 
 
 def _capital(text: str) -> str:

@@ -14,6 +14,7 @@ from altgrad_core.analysis.words import (
     interval_text,
     quoted,
     score,
+    sides,
     significant,
 )
 from altgrad_core.interfaces.section import Question
@@ -46,11 +47,6 @@ class Family:
         return sorted(found, key=_by_gain)
 
     @property
-    def sides(self) -> str:
-        """``manifold_adamw against adamw``."""
-        return f"{self.question.treatment} against {self.question.baseline}"
-
-    @property
     def noun(self) -> str:
         """What a group is called: a format, where nothing but formats tells the groups apart."""
         return "setting" if any(row["setting"] for row in self.rows) else "format"
@@ -59,7 +55,7 @@ class Family:
     def head(self) -> str:
         """What is compared: sides and metric."""
         lower = ", lower is better" if self.question.declared.direction == "lower" else ""
-        return f"{self.sides} in {self.question.declared.label}{lower}"
+        return f"{sides(self.question)} in {self.question.declared.label}{lower}"
 
     def names(self, rows: Sequence[Row]) -> str:
         """Groups in a sentence; of many the formats, and how many settings of each."""

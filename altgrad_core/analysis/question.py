@@ -69,16 +69,15 @@ def _shared(everything: pd.DataFrame) -> pd.Series[str]:
     axes = {str(column).rpartition(".")[2] for column in everything if is_axis(str(column))}
     free = axes | {"learning_rate"}  # which may be tuned for each
 
+    def rest(held: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in held.items() if name not in free}
+
     def text(settings: str, fingerprint: str) -> str:
-        parts = json.loads(settings or "{}", object_hook=lambda held: _without(held, free))
+        parts = json.loads(settings or "{}", object_hook=rest)
         return json.dumps([fingerprint, parts.get("task"), parts.get("training")])
 
     rows = zip(everything["settings"], everything["fingerprint"], strict=True)
     return pd.Series([text(*row) for row in rows], index=everything.index, dtype=object)
-
-
-def _without(held: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    return {name: value for name, value in held.items() if name not in names}
 
 
 def asked_of(suite: StoredSuite, everything: pd.DataFrame) -> list[Asked]:

@@ -38,6 +38,7 @@ RESOLUTION = 1e-5
 _FLIPS = 2**14
 """Up to this many sign flips all are counted; beyond, as many are drawn by a fixed generator."""
 _CAP = 1000
+_POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -188,26 +189,28 @@ def best_p(
     return best, min(1.0, len(gains) * max(found))
 
 
-def seeds_needed(effect_size: float, *, alpha: float = ALPHA, power: float = 0.8) -> float:
-    """The fewest seeds with which the two-sided paired t test shows an effect; inf above 1000."""
+def seeds_needed(effect_size: float, *, alpha: float = ALPHA) -> float:
+    """The fewest seeds with which the two-sided paired t test shows an effect at power 0.8; inf above 1000."""
     if math.isnan(effect_size):
         return math.nan
     solver, effect = TTestPower(), abs(effect_size)
-    if solver.power(effect, _CAP, alpha) < power:
+    if solver.power(effect, _CAP, alpha) < _POWER:
         return math.inf
     low, high = 1, _CAP  # the power is reached at high, and not at low
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if solver.power(effect, middle, alpha) < power else (low, middle)
+        low, high = (
+            (middle, high) if solver.power(effect, middle, alpha) < _POWER else (low, middle)
+        )
     return float(high)
 
 
-def unseen_rate(n: int, confidence: float = 1 - ALPHA) -> float:
+def unseen_rate(n: int) -> float:
     """The largest rate of an event that was seen in none of ``n`` runs (about ``3 / n``); 1 for none.
 
     The exact upper limit of Clopper and Pearson 1934.
     """
-    return 1 - (1 - confidence) ** (1 / n) if n > 0 else 1.0
+    return 1 - ALPHA ** (1 / n) if n > 0 else 1.0
 
 
 def mean_of(values: Iterable[float]) -> float:

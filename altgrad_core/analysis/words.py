@@ -15,7 +15,7 @@ from typing import Any
 from altgrad_core.analysis.statistics import ALPHA, mean_of
 from altgrad_core.analysis.statistics import MIN_SEEDS as MIN_SEEDS
 from altgrad_core.analysis.statistics import spread as std_of
-from altgrad_core.interfaces.section import Findings
+from altgrad_core.interfaces.section import Findings, Question
 
 NONE = "–"
 MINUS = "\N{MINUS SIGN}"
@@ -90,9 +90,9 @@ def percent(value: float) -> str:
     return significant(100 * value)
 
 
-def with_spread(values: Spread, *, signed: bool = False) -> str:
+def with_spread(values: Spread) -> str:
     """A score's mean ± std; the mean alone where there is no std."""
-    text = score(values.mean, signed=signed)
+    text = score(values.mean)
     return text if math.isnan(values.std) else f"{text} ± {score(values.std)}"
 
 
@@ -151,10 +151,9 @@ def metric_label(found: Findings, column: str) -> str:
     return labels.get(column) or labels.get(name) or column
 
 
-def sides(found: Findings) -> str:
-    """``manifold_adamw against adamw``; empty without a question."""
-    asked = found.question
-    return f"{asked.treatment} against {asked.baseline}" if asked is not None else ""
+def sides(asked: Question) -> str:
+    """``manifold_adamw against adamw``."""
+    return f"{asked.treatment} against {asked.baseline}"
 
 
 def group_noun(found: Findings) -> str:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Tone = Literal["plain", "bad", "quiet"]
 
@@ -99,20 +102,21 @@ Shown = str | Callable[[Mapping[Any, Any]], str | Cell]
 
 
 def table(
-    rows: Iterable[Mapping[Any, Any]],
+    rows: Iterable[Mapping[Any, Any]] | pd.DataFrame,
     made: Iterable[tuple[str, Shown]],
     caption: str = "",
     *,
     words: Collection[str] = (),
 ) -> Table:
-    """A table with a row for each mapping; its columns are titles with what they show.
+    """A table with a row for each mapping, or of a frame; its columns are titles with what they show.
 
     The first column and those whose title is in ``words`` hold words, all others numbers.
     """
     known = list(made)
+    records = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
     head = tuple(Column(t, place > 0 and t not in words) for place, (t, _) in enumerate(known))
     return Table(
-        head, tuple(tuple(_cell(row, shown) for _, shown in known) for row in rows), caption
+        head, tuple(tuple(_cell(row, shown) for _, shown in known) for row in records), caption
     )
 
 

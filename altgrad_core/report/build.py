@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from altgrad_core._files import sweep, write_text
+from altgrad_core.analysis.find import find
+from altgrad_core.analysis.formats import format_table
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.blocks import Block, Bullets, Chart, Paragraph
 from altgrad_core.interfaces.section import Findings, Section
@@ -22,6 +24,7 @@ from altgrad_core.report.document import Document, Part
 from altgrad_core.report.pictures import to_svg
 from altgrad_core.report.render import FIGURES, render_html, render_markdown
 from altgrad_core.results.collect import write_table
+from altgrad_core.results.stored import StoredSuite
 
 TABLES = ("effects", "pairs", "conditions", "companions", "twins", "tuning")
 """The tables that a report writes as CSV, to open anywhere; all that hold rows are parquet as well."""
@@ -53,6 +56,11 @@ def build_document(
         if part is not None:
             parts.append(part)
     return Document(f"{found.suite}: report", _opening(found), tuple(parts))
+
+
+def watched(suite: StoredSuite) -> Document:
+    """The report of a suite that is being watched: estimates alone, without any test."""
+    return build_document(find(suite, format_table([suite]), live=True))
 
 
 def write_report(

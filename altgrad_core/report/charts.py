@@ -89,18 +89,17 @@ def curves(
     title: str,
     xlabel: str = "step",
     log_x: bool = False,
-    bottom: float | None = None,
 ) -> Chart:
     """Lines over steps, a panel per group, each side of which can be switched off.
 
     ``data`` has ``panel, side, seed, step, value``, and may have ``diverged`` (bool: of a run that
     diverged; a cross marks its last finite value, and it does not set the axis). With several seeds
-    each of the first few is thin and the mean of all thick. ``bottom`` is where the axis begins.
+    each of the first few is thin and the mean of all thick.
     """
     points = data.assign(diverged=data.get("diverged", False))
     points = points[points["value"].abs() < math.inf]
     sides = list(dict.fromkeys(points["side"]))
-    limits = _limits(points, bottom)
+    limits = _limits(points)
     drawn = _lines(points.assign(k=points["side"].map(sides.index)), limits)
     axis = alt.Scale(type="log" if log_x else "linear", nice=False)
     x = alt.X("step:Q", title=xlabel, scale=axis, axis=alt.Axis(tickCount=4))
@@ -133,15 +132,10 @@ def curves(
     return finished(name, caption + few, in_panels(layers, drawn, 150).add_params(*params))
 
 
-def bars(
-    name: str, caption: str, data: pd.DataFrame, *, title: str, sides: Sequence[str] = ()
-) -> Chart:
-    """A bar per row. ``data`` has ``label, value``, and may have ``note`` (at the bar's end), ``side``.
-
-    ``sides`` gives the order of the colours; that of the rows unless given.
-    """
+def bars(name: str, caption: str, data: pd.DataFrame, *, title: str) -> Chart:
+    """A bar per row. ``data`` has ``label, value``, and may have ``note`` (at the bar's end), ``side``."""
     known = data.assign(note=data.get("note", ""), side=data.get("side", ""))
-    order = list(dict.fromkeys([*sides, *known["side"]]))
+    order = list(dict.fromkeys(known["side"]))
     room = 1.2 if known["note"].astype(bool).any() else 1.0
     most = alt.Scale(domainMax=room * max(_numbers(known, "value"), default=1.0))
     legend = alt.Legend(title=None, symbolType="square") if any(order) else None
@@ -174,9 +168,7 @@ def scatter(name: str, caption: str, data: pd.DataFrame, *, ylabel: str) -> Char
     return finished(name, caption, chart)
 
 
-def heat(
-    name: str, caption: str, data: pd.DataFrame, *, xlabel: str = "", ylabel: str = ""
-) -> Chart:
+def heat(name: str, caption: str, data: pd.DataFrame) -> Chart:
     """Numbers in tinted cells: blue above 0, orange below, stronger the further from it.
 
     ``data`` has ``row, column, value`` (NaN: not tinted) and ``text``, what is written in the cell.
@@ -186,8 +178,8 @@ def heat(
     top = alt.Axis(orient="top", labelAngle=0, labelLimit=120, **bare)
     columns, rows = (list(dict.fromkeys(data[name])) for name in ("column", "row"))
     base = alt.Chart(data).encode(
-        x=alt.X("column:N", sort=columns, title=xlabel or None, axis=top),
-        y=alt.Y("row:N", sort=rows, title=ylabel or None, axis=alt.Axis(**bare)),
+        x=alt.X("column:N", sort=columns, title=None, axis=top),
+        y=alt.Y("row:N", sort=rows, title=None, axis=alt.Axis(**bare)),
     )
     tinted = base.transform_calculate(strength="abs(datum.value)").mark_rect()
     tint = tinted.encode(
@@ -257,12 +249,12 @@ def _thinned(points: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     return points.loc[left.index[left % every == 0]]
 
 
-def _limits(points: pd.DataFrame, bottom: float | None) -> list[float]:
+def _limits(points: pd.DataFrame) -> list[float]:
     """The axis of curves: what runs that did not diverge need."""
     calm = points[~points["diverged"].astype(bool)]
     values = _numbers(calm if len(calm) else points, "value") or [0.0, 1.0]
     room = 0.05 * (max(values) - min(values)) or 0.05
-    return [min(values) - room if bottom is None else bottom, max(values) + room]
+    return [min(values) - room, max(values) + room]
 
 
 def _numbers(data: pd.DataFrame, *names: str) -> list[float]:

@@ -256,7 +256,7 @@ def _table(changes: pd.DataFrame) -> Table:
         ("B better", lambda row: f"{row['better']} of {row['pairs']}"),
     ]
     words = (f"{LEVEL} interval", "B better")
-    return table(changes.to_dict("records"), shown, words=words)
+    return table(changes, shown, words=words)
 
 
 def comparison_tables(found: SetComparison) -> list[TerminalTable]:

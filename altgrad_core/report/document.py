@@ -42,14 +42,12 @@ def without_empty_columns(table: Table) -> Table:
     kept = [
         place
         for place in range(len(table.columns))
-        if place == 0 or not table.rows or any(_says(row[place].text) for row in table.rows)
+        if place == 0
+        or not table.rows
+        or any(row[place].text.strip() not in ("", NONE) for row in table.rows)
     ]
     return replace(
         table,
         columns=tuple(table.columns[place] for place in kept),
         rows=tuple(tuple(row[place] for place in kept) for row in table.rows),
     )
-
-
-def _says(text: str) -> bool:
-    return text.strip() not in ("", NONE)

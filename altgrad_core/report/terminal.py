@@ -20,6 +20,8 @@ from altgrad_core.results.run_directory import FINISHED
 
 _SHORTEST = 12
 """Characters that a row's name keeps at least; the middle of a longer one is cut."""
+_SCORES = 3
+"""Scores that the terminal has room for."""
 _STYLES = {"bad": "bold red", "quiet": "dim", "plain": ""}
 
 
@@ -73,19 +75,20 @@ def _shortened(text: Text, room: int | None) -> Text:
     return Text(f"{text.plain[:head]}…{text.plain[len(text.plain) - (room - 1 - head) :]}")
 
 
-def main_table(found: Findings, most: int = 3) -> TerminalTable:
+def main_table(found: Findings) -> TerminalTable:
     """A row per condition: its status, the primary metric and a few others, its speed."""
-    scores = [name for name in score_columns(found.metrics) if name in found.conditions][:most]
+    scores = [name for name in score_columns(found.metrics) if name in found.conditions][:_SCORES]
     if found.question is not None and found.question.metric in found.conditions:
-        scores = list(dict.fromkeys([found.question.metric, *scores]))[:most]
+        scores = list(dict.fromkeys([found.question.metric, *scores]))[:_SCORES]
     shown: list[tuple[str, Shown]] = [
         ("Condition", "condition"),
         ("Status", lambda row: _status(found, row["condition"])),
         *((metric_label(found, name), _scores(name)) for name in scores),
         ("Samples/s", lambda row: significant(row[SPEED])),
     ]
-    rows = found.conditions.to_dict("records")
-    return TerminalTable(table(rows, shown, words=("Status",)), keep=("Status", shown[2][0]))
+    return TerminalTable(
+        table(found.conditions, shown, words=("Status",)), keep=("Status", shown[2][0])
+    )
 
 
 def _scores(name: str) -> Shown:

@@ -195,11 +195,11 @@ def _json(value: Mapping[str, Any]) -> str:
 
 
 def _axes(axes: dict[str, Any]) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in axes.items() if is_axis(name)}
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, int | float | str) else axis_text(value)
+    return {
+        name: value if isinstance(value, int | float | str) else axis_text(value)
+        for name, value in axes.items()
+        if is_axis(name)
+    }
 
 
 def _one_type(values: list[Any]) -> list[Any]:

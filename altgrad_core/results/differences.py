@@ -43,9 +43,9 @@ def differing(left: Mapping[str, str], right: Mapping[str, str]) -> dict[str, tu
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def in_words(differences: Mapping[str, tuple[str, str]], most: int = 3) -> str:
+def in_words(differences: Mapping[str, tuple[str, str]]) -> str:
     """``training.learning_rate: 0.001 and 0.003; …``: the first few, and how many more there are."""
-    return some([f"{name}: {a} and {b}" for name, (a, b) in differences.items()], most, "")
+    return some([f"{name}: {a} and {b}" for name, (a, b) in differences.items()], before="")
 
 
 def some(cases: Sequence[str], most: int = 3, before: str = "and ") -> str:

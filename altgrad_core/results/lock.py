@@ -35,8 +35,8 @@ def run_lock(directory: RunDirectory) -> Iterator[None]:
     It waits a moment for those who only ask whether it is held. Raises :class:`LockRefused` where there
     is nothing to lock, no right to, or a file system without locks.
     """
-    with contextlib.ExitStack() as kept:
-        if not kept.enter_context(file_lock(directory.lock, seconds=_SECONDS)):
+    with file_lock(directory.lock, seconds=_SECONDS) as held:
+        if not held:
             raise RunHeld(
                 f"{directory.path} is being run by another process. Wait for it, or stop it."
             )

@@ -28,6 +28,7 @@ _WATCH_SECONDS = 2.0
 WAITING = ("pending", "skipped")
 _UNDER_WAY = ("running", "interrupted")
 _COLOURS = {"ok": "green", "running": "cyan", "diverged": "yellow", **dict.fromkeys(WAITING, "dim")}
+_TOLD = ("status", "step", "max_steps", "seconds", "age", "message")
 _NUMBERS = ("seed", "step", "seconds")
 _HEADINGS = ("condition", "seed", "id", "status", "step", "seconds", "last sign of life", "")
 
@@ -122,24 +123,15 @@ def status_data(folder: Path, name: str) -> dict[str, Any]:
         "counts": dict(Counter(one.status for one in found)),
         "cells": [
             {
-                "condition": one.cell.condition,
-                "seed": one.cell.seed,
-                "id": one.cell.id,
-                "status": one.status,
-                "step": one.step,
-                "max_steps": one.max_steps,
-                "seconds": one.seconds,
-                "age": one.age,
-                "message": one.message,
+                **{name: getattr(one.cell, name) for name in ("condition", "seed", "id")},
+                **{name: getattr(one, name) for name in _TOLD},
             }
             for one in found
         ],
     }
 
 
-def watch_status(
-    folders: Sequence[tuple[Path, str]], console: Console, seconds: float = _WATCH_SECONDS
-) -> bool:
+def watch_status(folders: Sequence[tuple[Path, str]], console: Console) -> bool:
     """Show the suites anew every few seconds until all their runs have ended; whether each has a result.
 
     On a terminal a page in place; elsewhere a line whenever something has changed.
@@ -160,7 +152,7 @@ def watch_status(
             found = [one for *_, found in every for one in found if one.status != "skipped"]
             if not any(one.status in ("pending", "running") for one in found):
                 return all(one.status in FINISHED for one in found)
-            time.sleep(seconds)
+            time.sleep(_WATCH_SECONDS)
 
 
 def print_status(folder: Path, name: str, console: Console) -> None:

@@ -45,7 +45,6 @@ class Benefit(BuiltIn):
     title = "Benefit: what does the treatment gain in each format?"
 
     def build(self, found: Findings) -> Sequence[Block]:
-        """See the class."""
         asked, rows = found.question, effects(found, *_ROLES)
         if asked is None:
             return [Paragraph("The suite declares no contrast, so there is nothing to compare.")]
@@ -82,7 +81,7 @@ def forest(found: Findings, rows: Sequence[Row], name: str = "benefit") -> list[
             f"mean over seeds with its {LEVEL} t interval (not adjusted), and each seed as a dot"
         )
     caption = (
-        f"{label[0].upper()}{label[1:]}, {sides(found)}: {over_seeds(found, drawn)}; positive is "
+        f"{label[0].upper()}{label[1:]}, {sides(asked)}: {over_seeds(found, drawn)}; positive is "
         "better. Grey: controls."
     )
     if asked.margin is not None:
@@ -155,7 +154,7 @@ def _caption(found: Findings, rows: Sequence[Row]) -> str:
     label = metric_label(found, found.question.metric)
     family = max((int(row["family"]) for row in rows if finite(row["family"])), default=0)
     meanings = {
-        "gain": f"Gain: {sides(found)} in {label}, seed by seed; positive is better.",
+        "gain": f"Gain: {sides(found.question)} in {label}, seed by seed; positive is better.",
         "gain_std": "Std: over seeds.",
         "sampling_std": "Sampling error: standard deviation of the mean gain over resampled test examples.",
         "p": "p (t): paired t test.",
@@ -205,11 +204,7 @@ def _companions(found: Findings, rows: Sequence[Row]) -> list[Block]:
     caption = "Gains under the other scores; positive is better. Described, not tested."
     if more := len(every) - len(metrics):
         caption += f" {counted(more, 'more score')}: companions.csv."
-    return [
-        table(
-            known.to_dict("records"), [(group_noun(found).capitalize(), "group"), *labels], caption
-        )
-    ]
+    return [table(known, [(group_noun(found).capitalize(), "group"), *labels], caption)]
 
 
 def _split(metric: str, metrics: Sequence[str]) -> str:

@@ -35,13 +35,14 @@ class Controls(BuiltIn):
     title = "Controls: does what ought to make no difference make none?"
 
     def build(self, found: Findings) -> Sequence[Block]:
-        """See the class."""
         blocks: list[Block] = [Paragraph(_answer(found.twins))]
         if len(found.twins):
             blocks.append(_twins(found))
-        said = [*_identity(found), *_placebo_words(found)]
-        blocks += [Bullets(tuple(said))] if said else []
         placebos = effects(found, "placebo")
+        kinds = dict.fromkeys(str(row["placebo"]) for row in placebos)
+        words = [f"{kind}: {_PLACEBOS.get(kind, 'a placebo of the treatment')}." for kind in kinds]
+        said = (*_identity(found), *words)
+        blocks += [Bullets(said)] if said else []
         return [*blocks, *forest(found, placebos, "placebos"), *_placebos(found, placebos)]
 
 
@@ -116,11 +117,6 @@ def _identity(found: Findings) -> list[str]:
     if largest == 0:
         return [f"{text}zero by construction, and zero was measured. It is no finding."]
     return [f"{text}yet they differ by up to {score(largest)}."]
-
-
-def _placebo_words(found: Findings) -> list[str]:
-    kinds = dict.fromkeys(str(row["placebo"]) for row in effects(found, "placebo"))
-    return [f"{kind}: {_PLACEBOS.get(kind, 'a placebo of the treatment')}." for kind in kinds]
 
 
 def _placebos(found: Findings, placebos: Sequence[Row]) -> list[Block]:

@@ -54,7 +54,6 @@ class Failures(BuiltIn):
     title = "Failure modes: where does each format fail?"
 
     def build(self, found: Findings) -> Sequence[Block]:
-        """See the class."""
         runs = planned(found)
         seen = found.events[found.events["id"].isin(runs["id"])]
         seen = seen[seen["kind"] != SAMPLE]
@@ -118,7 +117,7 @@ def _wrong(runs: pd.DataFrame) -> list[Block]:
         ("What happened", lambda r: r["message"] or NONE),
     ]
     caption = "Runs that did not simply end well."
-    return [table(wrong.to_dict("records"), shown, caption, words=("Status", "What happened"))]
+    return [table(wrong, shown, caption, words=("Status", "What happened"))]
 
 
 def _events(runs: pd.DataFrame, seen: pd.DataFrame) -> list[Block]:
@@ -150,7 +149,7 @@ def _events(runs: pd.DataFrame, seen: pd.DataFrame) -> list[Block]:
         "What monitors reported, each once for a layer; each run's own are in its metrics.jsonl."
     )
     words = ("Stage", "Event", "Layers", "Message of the first")
-    return [table(rows.to_dict("records"), shown, caption, words=words)]
+    return [table(rows, shown, caption, words=words)]
 
 
 def _rates(found: Findings) -> list[Block]:
@@ -168,4 +167,4 @@ def _rates(found: Findings) -> list[Block]:
         *((fmt, digits(fmt, percent)) for fmt in dict.fromkeys(runs["format"])),
     ]
     caption = "Mean over steps, layers and runs, in % of the elements, for every run of the format."
-    return [table(rows.to_dict("records"), shown, caption, words=("Rate (%)",))]
+    return [table(rows, shown, caption, words=("Rate (%)",))]

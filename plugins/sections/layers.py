@@ -62,7 +62,6 @@ class Layers(BuiltIn):
     title = "Layers: which format suits which type of layer?"
 
     def build(self, found: Findings) -> Sequence[Block]:
-        """See the class."""
         measured = {c: means for c in CRITERIA if not (means := layer_means(found, c)).empty}
         monitors = [c.metric.partition("/")[0] for c in CRITERIA if c not in measured]
         if not measured:

@@ -49,7 +49,6 @@ class Properties(BuiltIn):
     title = "Properties: what does the benefit go along with?"
 
     def build(self, found: Findings) -> Sequence[Block]:
-        """See the class."""
         gains = benefits(found)
         if len(gains) < FEWEST:
             return [Paragraph(_too_few(len(gains)))]
@@ -165,7 +164,7 @@ def _correlations(tested: pd.DataFrame) -> Table:
         ("p (Holm)", digits("holm")),
     ]
     caption = "Each p counts permutations of the benefits over the formats."
-    return table(tested.rename_axis("name").reset_index().to_dict("records"), shown, caption)
+    return table(tested.rename_axis("name").reset_index(), shown, caption)
 
 
 def _values(found: Findings, gains: pd.Series[float], known: pd.DataFrame) -> Table:
@@ -177,7 +176,7 @@ def _values(found: Findings, gains: pd.Series[float], known: pd.DataFrame) -> Ta
     shown = [("Format", "format"), ("Benefit", signed("benefit"))]
     shown += [(str(name), digits(str(name), _number)) for name in known]
     return table(
-        known.assign(benefit=gains).rename_axis("format").reset_index().to_dict("records"),
+        known.assign(benefit=gains).rename_axis("format").reset_index(),
         shown,
         caption,
     )

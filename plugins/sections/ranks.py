@@ -22,7 +22,6 @@ class Ranks(BuiltIn):
     title = "Rank stability: do weight matrices keep their rank?"
 
     def build(self, found: Findings) -> Sequence[Block]:
-        """See the class."""
         name = _measure(found)
         if not name:
             return [Paragraph("No run has measured ranks; the monitor is called rank.")]

@@ -23,7 +23,6 @@ class Rates(BuiltIn):
     title = "Learning rates"
 
     def build(self, found: Findings) -> Sequence[Block]:
-        """See the class."""
         if found.tuning.empty:
             return [Paragraph(_untuned(found))]
         return [Paragraph(_answer(found)), _table(found.tuning), _curves(found)]

@@ -39,7 +39,6 @@ class Data(BuiltIn):
     title = "Data"
 
     def build(self, found: Findings) -> Sequence[Block]:
-        """See the class."""
         if not found.facts:
             return [Paragraph("No run has recorded facts about its data yet.")]
         blocks: list[Block] = [Paragraph(text) for text in _warnings(found.facts)]
@@ -53,7 +52,6 @@ class Provenance(BuiltIn):
     always = True
 
     def build(self, found: Findings) -> Sequence[Block]:
-        """See the class."""
         runs = planned(found)
         runs = runs[runs["directory"] != ""]
         if runs.empty:
@@ -68,7 +66,7 @@ class Provenance(BuiltIn):
         ]
         total = f"{significant(float(runs['seconds'].sum()))} seconds in all."
         words = ("Condition", "Device", "Versions", "Data")
-        blocks: list[Block] = [table(runs.to_dict("records"), shown, total, words=words)]
+        blocks: list[Block] = [table(runs, shown, total, words=words)]
         return [Bullets(told), *blocks] if told else blocks
 
 
@@ -105,7 +103,6 @@ class Repeat(BuiltIn):
     always = True
 
     def build(self, found: Findings) -> Sequence[Block]:
-        """See the class."""
         if not found.commands:
             return [Paragraph("No plan.json with the command was kept.")]
         text = (

@@ -32,7 +32,6 @@ class Reference(BuiltIn):
     title = "Reference: how far from the baseline precision?"
 
     def build(self, found: Findings) -> Sequence[Block]:
-        """See the class."""
         reference, rows = differences(found)
         text = "The suite has no bf16 or fp32 condition to compare with."
         if reference:

@@ -45,7 +45,6 @@ class Results(BuiltIn):
     title = "Results: which conditions score best?"
 
     def build(self, found: Findings) -> Sequence[Block]:
-        """See the class."""
         blocks: list[Block] = [Paragraph(_answer(found)), _table(found)]
         said = (*found.notes, *_remarks(found))
         return [*blocks, Bullets(said)] if said else blocks
@@ -108,7 +107,7 @@ def _table(found: Findings) -> Table:
         ("Rank kept (%)", lambda row: percent(kept[row["condition"]])),
     ]
     said = " ".join(_caption(found, reference, [row["low"] for row in rows]))
-    return table(found.conditions.to_dict("records"), shown, said, words=("Status",))
+    return table(found.conditions, shown, said, words=("Status",))
 
 
 def _caption(found: Findings, reference: str, lows: Sequence[float]) -> Iterator[str]:

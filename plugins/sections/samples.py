@@ -36,7 +36,6 @@ class Samples(BuiltIn):
     title = "Samples: what did the models learn?"
 
     def build(self, found: Findings) -> Sequence[Block]:
-        """See the class."""
         return [*_baselines(found), *_epochs(found), *_samples(found)]
 
 
@@ -121,4 +120,4 @@ def _samples(found: Findings) -> list[Block]:
         "What each model wrote at its last evaluation, first seed; before the arrow stands the text that "
         "it goes on from. Every evaluation's are in the metrics.jsonl of its run."
     )
-    return [table(last.to_dict("records"), shown, caption, words=("Sample",))]
+    return [table(last, shown, caption, words=("Sample",))]

@@ -16,7 +16,6 @@ class Seeds(BuiltIn):
     title = "Differences by seed"
 
     def build(self, found: Findings) -> Sequence[Block]:
-        """See the class."""
         asked = found.question
         if asked is None or found.pairs.empty:
             return [Paragraph("There is no pair of runs yet.")]
@@ -35,6 +34,4 @@ class Seeds(BuiltIn):
             ("Left out", lambda r: r["dropped"] or NONE),
         ]
         caption = f"{metric_label(found, asked.metric)}; each score leads to its run. Positive gains are better."
-        return [
-            table(found.pairs.to_dict("records"), shown, caption, words=("Diverged", "Left out"))
-        ]
+        return [table(found.pairs, shown, caption, words=("Diverged", "Left out"))]

@@ -33,7 +33,6 @@ class Throughput(BuiltIn):
     title = "Throughput: which formats are fastest?"
 
     def build(self, found: Findings) -> Sequence[Block]:
-        """See the class."""
         speeds = {c: s for c, s in by_condition(found, SPEED).items() if s.n}
         if not speeds:
             return [

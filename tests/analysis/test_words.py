@@ -81,7 +81,7 @@ def test_scores_have_four_decimals_and_no_negative_zero(
 
 def test_words_around_numbers() -> None:
     assert with_spread(Spread(0.5, 0.01, 3)) == "0.5000 ± 0.0100"
-    assert with_spread(Spread(0.5, NAN, 1), signed=True) == "+0.5000"
+    assert with_spread(Spread(0.5, NAN, 1)) == "0.5000"
     assert percent(0.9157) == "91.6"
     assert (counted(1, "run"), counted(2, "run")) == ("1 run", "2 runs")
     assert [listed(x) for x in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]

@@ -11,8 +11,7 @@ import pytest
 
 from altgrad_core.analysis.find import find
 from altgrad_core.analysis.formats import format_table
-from altgrad_core.report.build import ReportFiles, build_document, write_report
-from altgrad_core.report.live.maker import ReportMaker
+from altgrad_core.report.build import ReportFiles, build_document, watched, write_report
 from altgrad_core.results.sources import read_one
 
 EVIL = "<img src=x onerror=alert(1)>|`*_{{ 7 * 7 }}"
@@ -86,7 +85,7 @@ def _written(files: ReportFiles) -> list[Path]:
 
 
 def test_a_page_that_is_watched_tests_nothing(suite: Path) -> None:
-    document = ReportMaker()(read_one(suite))
+    document = watched(read_one(suite))
     lead = str(document.opening[0])
     assert "No verdict yet: 30 of 30 planned runs have a result" in lead
     assert "nothing is tested on a page that is watched" in lead
