@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from altgrad_core.interfaces.blocks import Paragraph
+from altgrad_core.report.build import watched
 from altgrad_core.report.document import Part
-from altgrad_core.report.live.maker import ReportMaker
 from altgrad_core.report.live.server import LiveServer
 from altgrad_core.report.live.snapshot import Snapshot
 from altgrad_core.results.stored import StoredSuite
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def server(under_way: Any) -> Iterator[LiveServer]:
-    running = LiveServer(under_way.folder, ReportMaker())
+    running = LiveServer(under_way.folder, watched)
     thread = threading.Thread(target=running.run)
     thread.start()
     yield running
