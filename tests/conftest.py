@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import importlib.util
 import json
@@ -34,6 +35,12 @@ TOPICS = {
     "5360": ("wheat cereal farm aid premium", "crop area payment"),
     "3003": ("bank capital credit institution", "risk supervision ratio"),
 }
+
+
+def pytest_collection_finish() -> None:
+    """What is here now stays: it need not be looked through each time that memory is tidied."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -97,6 +104,13 @@ def own_cache(tmp_path: Path, page_script: Path, monkeypatch: pytest.MonkeyPatch
 def cli() -> Iterator[Cli]:
     """Command lines, each in a process of its own that need not import what they all need."""
     with warm_cli(preloaded=LIGHT) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Cli]:
+    """As ``cli``, for what runs suites and reports."""
+    with warm_cli() as running:
         yield running
 
 

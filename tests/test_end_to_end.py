@@ -1,4 +1,7 @@
-"""A suite from file to report, through the command line, on real child processes."""
+"""A suite from file to report, through the command line, on real child processes.
+
+The first command line is an interpreter of its own, as are some of the workers; the others are copies of one.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from warm_cli import Cli
 
 from altgrad_core.results.run_directory import RunDirectory
 
 
 def command(suite: Path, runs: Path, *more: str) -> list[str]:
-    start = [sys.executable, "-m", "altgrad_core.cli", "run", str(suite), "--runs", str(runs)]
-    return [*start, "--threads", "1", *more]
-
-
-def run(suite: Path, runs: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(suite, runs, *more), capture_output=True, text=True, check=False)
+    return ["run", str(suite), "--runs", str(runs), "--threads", "1", *more]
 
 
 def plan_of(folder: Path) -> list[dict[str, Any]]:
@@ -42,10 +41,11 @@ def timeless(directory: Path) -> list[str]:
 
 
 def test_a_suite_from_file_to_report(
-    write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path
+    write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path, warm: Cli
 ) -> None:
     suite, runs = write_suite(), tmp_path / "runs"
-    done = run(suite, runs)
+    start = [sys.executable, "-m", "altgrad_core.cli", *command(suite, runs)]
+    done = subprocess.run(start, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     cells = plan_of(runs / "tiny")
     assert [c["condition"] for c in cells] == [
@@ -72,26 +72,21 @@ def test_a_suite_from_file_to_report(
     losses = [json.loads(records[0])["metrics"]["train/all/loss"] for records in first.values()]
     assert losses[0] == losses[1] != losses[2] == losses[3]
 
-    again = run(suite, runs, "--no-report")
+    again = warm.run(*command(suite, runs, "--no-report"))
     assert "4 finished earlier, 0 to go" in again.stdout
     remade = cells[1::2]
     for cell in remade:
         path = runs / "tiny" / cell["id"]
         path.rename(path.with_name(f"away-{cell['id']}"))
     # One at a time, each in an interpreter of its own, as two at a time forked from another.
-    run(suite, runs, "--workers", "1", "--executor", "fresh", "--no-report")
+    warm.run(*command(suite, runs, "--workers", "1", "--executor", "fresh", "--no-report"))
     for cell in remade:
         directory = runs / "tiny" / cell["id"]
         assert timeless(directory) == first[cell["id"]]
         before = RunDirectory(directory.with_name(f"away-{cell['id']}"))
         assert predictions(RunDirectory(directory)) == predictions(before)
     verify = ["verify", cells[3]["id"][:8], "--runs", str(runs), "--json"]
-    verified = subprocess.run(
-        [sys.executable, "-m", "altgrad_core.cli", *verify],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    verified = warm.run(*verify)
     assert verified.returncode == 0, verified.stdout + verified.stderr
     [verdict] = json.loads(verified.stdout)
     assert (verdict["id"], verdict["identical"]) == (cells[3]["id"], True)
@@ -110,7 +105,7 @@ GRID = {
 
 
 def test_killed_in_the_middle_ends_with_the_same_metrics(
-    write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path
+    write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path, warm: Cli
 ) -> None:
     """A run with masters and one on the grid, whose workers are killed; the launcher goes on."""
     suite = write_suite(
@@ -129,30 +124,30 @@ def test_killed_in_the_middle_ends_with_the_same_metrics(
         ],
         monitors={"flips": {"interval": 7}, "rank": {"interval": 50}},
     )
-    assert run(suite, tmp_path / "whole", "--no-report").returncode == 0
+    assert warm.run(*command(suite, tmp_path / "whole", "--no-report")).returncode == 0
     whole = {
         cell["id"]: tmp_path / "whole" / "tiny" / cell["id"]
         for cell in plan_of(tmp_path / "whole" / "tiny")
     }
     cut = {name: RunDirectory(tmp_path / "cut" / "tiny" / name) for name in whole}
 
-    assert any(killed_after_a_checkpoint(suite, list(cut.values())) for _ in range(5))
+    assert any(killed_after_a_checkpoint(warm, suite, list(cut.values())) for _ in range(5))
     for directory in cut.values():
         assert directory.status().status == "killed"
         assert "SIGKILL" in directory.status().message
 
-    done = run(suite, tmp_path / "cut", "--no-report")
+    done = warm.run(*command(suite, tmp_path / "cut", "--no-report"))
     assert done.returncode == 0, done.stdout + done.stderr
     for name, directory in cut.items():
         assert timeless(directory.path) == timeless(whole[name])
         assert predictions(directory) == predictions(RunDirectory(whole[name]))
 
 
-def killed_after_a_checkpoint(suite: Path, directories: list[RunDirectory]) -> bool:
+def killed_after_a_checkpoint(warm: Cli, suite: Path, directories: list[RunDirectory]) -> bool:
     """Start the suite and kill its workers; False if one was over before, on a machine that is busy."""
     runs = directories[0].path.parents[1]
     shutil.rmtree(runs, ignore_errors=True)
-    parent = subprocess.Popen(command(suite, runs, "--no-report"), stdout=subprocess.DEVNULL)
+    parent = warm.start(*command(suite, runs, "--no-report"))
     killed = set[Path]()
     while len(killed) < len(directories):
         if parent.poll() is not None:

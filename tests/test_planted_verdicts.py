@@ -7,7 +7,6 @@ there is one right answer.
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from warm_cli import Cli, warm_cli
+from typer.testing import CliRunner
+from warm_cli import Cli
+
+from altgrad_core import cli
+from altgrad_core.registry.catalog import catalog
 
 PACKAGE = Path(__file__).parent / "planted"
 FORMATS = ("e4m3", "e5m2")
@@ -39,31 +42,31 @@ class Answer:
         return str(self.effects.loc[group, "verdict"])
 
 
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that, on the import path, has the package installed."""
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that has the package installed, and is on the import path."""
     site = tmp_path_factory.mktemp("site")
     facts = site / "altgrad_planted-1.0.dist-info"
     facts.mkdir()
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: altgrad-planted\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text("[altgrad]\naltgrad_planted = altgrad_planted\n")
     (site / "altgrad_planted").symlink_to(PACKAGE / "altgrad_planted")
-    return site
-
-
-@pytest.fixture(scope="module")
-def warm(installed: Path) -> Iterator[Cli]:
-    """Command lines that need not import anything."""
-    with warm_cli(installed) as cli:
-        yield cli
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(site))
+        catalog.cache_clear()
+        yield site
+    catalog.cache_clear()
 
 
 @pytest.fixture
-def run(warm: Cli, tmp_path: Path, own_cache: Path) -> Run:
-    """``run(data={...}, task="accuracy", **sections)``: the suite's answer."""
+def run(warm: Cli, installed: Path, tmp_path: Path, own_cache: Path) -> Run:
+    """``run(data={...}, task="accuracy", **sections)``: the suite's answer. ``run.report()`` makes it anew."""
 
-    def go(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return warm.run(*arguments, folder=tmp_path)
+    def report(*more: str) -> None:
+        made = CliRunner().invoke(
+            cli.app, ["report", "planted", "--runs", str(tmp_path / "runs"), *more]
+        )
+        assert made.exit_code == 0, made.output
 
     def answer(
         data: Mapping[str, Any],
@@ -71,7 +74,6 @@ def run(warm: Cli, tmp_path: Path, own_cache: Path) -> Run:
         formats: tuple[str, ...] = ("bf16", *FORMATS),
         seeds: tuple[int, ...] = SEEDS,
         contrast: Mapping[str, Any] | None = None,
-        more: tuple[str, ...] = (),
         **sections: Any,
     ) -> Answer:
         suite = {
@@ -95,11 +97,16 @@ def run(warm: Cli, tmp_path: Path, own_cache: Path) -> Run:
             **sections,
         }
         (tmp_path / "planted.yaml").write_text(yaml.safe_dump(suite))
-        done = go("run", "planted.yaml", "--executor", "forked", "--device", "cpu", *more)
+        done = warm.run(
+            *("run", "planted.yaml", "--executor", "forked", "--device", "cpu", "--no-report"),
+            folder=tmp_path,
+            environment={"PYTHONPATH": str(installed)},
+        )
         assert done.returncode == 0, done.stdout + done.stderr
+        report()
         return Answer(tmp_path / "runs" / "planted")
 
-    answer.command = go  # type: ignore[attr-defined]
+    answer.report = report  # type: ignore[attr-defined]
     return answer
 
 
@@ -221,7 +228,7 @@ def test_an_old_tuning_file_is_found_out(run: Run) -> None:
         condition["chosen"] = 5e-4
         condition["censored"] = False
     file.write_text(json.dumps(tuning))
-    assert run.command("report", "planted").returncode == 0  # type: ignore[attr-defined]
+    run.report()  # type: ignore[attr-defined]
     again = Answer(found.folder)
     assert "tuning.json" in again.verdict
     assert again.of("e4m3") in ("refused", "undecided")
@@ -235,8 +242,7 @@ def test_what_is_changed_after_the_first_run_is_exploratory(run: Run) -> None:
     second = run(data, seeds=(*SEEDS, 5))
     assert "exploratory" in second.text.lower()
     assert int(second.effects.loc["e4m3", "n"]) == 5
-    third = run.command("report", "planted", "--contrast", "optimizer.type=marked,plain")  # type: ignore[attr-defined]
-    assert third.returncode == 0, third.stderr
+    run.report("--contrast", "optimizer.type=marked,plain")  # type: ignore[attr-defined]
     assert "exploratory" in (first.folder / "report" / "report.md").read_text().lower()
 
 
@@ -245,7 +251,7 @@ def test_a_suite_that_is_not_finished_has_no_verdict(run: Run) -> None:
     run_dir = next(p for p in found.folder.iterdir() if (p / "spec.yaml").is_file())
     status = json.loads((run_dir / "status.json").read_text())
     (run_dir / "status.json").write_text(json.dumps({**status, "status": "killed"}))
-    assert run.command("report", "planted").returncode == 0  # type: ignore[attr-defined]
+    run.report()  # type: ignore[attr-defined]
     again = Answer(found.folder)
     assert set(again.effects["verdict"].dropna()) == {"unfinished"}
     assert again.effects["p"].isna().all()

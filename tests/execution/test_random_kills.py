@@ -1,7 +1,8 @@
 """A suite that is killed again and again ends as one that was left in peace.
 
 Launcher and workers are killed at random moments with every signal that ends a process. ``ALTGRAD_KILLS``
-sets how often (20; several hundred find more), ``ALTGRAD_KILLS_SEED`` the moments and victims.
+sets how often (20; several hundred find more), ``ALTGRAD_KILLS_SEED`` the moments and victims. Where it is set,
+launchers and templates are interpreters of their own, which can be killed while they import; else copies of one.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
+from warm_cli import Cli, Running, warm_cli
 
 from altgrad_core.results.run_directory import RunDirectory
 from altgrad_core.training.checkpoint import load_checkpoint
 
 KILLS = int(os.environ.get("ALTGRAD_KILLS", "20"))
+FRESH = "ALTGRAD_KILLS" in os.environ
 SEED = int(os.environ.get("ALTGRAD_KILLS_SEED", "0"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 WORKER = "altgrad_core.execution.worker"
@@ -31,26 +34,18 @@ WORKER = "altgrad_core.execution.worker"
 class Suite:
     """A suite in a runs folder of its own, and the processes that work on it."""
 
-    def __init__(self, suite: Path, runs: Path) -> None:
-        self.runs = runs
-        self._command = [sys.executable, "-m", "altgrad_core.cli", "run", str(suite)]
-        self._command += ["--runs", str(runs), "--workers", "2", "--no-report"]
+    def __init__(self, cli: Cli, suite: Path, runs: Path) -> None:
+        self.runs, self._cli = runs, cli
+        self._command = ["run", str(suite), "--runs", str(runs), "--workers", "2", "--no-report"]
 
-    def start(self) -> subprocess.Popen[str]:
-        """The launcher, which obeys every signal even where the tests run in the background."""
-        return subprocess.Popen(
-            self._command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=obey,
-        )
+    def start(self) -> Running:
+        """The launcher."""
+        return self._cli.start(*self._command)
 
     def finish(self) -> float:
         """Run to the end; the seconds that it took."""
-        begin, launcher = time.monotonic(), self.start()
-        said, _ = launcher.communicate()
-        assert launcher.returncode == 0, said
+        begin, done = time.monotonic(), self.start().done()
+        assert done.returncode == 0, done.stdout + done.stderr
         return time.monotonic() - begin
 
     def workers(self) -> list[int]:
@@ -92,11 +87,6 @@ class Suite:
         return found
 
 
-def obey() -> None:
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-
 def soon(happened: Callable[[], bool], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while not happened():
@@ -106,8 +96,17 @@ def soon(happened: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
+@pytest.fixture
+def cli(request: pytest.FixtureRequest) -> Iterator[Cli]:
+    if FRESH:
+        with warm_cli(preloaded=()) as running:
+            yield running
+    else:
+        yield request.getfixturevalue("warm")
+
+
 def test_a_suite_killed_at_random_moments_ends_as_one_left_in_peace(
-    write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path
+    write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path, cli: Cli
 ) -> None:
     path = write_suite(
         training={
@@ -123,7 +122,8 @@ def test_a_suite_killed_at_random_moments_ends_as_one_left_in_peace(
         monitors="all",
         trackers=["jsonl"],
     )
-    peaceful, disturbed = Suite(path, tmp_path / "peace"), Suite(path, tmp_path / "war")
+    peaceful = Suite(cli, path, tmp_path / "peace")
+    disturbed = Suite(cli, path, tmp_path / "war")
     seconds = peaceful.finish()
     expected = peaceful.results()
     assert len(expected) == 2
@@ -146,12 +146,14 @@ def test_a_suite_killed_at_random_moments_ends_as_one_left_in_peace(
                 break
             kill(draw.choice(workers), number)
         else:
-            launcher.terminate()
-        said, _ = launcher.communicate(timeout=60)
-        assert launcher.returncode != 2 or "preparing the data failed: killed" in said, said
+            launcher.send_signal(signal.SIGTERM)
+        launcher.wait(60)
+        ended = launcher.done()
+        said = ended.stdout + ended.stderr
+        assert ended.returncode != 2 or "preparing the data failed: killed" in said, said
         assert soon(lambda: not disturbed.workers(), 30), "orphans"
         disturbed.check_files()
-        if launcher.returncode == 0:  # it was quicker
+        if ended.returncode == 0:  # it was quicker
             assert disturbed.results() == expected
             shutil.rmtree(disturbed.runs)
     assert while_training

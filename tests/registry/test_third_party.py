@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from warm_cli import Cli
 
 from altgrad_core import load_results
 
@@ -93,7 +94,7 @@ assert "torch" not in sys.modules
 
 
 def test_a_suite_runs_with_them(
-    python: Path, write_suite: Callable[..., Path], own_cache: Path, tmp_path: Path
+    python: Path, write_suite: Callable[..., Path], own_cache: Path, tmp_path: Path, warm: Cli
 ) -> None:
     suite = write_suite(
         training={"batch_size": 8, "learning_rate": 0.3, "max_steps": 4, "eval_interval": 4},
@@ -105,14 +106,13 @@ def test_a_suite_runs_with_them(
         monitors={"overflow": {"interval": 2}, "range": {"interval": 2}, "stalls": {"interval": 2}},
     )
     folder, report = tmp_path / "runs", tmp_path / "report"
-    code = f"""
-from altgrad_core.cli import app
-run = ["run", r"{suite}", "--runs", r"{folder}", "--workers", "1", "--no-report"]
-report = ["report", r"{folder / "tiny"}", "--questions", "whereabouts", "--out", r"{report}"]
-for command in (run, report):
-    app(command, standalone_mode=False)
-"""
-    done(python, "-c", code)
+    (own,) = python.parents[1].glob("lib/python*/site-packages")
+    for command in (
+        ["run", suite, "--runs", folder, "--workers", "1", "--no-report"],
+        ["report", folder / "tiny", "--questions", "whereabouts", "--out", report],
+    ):
+        ended = warm.run(*command, environment={"PYTHONPATH": str(own)})
+        assert ended.returncode == 0, ended.stdout + ended.stderr
     runs = load_results(folder)
     assert sorted(runs["status"]) == ["ok", "ok"]
     posit = runs.set_index("format").loc["posit8"]

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import get_args
 
 import pytest
+from warm_cli import Cli
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import Kind
@@ -37,25 +38,23 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamesp
     return SimpleNamespace(sources=sources, site=site, root=root)
 
 
-def run(strangers: SimpleNamespace, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
+def surroundings(strangers: SimpleNamespace) -> dict[str, str]:
+    """The variables with which they are found."""
+    return {
         "PYTHONPATH": str(strangers.site),
         "OMP_NUM_THREADS": "1",
         "ALTGRAD_CACHE": str(strangers.root / "cache"),
     }
-    return subprocess.run(
-        [sys.executable, "-P", "-m", *arguments],
-        cwd=strangers.root,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
-def test_they_are_listed_with_distribution_and_version(strangers: SimpleNamespace) -> None:
-    done = run(strangers, "altgrad_core.cli", "list", "--json")
+def run(cli: Cli, strangers: SimpleNamespace, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return cli.run(*arguments, folder=strangers.root, environment=surroundings(strangers))
+
+
+def test_they_are_listed_with_distribution_and_version(
+    strangers: SimpleNamespace, cli: Cli
+) -> None:
+    done = run(cli, strangers, "list", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     listed = json.loads(done.stdout)
     for kind in KINDS:
@@ -63,9 +62,9 @@ def test_they_are_listed_with_distribution_and_version(strangers: SimpleNamespac
         assert mine["from"] == f"my-{kind} 0.1.0"
 
 
-def test_they_keep_the_contract(strangers: SimpleNamespace) -> None:
+def test_they_keep_the_contract(strangers: SimpleNamespace, warm: Cli) -> None:
     names = [f"my-{kind}" for kind in KINDS]
-    done = run(strangers, "altgrad_core.cli", "check", "--json", *names)
+    done = run(warm, strangers, "check", "--json", *names)
     found = json.loads(done.stdout)
     assert done.returncode == 0, found
     assert [one["kind"] for one in found["results"]] == [
@@ -80,13 +79,19 @@ def test_their_own_tests_pass(strangers: SimpleNamespace) -> None:
         for source in strangers.sources
         if source.name in ("my-section", "my-tracker")  # the quickest
     ]
-    done = run(
-        strangers, "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", *folders
+    flags = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "pytest", *flags, *folders],
+        cwd=strangers.root,
+        env=os.environ | surroundings(strangers),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "4 passed" in done.stdout, done.stdout + done.stderr
 
 
-def test_they_run_in_a_suite(strangers: SimpleNamespace) -> None:
+def test_they_run_in_a_suite(strangers: SimpleNamespace, warm: Cli, page_script: Path) -> None:
     settings = [
         "quantization.format=my-format",
         "optimizer.type=[adamw,my-optimizer]",
@@ -97,7 +102,10 @@ def test_they_run_in_a_suite(strangers: SimpleNamespace) -> None:
     ]
     suite = strangers.root / "my-task" / "suite.yaml"
     sets = [word for setting in settings for word in ("--set", setting)]
-    done = run(strangers, "altgrad_core.cli", "run", str(suite), "--executor", "my-executor", *sets)
+    cache = strangers.root / "cache"
+    cache.mkdir(exist_ok=True)
+    (cache / page_script.name).symlink_to(page_script)
+    done = run(warm, strangers, "run", str(suite), "--executor", "my-executor", *sets)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = strangers.root / "runs" / "my-task"
     copies = sorted(runs.glob("*/my_tracker.txt"))
