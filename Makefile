@@ -2,6 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+# A process per core, where pip has one. What some package ships for other Pythons does not compile.
+COMPILE := -$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib
+
+# Some containers set it, and then each of the tests' many processes compiles the package again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: quickstart test lint docs dist throughput clean
 
@@ -33,19 +39,22 @@ throughput: $(VENV)/.test  ## pytest-benchmark: every format, kept for compariso
 $(VENV)/.torch: constraints.txt
 	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13), "altgrad-bench needs Python 3.11 to 3.13; try make PYTHON=python3.12 " + " ".join(sys.argv[1:])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(PIP) torch
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	$(PIP) -e '.[demo]'
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.torch pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,test,dev]'
+	$(PIP) -e '.[demo,test,dev]'
+	$(COMPILE)
 	touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: $(VENV)/.torch pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(PIP) -e '.[docs]'
+	$(COMPILE)
 	touch $@
 
 clean:  ## remove the virtual environment and caches (never runs/)

@@ -7,7 +7,7 @@ import gzip
 import importlib.util
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,16 @@ TOPICS = {
 }
 
 
-def pytest_collection_finish() -> None:
-    """What is here now stays: it need not be looked through each time that memory is tidied."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported here stays: it need not be looked through, now or each time that memory is tidied."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

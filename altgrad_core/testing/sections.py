@@ -32,7 +32,9 @@ def check_section(section: Section, *findings: Findings) -> None:
             if not isinstance(block, kinds):
                 raise AssertionError(f"{block!r} is no block of a report")
         for name, table in _tables(found):
-            pd.testing.assert_frame_equal(table, before[name], obj=f"the table {name}")
+            if not table.equals(before[name]):  # a hundred times as fast as what says where
+                pd.testing.assert_frame_equal(table, before[name], obj=f"the table {name}")
+                raise AssertionError(f"the table {name} was changed")
         document = Document("Check", (), (Part(section.title, blocks),))
         names = [chart.name for chart in document.charts]
         if len(set(names)) != len(names):

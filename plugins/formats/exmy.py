@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,12 @@ from altgrad_core.quantization.kernels.numbers import GridNumbers
 from altgrad_plugins.formats.ladder import LADDER
 from altgrad_plugins.formats.layout import Layout
 from altgrad_plugins.formats.settings import ExMySettings, OverflowSettings, SaturatingSettings
+
+
+@lru_cache(maxsize=32)
+def _code_values(layout: Layout) -> Tensor:
+    values = [layout.value(code) for code in range(2**layout.bits)]
+    return torch.tensor(values, dtype=torch.float32)
 
 
 class ExMy(Format):
@@ -41,8 +49,7 @@ class ExMy(Format):
 
     def code_values(self) -> Tensor:
         """See :class:`Format`; worked out code by code from the layout's definition."""
-        values = [self.layout.value(code) for code in range(2**self.bits)]
-        return torch.tensor(values, dtype=torch.float32)
+        return _code_values(self.layout).clone()
 
     def round(
         self, x: Tensor, rounding: Rounding = "nearest", generator: torch.Generator | None = None

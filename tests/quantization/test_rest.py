@@ -292,14 +292,14 @@ def test_a_look_at_the_values_decides_as_the_rule_does(
     fmt: str, granularity: Any, headroom: float, rounding: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scaling = ScalingSettings(granularity=granularity, block_size=3, headroom=headroom)
-    fit = ScaleFit(FORMATS[fmt](), scaling, rounding)
+    built = FORMATS[fmt]()
+    fit, ends = ScaleFit(built, scaling, rounding), torch.tensor(ends_of(built))
     cases = []
     for seed in range(60):
         draws = torch.Generator().manual_seed(seed)
-        target = torch.randn(2, 4, generator=draws) * FORMATS[fmt]().max_finite
+        target = torch.randn(2, 4, generator=draws) * built.max_finite
         target *= 2.0 ** (seed % 7 - 4)
         target[0, 0] = (target[0, 0], 0.0, torch.inf, torch.nan)[seed % 4]
-        ends = torch.tensor(ends_of(FORMATS[fmt]()))
         target[1] = torch.tensor([ends[seed % 2], 0, 0, 0]) * 2.0 ** -(seed % 5)
         scale = torch.ones_like(compact_amax(target, scaling))
         cases.append((scale, target, fit(scale, target, target)))

@@ -272,7 +272,8 @@ def test_pytest_checks_a_distribution_when_asked_and_is_idle_otherwise(
     pytester_like: Callable[..., Any],
 ) -> None:
     asked = pytester_like("-v", "--altgrad-check", "quiet-one", "--altgrad-check", "loud-one")
-    assert asked.stdout.count("quiet-one") >= 2, asked.stdout + asked.stderr
+    for said in ("modules quiet-one PASSED", "tracker mine PASSED", "modules loud-one FAILED"):
+        assert f"altgrad: {said}" in asked.stdout, asked.stdout + asked.stderr
     assert "prints to stdout: 'loud'" in asked.stdout
     assert "1 failed, 3 passed" in asked.stdout
     none = pytester_like("--altgrad-check", "no-one")

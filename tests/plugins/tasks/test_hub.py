@@ -72,12 +72,15 @@ def hub(tmp_path: Path, pretrained_folder: Path) -> Iterator[Any]:
     del sys.modules["hub_server"]
 
 
-def run(hub: Any, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def run(
+    hub: Any, folder: Path, *more: str, report: bool = False
+) -> subprocess.CompletedProcess[str]:
     """The shipped suite with its own data and weights, cut to two runs of two steps."""
     small = ["training.max_steps=2", "training.eval_interval=2", "training.batch_size=4"]
     matrix = "matrix={quantization.format: [e5m2], optimizer.type: [adamw, manifold_adamw]}"
     settings = [*small, "model.max_length=16", "monitors=[]", matrix, *more]
     command = [sys.executable, "-m", "altgrad_core.cli", "run", str(MATRIX), "--device", "cpu"]
+    command += [] if report else ["--no-report"]
     return subprocess.run(
         [*command, *(part for s in settings for part in ("--set", s))],
         env=hub.environment,
@@ -89,9 +92,10 @@ def run(hub: Any, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_default_path_of_the_main_job(hub: Any, tmp_path: Path) -> None:
-    done = run(hub, tmp_path)
+    done = run(hub, tmp_path, report=True)
     assert done.returncode == 0, done.stdout + done.stderr
     suite = tmp_path / "runs" / "eurlex_matrix"
+    assert (suite / "report" / "report.html").is_file()
     cells = json.loads((suite / "plan.json").read_text())["cells"]
     assert [c["condition"] for c in cells] == ["e5m2_adamw", "e5m2_manifold"]
     for cell in cells:
