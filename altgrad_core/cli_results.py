@@ -152,14 +152,22 @@ def pack(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.zip", help="Where to write.")],
     runs: RunsOption = Path("runs"),
+    predictions: Annotated[
+        bool,
+        typer.Option(
+            "--predictions/--no-predictions",
+            help="Without, a tenth of the size: the error of the test set is kept instead.",
+        ),
+    ] = True,
 ) -> None:
     """Put results into one portable archive, without checkpoints and logs."""
+    from altgrad_core.analysis.sampling import draws_of
     from altgrad_core.results import archive
     from altgrad_core.results.sources import read_sources
 
     places = [one if Path(one).is_dir() else _sources([one], runs)[0] for one in sources]
     suites = tuple(suite for place in places for suite in read_sources(place))
-    count = archive.pack(suites, out)
+    count = archive.pack(suites, out, None if predictions else draws_of)
     size = out.stat().st_size / 1e6
     say(output(), f"{out}: {count} {'run' if count == 1 else 'runs'}, {size:.1f} MB")
 

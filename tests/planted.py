@@ -55,6 +55,7 @@ class Made:
     arrays: dict[str, Any] = field(default_factory=dict)
     location: str = "/nowhere"
     facts: dict[str, Any] = field(default_factory=lambda: {"data": {"documents": 7}})
+    resampled: dict[str, Any] = field(default_factory=dict)
 
     def predictions(self, split: str) -> dict[str, Any]:
         return self.arrays if split == "test" else {}

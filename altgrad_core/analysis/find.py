@@ -8,7 +8,6 @@ margin, more seeds or conditions), that is a second answer, labelled exploratory
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -32,10 +31,8 @@ from altgrad_core.analysis.frames import (
 from altgrad_core.analysis.pairs import COLUMNS as PAIRS
 from altgrad_core.analysis.pairs import pairs_table
 from altgrad_core.analysis.question import Asked, asked_of
-from altgrad_core.analysis.sampling import sampling_errors
-from altgrad_core.errors import UserError
+from altgrad_core.analysis.sampling import drawn, resample_of, sampling_errors
 from altgrad_core.interfaces.section import Findings, Question
-from altgrad_core.registry.catalog import catalog
 from altgrad_core.results.collect import results_table
 from altgrad_core.results.run_directory import FINISHED
 from altgrad_core.results.stored import StoredRun, StoredSuite, StoredTuning
@@ -131,17 +128,12 @@ def _errors(
     pairs: pd.DataFrame, question: Question, stored: Mapping[str, StoredRun]
 ) -> dict[str, float]:
     """The error of each group's mean gain that the test examples make, as far as it can be known."""
-    place, split, _ = (*question.metric.split("/"), "", "")[:3]
     tasks = {stored[i].spec.task.name for i in (*pairs["baseline_id"], *pairs["treatment_id"])}
-    if place != "final" or len(tasks) != 1:
+    if not question.metric.startswith("final/") or len(tasks) != 1:
         return {}
-    resample = None
-    with suppress(UserError):  # results can be read where the task is not installed
-        resample = catalog().resample(tasks.pop())
-    if resample is None:
-        return {}
+    resample = resample_of(tasks.pop())
     return sampling_errors(
-        pairs, question.declared, resample, lambda run_id: stored[run_id].predictions(split)
+        pairs, question.declared, lambda run_id: drawn(stored[run_id], question.metric, resample)
     )
 
 

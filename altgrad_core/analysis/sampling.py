@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from altgrad_core.errors import UserError
 from altgrad_core.interfaces.metric import Metric
+from altgrad_core.registry.catalog import catalog
+from altgrad_core.results.stored import StoredRun, StoredSuite
 
 Resample = Callable[
     [Mapping[str, NDArray[Any]], NDArray[np.float64]], dict[str, NDArray[np.float64]]
@@ -25,21 +29,18 @@ DRAWS = 200
 
 
 def sampling_errors(
-    pairs: pd.DataFrame,
-    metric: Metric,
-    resample: Resample,
-    predictions: Callable[[str], Mapping[str, NDArray[Any]]],
+    pairs: pd.DataFrame, metric: Metric, draws: Callable[[str], NDArray[Any] | None]
 ) -> dict[str, float]:
     """Group -> standard deviation of its mean gain over the draws; NaN where it cannot be known.
 
-    ``predictions`` gives those of a run by its id, empty where none are stored. A pair with a diverged
-    run, whose score is no mean over examples, is left out.
+    ``draws`` gives the metric of a run in each draw, by its id; None where it is not known. A pair with a
+    diverged run, whose score is no mean over examples, is left out.
     """
-    known: dict[str, NDArray[np.float64] | None] = {}
+    known: dict[str, NDArray[Any] | None] = {}
 
-    def drawn(run_id: str) -> NDArray[np.float64] | None:
+    def drawn(run_id: str) -> NDArray[Any] | None:
         if run_id not in known:
-            known[run_id] = _drawn(predictions(run_id), metric, resample)
+            known[run_id] = draws(run_id)
         return known[run_id]
 
     found = {}
@@ -60,10 +61,39 @@ def weights(examples: int) -> NDArray[np.float64]:
     return generator.multinomial(examples, share, size=DRAWS).astype(np.float64)
 
 
-def _drawn(
-    predictions: Mapping[str, NDArray[Any]], metric: Metric, resample: Resample
-) -> NDArray[np.float64] | None:
-    if not predictions:
+def drawn(run: StoredRun, metric: str, resample: Resample | None) -> NDArray[Any] | None:
+    """The metric ``final/<split>/<name>`` of a run in each draw of the examples; None if not known.
+
+    An archive may keep the draws in the place of the predictions that they were made from.
+    """
+    _, split, name = metric.split("/")
+    if (kept := run.resampled.get(metric)) is not None:
+        return kept
+    predictions = run.predictions(split)
+    if not predictions or resample is None:
         return None
     examples = len(next(iter(predictions.values())))
-    return resample(predictions, weights(examples)).get(metric.name)
+    return resample(predictions, weights(examples)).get(name)
+
+
+def resample_of(task: str) -> Resample | None:
+    """How the metrics of a task change with its examples, where it is installed and says so."""
+    with suppress(UserError):  # results can be read where the task is not installed
+        return catalog().resample(task)
+    return None
+
+
+def draws_of(suite: StoredSuite) -> Callable[[StoredRun], dict[str, NDArray[Any]]]:
+    """What an archive without predictions keeps of a run: the metric that decides, in each draw."""
+    contrast = suite.plan.contrast if suite.plan is not None else None
+    metric = contrast.metric if contrast is not None else ""
+    cells = suite.plan.cells if suite.plan is not None else ()
+    counting = {cell.id for cell in cells if cell.stage == "final"}
+
+    def draws(run: StoredRun) -> dict[str, NDArray[Any]]:
+        if run.spec.id not in counting or not metric.startswith("final/"):
+            return {}
+        found = drawn(run, metric, resample_of(run.spec.task.name))
+        return {} if found is None else {metric: found}
+
+    return draws

@@ -5,7 +5,8 @@ The archive is a zip file with the record of every run, and nothing that a reade
 =============================  ===================================================================
 ``<suite>/plan.json``          what the suite set out to do; ``tuning.json`` beside it, if any
 ``<suite>/<id>/…``             ``spec.yaml``, ``environment.json``, ``status.json``, ``facts.json``,
-                               ``metrics.jsonl``, ``predictions.npz``; no checkpoint, no log
+                               ``metrics.jsonl``, ``predictions.npz`` or, small enough for a
+                               repository, ``resampled.npz``; no checkpoint, no log
 =============================  ===================================================================
 
 Packing the same results gives the same bytes. An archive from elsewhere is data: only files of these
@@ -19,19 +20,25 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from altgrad_core._files import atomic_file, sweep
 from altgrad_core.errors import UserError
 from altgrad_core.results.objects import BROKEN_ZIP
-from altgrad_core.results.stored import DirectoryRun, StoredSuite, read_suites
+from altgrad_core.results.run_directory import RunDirectory
+from altgrad_core.results.stored import DirectoryRun, StoredRun, StoredSuite, read_suites
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SUFFIX = ".zip"
+_PREDICTIONS = "predictions.npz"
 _OF_SUITE = ("plan.json", "tuning.json")
 _OF_RUN = (
     *("spec.yaml", "environment.json", "status.json", "facts.json"),
-    *("metrics.jsonl", "predictions.npz"),
+    *("metrics.jsonl", _PREDICTIONS, "resampled.npz"),
 )
 _SUITE = r"(?!\.)[^/\\:\x00-\x1f]{1,200}"
 _MEMBER = re.compile(
@@ -51,8 +58,17 @@ def is_archive(path: Path) -> bool:
     return path.suffix == SUFFIX and path.is_file()
 
 
-def pack(suites: tuple[StoredSuite, ...], target: Path) -> int:
+Draws = Callable[[StoredRun], "dict[str, NDArray[Any]]"]
+
+
+def pack(
+    suites: tuple[StoredSuite, ...],
+    target: Path,
+    draws_of: Callable[[StoredSuite], Draws] | None = None,
+) -> int:
     """Write the suites, as read from folders, to the archive ``target``; returns the number of runs.
+
+    With ``draws_of`` no predictions are written, and of each run the arrays that it gives are.
 
     Raises:
         UserError: For another suffix than ``.zip``, two suites of one name, suites that are not on
@@ -63,12 +79,17 @@ def pack(suites: tuple[StoredSuite, ...], target: Path) -> int:
     names = [suite.name for suite in suites]
     if len(set(names)) < len(names):
         raise UserError("Two of the sources hold a suite of one name: pack each by itself.")
-    members = sorted(member for suite in suites for member in _members(suite))
+    made = tempfile.TemporaryDirectory(prefix="altgrad-archive-")
+    members = {name: file for suite in suites for name, file in _members(suite)}
+    if draws_of is not None:
+        members = {name: file for name, file in members.items() if file.name != _PREDICTIONS}
+        for number, suite in enumerate(suites):
+            members |= _without_predictions(suite, draws_of(suite), Path(made.name, str(number)))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
         with atomic_file(target) as raw, zipfile.ZipFile(raw, "w") as archive:
-            for name, file in members:
+            for name, file in sorted(members.items()):
                 info = zipfile.ZipInfo(name, _LONG_AGO)
                 info.compress_type = zipfile.ZIP_DEFLATED
                 info.external_attr = 0o644 << 16
@@ -76,7 +97,9 @@ def pack(suites: tuple[StoredSuite, ...], target: Path) -> int:
                     shutil.copyfileobj(source, sink, _CHUNK)
     except OSError as error:
         raise UserError(f"The archive {target} cannot be written: {error.strerror}.") from error
-    return sum(name.endswith("/spec.yaml") for name, _ in members)
+    finally:
+        made.cleanup()
+    return sum(name.endswith("/spec.yaml") for name in members)
 
 
 def read_archive(path: Path) -> tuple[StoredSuite, ...]:
@@ -106,6 +129,25 @@ def _members(suite: StoredSuite) -> Iterator[tuple[str, Path]]:
         folder = run.directory.path
         found += [(f"{suite.name}/{run.spec.id}/{name}", folder / name) for name in _OF_RUN]
     return ((name, file) for name, file in found if file.is_file())
+
+
+def _without_predictions(suite: StoredSuite, draws: Draws, folder: Path) -> dict[str, Path]:
+    """Name in the archive -> a file below ``folder``: what replaces the files of a run, and joins them.
+
+    A status vouches for the files of its run, so this one no longer does for the predictions.
+    """
+    import numpy as np
+
+    found = {}
+    for run in suite.runs:
+        made = RunDirectory(folder / run.spec.id)
+        made.path.mkdir(parents=True)
+        files = {name: kept for name, kept in run.status.files.items() if name != _PREDICTIONS}
+        made.write_status(run.status.model_copy(update={"files": files}))
+        if arrays := draws(run):
+            np.savez(made.resampled, **arrays)
+        found |= {f"{suite.name}/{run.spec.id}/{one.name}": one for one in made.path.iterdir()}
+    return found
 
 
 def _extract(archive: zipfile.ZipFile, folder: Path, path: Path) -> None:

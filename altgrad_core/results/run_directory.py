@@ -8,6 +8,7 @@
 ``metrics.jsonl``      one :class:`Record` per line, written as it happens
 ``checkpoint/``        ``state.pt`` while the run is not finished; ``model.safetensors`` if asked for
 ``predictions.npz``    per-example predictions of the final evaluation, keys ``<split>_<array>``
+``resampled.npz``      of an archive alone: the metric that decides, in each draw of the test examples
 ``log.txt``            what the run printed
 ``lock``               held by the process that is running the run
 =====================  ===========================================================================
@@ -99,6 +100,7 @@ class RunDirectory:
         self.checkpoint = self.path / "checkpoint" / "state.pt"
         self.model = self.path / "checkpoint" / "model.safetensors"
         self.predictions = self.path / "predictions.npz"
+        self.resampled = self.path / "resampled.npz"
         self.log = self.path / "log.txt"
         self.lock = self.path / "lock"
 

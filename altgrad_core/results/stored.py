@@ -208,6 +208,10 @@ class StoredRun(Protocol):
     def facts(self) -> dict[str, Any]:
         """Facts about data and quantisation, as in ``facts.json``."""
 
+    @property
+    def resampled(self) -> dict[str, NDArray[Any]]:
+        """Metric -> its value in each draw of the examples, where that is kept instead of predictions."""
+
     def predictions(self, split: str) -> dict[str, NDArray[Any]]:
         """What it predicted for each example of a split: arrays by name."""
 
@@ -248,18 +252,27 @@ class DirectoryRun:
         """Contents of ``facts.json``."""
         return read_object(self.directory.facts)
 
+    @cached_property
+    def resampled(self) -> dict[str, NDArray[Any]]:
+        """The arrays of ``resampled.npz``."""
+        return _arrays(self.directory.resampled)
+
     def predictions(self, split: str) -> dict[str, NDArray[Any]]:
         """The arrays of one split in ``predictions.npz``."""
-        import numpy as np  # commands that read no predictions start faster without it
+        return _arrays(self.directory.predictions, f"{split}_")
 
-        path, head = self.directory.predictions, f"{split}_"
-        if not path.exists():
-            return {}
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return {n.removeprefix(head): arrays[n] for n in arrays.files if n.startswith(head)}
-        except BROKEN_ZIP as error:
-            raise damaged(path, str(error)) from error
+
+def _arrays(path: Path, head: str = "") -> dict[str, NDArray[Any]]:
+    """The arrays of a file whose names begin with ``head``, by the rest of the name."""
+    import numpy as np  # commands that read no arrays start faster without it
+
+    if not path.exists():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {n.removeprefix(head): arrays[n] for n in arrays.files if n.startswith(head)}
+    except BROKEN_ZIP as error:
+        raise damaged(path, str(error)) from error
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,11 @@ class KeptRun:
     environment: dict[str, Any]
     facts: dict[str, Any]
 
+    @property
+    def resampled(self) -> dict[str, Any]:
+        """None, as there are no predictions."""
+        return {}
+
     def predictions(self, split: str) -> dict[str, Any]:
         """None: the tracker does not upload them."""
         return {}

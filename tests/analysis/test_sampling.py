@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from planted import ACCURACY, PERPLEXITY, effect, judged, make_suite
+from planted import ACCURACY, effect, judged, make_suite
 
-from altgrad_core.analysis import find
-from altgrad_core.analysis.sampling import DRAWS, sampling_errors, weights
+from altgrad_core.analysis import sampling
+from altgrad_core.analysis.sampling import DRAWS, drawn, sampling_errors, weights
 
 EXAMPLES = 400
 
@@ -24,6 +25,16 @@ def accuracy(predictions: Mapping[str, Any], drawn: np.ndarray) -> dict[str, np.
 def pairs(seeds: int = 1, diverged: str = "") -> pd.DataFrame:
     rows = [("g", f"a{seed}", f"b{seed}", diverged) for seed in range(seeds)]
     return pd.DataFrame(rows, columns=["group", "baseline_id", "treatment_id", "diverged"])
+
+
+def draws(stored: Mapping[str, Mapping[str, Any]]) -> Callable[[str], np.ndarray | None]:
+    """The draws of runs with these predictions, as they are made of what a run has stored."""
+
+    def of(run_id: str) -> np.ndarray | None:
+        run = SimpleNamespace(resampled={}, predictions=lambda split: stored[run_id])
+        return drawn(run, "final/test/accuracy", accuracy)  # type: ignore[arg-type]
+
+    return of
 
 
 def right(share: float, seed: int) -> np.ndarray:
@@ -40,38 +51,44 @@ def test_weights_draw_with_replacement_and_are_always_the_same() -> None:
 
 def test_it_is_the_standard_error_of_the_paired_difference_over_examples() -> None:
     stored = {"a0": {"right": right(0.6, 1)}, "b0": {"right": right(0.7, 2)}}
-    found = sampling_errors(pairs(), ACCURACY, accuracy, stored.__getitem__)["g"]
+    found = sampling_errors(pairs(), ACCURACY, draws(stored))["g"]
     difference = stored["b0"]["right"] - stored["a0"]["right"]
     assert found == pytest.approx(difference.std() / math.sqrt(EXAMPLES), rel=0.15)
 
 
 def test_examples_that_both_sides_get_right_make_no_error() -> None:
     same = {"right": right(0.6, 1)}
-    found = sampling_errors(pairs(), ACCURACY, accuracy, lambda _: same)
+    found = sampling_errors(pairs(), ACCURACY, draws({"a0": same, "b0": same}))
     assert found == {"g": 0.0}
 
 
 def test_the_same_examples_in_every_seed_do_not_average_out() -> None:
-    one, two = right(0.6, 1), right(0.7, 2)
-
-    def stored(run: str) -> dict[str, np.ndarray]:
-        return {"right": one if run.startswith("a") else two}
-
-    few = sampling_errors(pairs(1), ACCURACY, accuracy, stored)["g"]
-    many = sampling_errors(pairs(9), ACCURACY, accuracy, stored)["g"]
+    sides = {"a": {"right": right(0.6, 1)}, "b": {"right": right(0.7, 2)}}
+    stored = draws({f"{side}{seed}": sides[side] for side in sides for seed in range(9)})
+    few = sampling_errors(pairs(1), ACCURACY, stored)["g"]
+    many = sampling_errors(pairs(9), ACCURACY, stored)["g"]
     assert many == pytest.approx(few)
 
 
 @pytest.mark.parametrize("table", [pairs(diverged="treatment"), pairs()])
 def test_without_predictions_it_is_not_known(table: pd.DataFrame) -> None:
-    found = sampling_errors(table, ACCURACY, accuracy, lambda _: {})
+    found = sampling_errors(table, ACCURACY, draws({"a0": {}, "b0": {}}))
     assert all(math.isnan(error) for error in found.values())
 
 
 def test_a_metric_that_the_task_cannot_weigh_is_not_known() -> None:
-    stored = {"right": right(0.6, 1)}
-    found = sampling_errors(pairs(), PERPLEXITY, accuracy, lambda _: stored)
-    assert math.isnan(found["g"])
+    run: Any = SimpleNamespace(resampled={}, predictions=lambda split: {"right": right(0.6, 1)})
+    assert drawn(run, "final/test/perplexity", accuracy) is None
+    assert drawn(run, "final/test/accuracy", None) is None
+
+
+def test_draws_that_were_kept_take_the_place_of_predictions() -> None:
+    run: Any = SimpleNamespace(
+        resampled={"final/test/accuracy": np.arange(DRAWS)}, predictions=lambda split: {}
+    )
+    found = drawn(run, "final/test/accuracy", None)
+    assert found is not None
+    np.testing.assert_array_equal(found, np.arange(DRAWS))
 
 
 def test_a_margin_below_the_error_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +97,7 @@ def test_a_margin_below_the_error_is_said(monkeypatch: pytest.MonkeyPatch) -> No
         def resample(name: str) -> Any:
             return {"toy_task": accuracy}[name]
 
-    monkeypatch.setattr(find, "catalog", Plugins)
+    monkeypatch.setattr(sampling, "catalog", Plugins)
     shares = {"old": 0.6, "new": 0.62}
 
     def change(fmt: str, side: str, seed: int) -> Mapping[str, Any]:

@@ -16,7 +16,9 @@ from altgrad_core.cli import app
 from altgrad_core.errors import UserError
 from altgrad_core.results import archive
 from altgrad_core.results.collect import load_curves, load_results
+from altgrad_core.results.run_directory import RunDirectory
 from altgrad_core.results.sources import read_one, read_sources
+from altgrad_core.results.stored import StoredSuite
 
 
 @pytest.fixture
@@ -66,6 +68,28 @@ def test_no_checkpoint_and_no_log_is_packed(packed: Path) -> None:
         *("plan.json", "tuning.json", "spec.yaml", "status.json", "metrics.jsonl"),
         "predictions.npz",
     }
+
+
+def test_predictions_may_be_left_out_and_what_was_found_with_them_kept(
+    runs: Path, tmp_path: Path
+) -> None:
+    for folder in (one.parent for one in runs.glob("*/predictions.npz")):
+        directory = RunDirectory(folder)
+        directory.write_status(directory.status().model_copy(update={"files": directory.digests()}))
+    target = tmp_path / "small.zip"
+
+    def draws_of(suite: StoredSuite) -> archive.Draws:
+        return lambda run: {f"{suite.name}/{run.spec.seed}": np.arange(3)} if run.spec.seed else {}
+
+    assert archive.pack(read_sources(runs), target, draws_of) == 4
+    assert not [name for name in zipfile.ZipFile(target).namelist() if "predictions" in name]
+    suite = read_one(target)
+    assert not suite.damaged
+    assert [sorted(run.resampled) for run in suite.runs] == [
+        ["toy/1"] if run.spec.seed else [] for run in suite.runs
+    ]
+    folder, copy = load_results(runs), load_results(target)
+    pd.testing.assert_frame_equal(copy.drop(columns="directory"), folder.drop(columns="directory"))
 
 
 def test_the_same_results_give_the_same_bytes(runs: Path, packed: Path, tmp_path: Path) -> None:
