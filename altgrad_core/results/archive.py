@@ -138,14 +138,14 @@ def _without_predictions(suite: StoredSuite, draws: Draws, folder: Path) -> dict
     """
     import numpy as np
 
-    found = {}
+    found: dict[str, Path] = {}
     for run in suite.runs:
         made = RunDirectory(folder / run.spec.id)
         made.path.mkdir(parents=True)
         files = {name: kept for name, kept in run.status.files.items() if name != _PREDICTIONS}
         made.write_status(run.status.model_copy(update={"files": files}))
         if arrays := draws(run):
-            np.savez(made.resampled, **arrays)
+            np.savez(made.resampled, allow_pickle=False, **arrays)
         found |= {f"{suite.name}/{run.spec.id}/{one.name}": one for one in made.path.iterdir()}
     return found
 

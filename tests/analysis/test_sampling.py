@@ -31,8 +31,8 @@ def draws(stored: Mapping[str, Mapping[str, Any]]) -> Callable[[str], np.ndarray
     """The draws of runs with these predictions, as they are made of what a run has stored."""
 
     def of(run_id: str) -> np.ndarray | None:
-        run = SimpleNamespace(resampled={}, predictions=lambda split: stored[run_id])
-        return drawn(run, "final/test/accuracy", accuracy)  # type: ignore[arg-type]
+        run: Any = SimpleNamespace(resampled={}, predictions=lambda split: stored[run_id])
+        return drawn(run, "final/test/accuracy", accuracy)
 
     return of
 

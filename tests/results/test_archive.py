@@ -73,8 +73,8 @@ def test_no_checkpoint_and_no_log_is_packed(packed: Path) -> None:
 def test_predictions_may_be_left_out_and_what_was_found_with_them_kept(
     runs: Path, tmp_path: Path
 ) -> None:
-    for folder in (one.parent for one in runs.glob("*/predictions.npz")):
-        directory = RunDirectory(folder)
+    for file in runs.glob("*/predictions.npz"):
+        directory = RunDirectory(file.parent)
         directory.write_status(directory.status().model_copy(update={"files": directory.digests()}))
     target = tmp_path / "small.zip"
 
