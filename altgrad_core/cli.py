@@ -147,6 +147,10 @@ def run(
     executor: Annotated[
         str, typer.Option(help="The executor plugin.", autocompletion=completion.executors)
     ] = "local",
+    executor_set: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A setting of the executor: gpus=0.5."),
+    ] = None,
     report: Annotated[bool, typer.Option(help="Write the report at the end.")] = True,
 ) -> None:
     """Run what is missing of a suite, then write its report."""
@@ -155,12 +159,15 @@ def run(
     from altgrad_core.execution.options import RunOptions, command_line
     from altgrad_core.execution.progress import progress_display
     from altgrad_core.execution.runner import run_suite
+    from altgrad_core.planning.overrides import parse_settings
     from altgrad_core.planning.plan import plan_suite
     from altgrad_core.planning.suite import load_suite
     from altgrad_core.registry.catalog import catalog
 
     console = output()
-    catalog().load("executor", executor)  # before data are looked at
+    settings = parse_settings(executor_set or (), "--executor-set")
+    catalog().validate("executor", executor, settings)  # before data are looked at
+    catalog().load("executor", executor)
     plan_ = plan_suite(load_suite(suite, set_ or ()))
     for note in plan_.notes:
         say(console, f"note: {note}")
@@ -175,6 +182,7 @@ def run(
         fail_fast=fail_fast,
         only=tuple(only or ()),
         executor=executor,
+        executor_settings=settings,
         command=command_line(),
     )
     try:

@@ -279,6 +279,28 @@ def test_an_unknown_executor_is_refused_before_data_are_looked_at(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("executor", "given", "told"),
+    [
+        ("local", "gpus=1", "settings of the executor 'local': gpus: unknown key 'gpus'"),
+        ("ray", "gpu=1", "Did you mean 'gpus'?"),
+        ("ray", "gpus=-1", "gpus: input should be greater than or equal to 0"),
+        ("ray", "gpus", "--executor-set gpus: expected --executor-set KEY=VALUE"),
+        ("ray", "address=ray://head:10001", "start the suite on a machine of the cluster"),
+    ],
+)
+def test_settings_of_an_executor_are_checked_before_data_are_looked_at(
+    refused: Refused,
+    write_suite: Callable[..., Path],
+    tmp_path: Path,
+    executor: str,
+    given: str,
+    told: str,
+) -> None:
+    suite = write_suite(data={"dataset": "eurlex", "path": str(tmp_path / "nowhere")})
+    assert told in refused("run", suite, "--executor", executor, "--executor-set", given)
+
+
 def test_places_that_cannot_be_used_are_a_sentence(
     refused: Refused, write_suite: Callable[..., Path], tmp_path: Path
 ) -> None:

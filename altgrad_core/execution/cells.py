@@ -142,13 +142,14 @@ def run_specs(
     device = prepare_data(specs, directories, imports, executor, options, observer)
     threads = _threads(directories, options.threads or DEFAULT_THREADS, observer)
     known = {spec.id: spec for spec in specs}
+    workers = options.workers or executor.workers(device, len(specs))
     return run_jobs(
         executor,
         [_job(s, directories[s.id], device, threads[s.id], imports, options) for s in specs],
         directories,
         {spec.id: spec.training.max_steps for spec in specs},
         observer,
-        workers=options.workers or default_workers(device, len(specs)),
+        workers=workers or default_workers(device, len(specs)),
         timeout=options.timeout,
         policy=Policy(options.retries, options.fail_fast),
         reopen=lambda name: open_directory(directories[name], known[name], observer.message),

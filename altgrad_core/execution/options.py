@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from altgrad_core._files import default_cache
 from altgrad_core.interfaces.executor import Job
@@ -33,6 +34,7 @@ class RunOptions:
     only: tuple[str, ...] = ()
     """Beginnings of ids, or ``failed``: only these of the missing runs are run; all if empty."""
     executor: str = "local"
+    executor_settings: Mapping[str, Any] = field(default_factory=dict)
     cache: Path = field(default_factory=default_cache)
     command: str = ""
     """What the user typed, for the record."""

@@ -19,7 +19,7 @@ def run_suite(plan: Plan, options: RunOptions, observer: Observer) -> SuiteResul
 
     Where learning rates are ``auto``, the tuning runs come first.
     """
-    executor: Executor = catalog().build("executor", options.executor, {})
+    executor: Executor = catalog().build("executor", options.executor, options.executor_settings)
     with closing(executor), SuiteHold(options.runs / plan.suite.name) as hold:
         if plan.tuned:
             return run_tuned(plan, executor, options, observer, hold)

@@ -82,7 +82,7 @@ def verify_runs(
     """
     specs = [_finished(directory) for directory in directories]
     verdicts = []
-    executor = catalog().build("executor", options.executor, {})
+    executor = catalog().build("executor", options.executor, options.executor_settings)
     with closing(executor), tempfile.TemporaryDirectory(prefix="altgrad-verify-") as scratch:
         observer.begin(len(specs), 0)
         for spec, directory in zip(specs, directories, strict=True):

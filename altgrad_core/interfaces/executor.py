@@ -73,5 +73,13 @@ class Executor(ABC):
         process: an executor on the same machine gives each a :data:`LIFELINE`.
         """
 
+    def workers(self, device: str, runs: int) -> int | None:
+        """How many of ``runs`` to run at once where the user does not say; None: as many as this machine bears.
+
+        device:
+            on which they run, as the preparation of the data found it.
+        """
+        return None
+
     def close(self) -> None:  # noqa: B027  # few have anything to do
         """Let go of what was kept from one call of :meth:`execute` to the next; called when all is run."""

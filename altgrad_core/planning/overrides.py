@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from altgrad_core.errors import UserError
 from altgrad_core.planning.declaration import Axis, Suite
@@ -28,14 +29,33 @@ class Override:
 
 def parse_overrides(texts: Sequence[str]) -> list[Override]:
     """Read ``key=value`` texts; the value is YAML. Raises ``UserError``."""
-    return [_parsed(text) for text in texts]
+    expected = "section.key=value, e.g. --set training.max_steps=50"
+    return [_parsed(text, "--set", expected) for text in texts]
 
 
-def _parsed(text: str) -> Override:
+def parse_settings(texts: Sequence[str], option: str) -> dict[str, Any]:
+    """Settings of a plugin from ``key=value`` texts of an option; ``a.b=value`` goes into the mapping ``a``.
+
+    Raises ``UserError``.
+    """
+    found: dict[str, Any] = {}
+    for given in (_parsed(text, option, f"{option} KEY=VALUE") for text in texts):
+        *outer, last = given.key.split(".")
+        place = found
+        for key in outer:
+            inner = place.setdefault(key, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"{given.value.source}: {key} is already given as {inner!r}")
+            place = inner
+        place[last] = given.value.data
+    return found
+
+
+def _parsed(text: str, option: str, expected: str) -> Override:
     key, equals, value = text.partition("=")
-    source = f"--set {text}"
+    source = f"{option} {text}"
     if not equals or not key.strip():
-        raise UserError(f"{source}: expected section.key=value, e.g. --set training.max_steps=50")
+        raise UserError(f"{source}: expected {expected}")
     try:
         folder = Path.cwd()
     except OSError as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from altgrad_core.interfaces.plugin import Offer, hookimpl
+from altgrad_core.interfaces.plugin import Need, Offer, hookimpl
+from altgrad_plugins.executors.settings import RaySettings
 
 
 @hookimpl
 def altgrad_executors() -> list[Offer]:
-    """Child processes on this machine."""
+    """Child processes on this machine, and on others."""
     return [
         Offer(
             name="local",
@@ -18,5 +19,13 @@ def altgrad_executors() -> list[Offer]:
             name="fresh",
             summary="as local, but each imports everything anew: slower, and never forked",
             target="altgrad_plugins.executors.local:FreshExecutor",
+        ),
+        Offer(
+            name="ray",
+            summary="on the machines and GPUs of a Ray cluster; a lost node's runs go on elsewhere",
+            target="altgrad_plugins.executors.ray_cluster:RayExecutor",
+            settings=RaySettings,
+            needs=(Need("module", "ray", "pip install 'altgrad-bench[ray]'"),),
+            example={"address": "local"},
         ),
     ]
