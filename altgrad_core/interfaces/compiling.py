@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
 
 def kernel(types: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -30,3 +31,23 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """A part of kernels."""
     made: Callable[..., Any] = njit(function)
     return made
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fma(context: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a · b + c`` of float32, rounded once."""
+
+    def generate(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return types.float32(types.float32, types.float32, types.float32), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def floats_at(context: Any, address: Any) -> Any:
+    """The pointer to float32 at an address, for ``numba.carray``: a kernel can then be given a table of tensors."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], target.get_value_type(signature.return_type))
+
+    return types.CPointer(types.float32)(types.int64), generate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,13 +80,23 @@ class AdamState:
     exp_avg_sqs: list[Tensor]
     steps: list[Tensor]
 
+    def rows(self) -> Iterator[tuple[nn.Parameter, Tensor, Tensor, Tensor, Tensor]]:
+        """Of each parameter: itself, gradient, moments and step."""
+        return zip(
+            self.params, self.grads, self.exp_avgs, self.exp_avg_sqs, self.steps, strict=True
+        )
+
+    def without(self, done: Collection[int]) -> AdamState:
+        """The others."""
+        if len(done) == len(self.params):
+            return AdamState([], [], [], [], [])
+        rest = [row for index, row in enumerate(self.rows()) if index not in done]
+        return AdamState(*map(list, zip(*rest, strict=True)))
+
     def portions(self) -> Iterator[AdamState]:
         """What to work on at once: on the CPU one tensor, which stays in the cache; else all of them."""
         if all(p.device.type == "cpu" for p in self.params):
-            rows = zip(
-                self.params, self.grads, self.exp_avgs, self.exp_avg_sqs, self.steps, strict=True
-            )
-            for p, g, m, v, t in rows:
+            for p, g, m, v, t in self.rows():
                 yield AdamState([p], [g], [m], [v], [t])
         else:
             yield self

@@ -21,10 +21,12 @@ from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.optimizer import OptimizerPlugin
 from altgrad_core.quantization.geometry import latent_position
 from altgrad_core.quantization.kernels.position import pack, unpack
-from altgrad_plugins.optimizers.adamw import AdamState, AdamWOnGrids, adam_state, adam_update
+from altgrad_plugins.optimizers.adamw import AdamWOnGrids, adam_state, adam_update
 from altgrad_plugins.optimizers.closure import run_closure
+from altgrad_plugins.optimizers.fused import FusedStep
 from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings
 from altgrad_plugins.optimizers.stiffness import Stiffness
+from altgrad_plugins.optimizers.stretched import stretched_update
 
 _START = "start_position"
 
@@ -50,9 +52,9 @@ class ManifoldAdamWPlugin(OptimizerPlugin):
 class ManifoldAdamW(AdamWOnGrids):
     """AdamW with the stiffness of the grid at one of four sites.
 
-    The moments are always torch's own, updated by torch's kernels; with ``enabled: false`` or
-    ``site: none``, and for parameters on no grid, the whole update is, and equals AdamW bit for
-    bit.
+    With ``enabled: false`` or ``site: none``, and for parameters on no grid, the whole update is that
+    of torch's kernels, and equals AdamW bit for bit. Else it is what :mod:`.stretched` makes of
+    them, compiled where that can be: see :mod:`.fused`.
     """
 
     own_dtypes = (_START,)
@@ -67,6 +69,7 @@ class ManifoldAdamW(AdamWOnGrids):
         super().__init__(groups, geometry, settings, learning_rate)
         self.settings = settings
         self.stiffness = Stiffness(settings, self.geometry)
+        self._fused = FusedStep(settings, self.geometry, self.stiffness)
         self._site = settings.site if settings.enabled else "none"
 
     @torch.no_grad()
@@ -74,34 +77,20 @@ class ManifoldAdamW(AdamWOnGrids):
         """One update. Gradients are left as they are."""
         loss = run_closure(closure)
         for group in self.param_groups:
-            on_grid = [p for p in group["params"] if p in self.geometry]
-            others = [p for p in group["params"] if p not in self.geometry]
+            on_grid: list[nn.Parameter] = []
+            others: list[nn.Parameter] = []
+            for parameter in group["params"]:
+                (on_grid if parameter in self.geometry else others).append(parameter)
             adam_update(group, adam_state(self, group, others))
             state = adam_state(self, group, on_grid)
             self._remember_start(state.params)
             if self._site == "none":
                 adam_update(group, state)
             else:
-                for portion in state.portions():
-                    self._update_on_grid(group, portion)
+                for portion in self._fused(group, state).portions():
+                    stiffness = self.stiffness(portion.params)
+                    stretched_update(group, portion, stiffness, self._site)
         return loss
-
-    def _update_on_grid(self, group: Mapping[str, Any], state: AdamState) -> None:
-        stiffness = self.stiffness(state.params)
-        grads: Sequence[Tensor] = state.grads
-        if self._site in ("pre", "both"):
-            grads = torch._foreach_mul(state.grads, stiffness)
-        if self._site == "pre":
-            adam_update(group, state, grads=grads)
-            return
-        # Torch's kernel writes the step -lr·Adam(·) of each weight into zeros, where none of its
-        # digits are lost; then it is stretched by S.
-        steps = [torch.zeros_like(p) for p in state.params]
-        adam_update(group, state, targets=steps, grads=grads, weight_decay=0.0)
-        weights: list[Tensor] = list(state.params)
-        if group["weight_decay"]:
-            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_addcmul_(weights, stiffness, steps)
 
     def bit_position(self, parameter: nn.Parameter) -> Tensor:
         """Where each weight stands on its ladder now, in rungs: see ``latent_position``.
