@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -11,8 +12,8 @@ import pytest
 
 from altgrad_core.analysis.find import find
 from altgrad_core.analysis.formats import format_table
-from altgrad_core.interfaces.blocks import Table
-from altgrad_core.interfaces.section import Findings
+from altgrad_core.interfaces.blocks import Block, Table
+from altgrad_core.interfaces.section import Findings, Section
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.report.build import build_document
 from altgrad_core.report.render import render_markdown
@@ -80,6 +81,22 @@ def several(
 @pytest.mark.parametrize("name", catalog().names("section"))
 def test_it_passes_the_check(name: str, several: tuple[Findings, ...]) -> None:
     check_section(catalog().build("section", name), *several)
+
+
+class Writes(Section):
+    """Changes a table that the next section reads, by less than what passes for rounding."""
+
+    title = "Writes"
+
+    def build(self, found: Findings) -> list[Block]:
+        found.effects.loc[:, "gain"] *= 1 + 1e-9
+        return []
+
+
+def test_a_section_that_changes_a_table_is_found(several: tuple[Findings, ...]) -> None:
+    found = replace(several[0], effects=several[0].effects.copy(deep=True))
+    with pytest.raises(AssertionError, match="the table effects was changed"):
+        check_section(Writes(), found)
 
 
 @pytest.mark.parametrize("name", ["benefit", "controls", "results"])

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from altgrad_core.registry.build import load_format
 from altgrad_plugins.formats.settings import ExMySettings
 
 
@@ -108,3 +109,13 @@ def test_the_ends_of_float32_are_reached(build) -> None:
     high = build("exmy", exponent_bits=2, mantissa_bits=2, bias=3 - 127)
     assert high.max_finite == 1.75 * 2.0**127
     assert high.round(torch.tensor(3.4e38)) == high.max_finite
+
+
+def test_whoever_writes_into_the_code_values_changes_nobody_elses() -> None:
+    fmt = load_format("exmy", exponent_bits=2, mantissa_bits=3)
+    mine = fmt.code_values()
+    kept = mine.clone()
+    mine.zero_()
+    assert torch.equal(fmt.code_values(), kept)
+    other = load_format("exmy", exponent_bits=2, mantissa_bits=3, bias=4)
+    assert not torch.equal(other.code_values(), kept)
