@@ -1,4 +1,4 @@
-"""``altgrad-bench speed``: what monitors and formats cost on this machine."""
+"""``altgrad-bench speed``: what monitors, formats and optimizers cost on this machine."""
 
 from __future__ import annotations
 
@@ -98,6 +98,58 @@ def speed_formats(
         return
     for table in format_speed_tables(found):
         console.print(table)
+    for label, reason in found.left_out.items():
+        say(console, f"left out: {label}: {reason}")
+
+
+@speed.command(name="optimizer")
+def speed_optimizer(
+    fmt: Annotated[
+        str,
+        typer.Argument(
+            metavar="FORMAT", help="On whose grid weights are.", autocompletion=completion.formats
+        ),
+    ],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[OPTIMIZER]...", help="Names, or '{type: sgd, momentum: 0.9}' [default: all]."
+        ),
+    ] = None,
+    size: Annotated[
+        str, typer.Option(help="small: the quickstart's parameters; base: a layer of DistilBERT's.")
+    ] = "small",
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND", help="Only this: master, grid, … [default: all]."),
+    ] = None,
+    as_json: JsonOption = False,
+    device: DeviceOption = "auto",
+    rounds: Annotated[int, typer.Option(min=3, help="Measured steps of each kind.")] = 50,
+    threads: ThreadsOption = 1,
+) -> None:
+    """The step of each optimizer, beside torch's fused AdamW on the same parameters."""
+    from rich.console import Console
+
+    from altgrad_core.execution.optimizer_speed import measure_optimizers
+    from altgrad_core.execution.present import optimizer_speed_table
+
+    console = Console(stderr=True) if as_json else output()
+    with stdout_to_stderr() if as_json else nullcontext():  # plugins may print
+        found = measure_optimizers(
+            _as_in_a_suite(fmt),
+            [_as_in_a_suite(name) for name in names or ()],
+            device=device,
+            rounds=rounds,
+            threads=threads,
+            size=size,
+            weights=weights or (),
+            log=lambda text: say(console, text),
+        )
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1))
+        return
+    console.print(optimizer_speed_table(found))
     for label, reason in found.left_out.items():
         say(console, f"left out: {label}: {reason}")
 

@@ -121,7 +121,7 @@ def _tried(
     for one in wanted or catalog().names("format"):
         label = axis_text(one)
         try:
-            choice = _choice(one)
+            choice = format_choice(one)
             entry = catalog().get("format", choice.name)
             tried[label] = entry, _working(choice, entry, make)
         except UserError as error:
@@ -145,7 +145,8 @@ def _working(choice: FormatChoice, entry: Registered, make: Callable[[Format], _
     return calls
 
 
-def _choice(given: Any) -> FormatChoice:
+def format_choice(given: Any) -> FormatChoice:
+    """A format as it is written in a suite. Raises ``UserError`` for what is none."""
     try:
         return FormatChoice.model_validate(as_format_choice(given))
     except ValidationError as error:
@@ -165,11 +166,12 @@ def _speed(
     own = times[key]
     beside = work if work in LAYER_WORK else COPY
     ratios = [a / b for a, b in zip(own, times[beside, PLAIN], strict=True)]
-    q1, median, q3 = (_short(t) for t in statistics.quantiles(own, n=4, method="inclusive"))
-    rate = None if work in LAYER_WORK else _short(_BYTES * elements / median / 1e6)
-    ratio = _short(statistics.median(ratios))
+    q1, median, q3 = (short(t) for t in statistics.quantiles(own, n=4, method="inclusive"))
+    rate = None if work in LAYER_WORK else short(_BYTES * elements / median / 1e6)
+    ratio = short(statistics.median(ratios))
     return Speed(label, *origin, work, median, q1, q3, rate, ratio, beside)
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
+    """To six digits."""
     return float(f"{value:.6g}")

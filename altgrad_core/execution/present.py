@@ -1,4 +1,4 @@
-"""What monitors and formats cost, as tables for the terminal."""
+"""What monitors, formats and optimizers cost, as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.table import Table
 from altgrad_core.execution.format_speed import PLAIN, FormatSpeeds
 from altgrad_core.execution.format_work import COPY
 from altgrad_core.execution.monitor_speed import ALL, NONE, MonitorCost
+from altgrad_core.execution.optimizer_speed import OptimizerSpeeds
 
 _NOTE = (
     "Median milliseconds of a step, interleaved in one process; ratio of the average step to none."
@@ -58,6 +59,25 @@ def _format_table(found: FormatSpeeds, kind: str) -> Table:
             f"{row.median_ms:.3g}",
             f"{row.q1_ms:.3g}–{row.q3_ms:.3g}",
             "–" if rate is None else f"{rate:.3g}",
+            f"{row.ratio:.3g}",
+        )
+    return table
+
+
+def optimizer_speed_table(found: OptimizerSpeeds) -> Table:
+    """One row for each optimizer and kind of weights, torch's own first."""
+    title = f"step of {found.parameters} parameters, {found.format}"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    for heading in ("Optimizer", "Weights"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("ms", "quartiles", "times torch's fused AdamW"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in found.rows:
+        table.add_row(
+            row.optimizer,
+            row.weights,
+            f"{row.median_ms:.3g}",
+            f"{row.q1_ms:.3g}–{row.q3_ms:.3g}",
             f"{row.ratio:.3g}",
         )
     return table
