@@ -13,7 +13,7 @@ from altgrad_core.errors import UserError
 
 if TYPE_CHECKING:
     from altgrad_core.api import quantize_model, run_suite
-    from altgrad_core.planning.plan import plan_suite
+    from altgrad_core.planning.planner import plan_suite
     from altgrad_core.planning.suite import load_suite
     from altgrad_core.quantization.adapters import register_adapter
     from altgrad_core.quantization.residency import keep_on_grid
@@ -47,7 +47,7 @@ __getattr__, __dir__ = lazy_exports(
         "load_format": "registry.build",
         "load_results": "results.collect",
         "load_suite": "planning.suite",
-        "plan_suite": "planning.plan",
+        "plan_suite": "planning.planner",
         "quantize_model": "api",
         "register_adapter": "quantization.adapters",
         "run_suite": "api",

@@ -160,7 +160,7 @@ def run(
     from altgrad_core.execution.progress import progress_display
     from altgrad_core.execution.runner import run_suite
     from altgrad_core.planning.overrides import parse_settings
-    from altgrad_core.planning.plan import plan_suite
+    from altgrad_core.planning.planner import plan_suite
     from altgrad_core.planning.suite import load_suite
     from altgrad_core.registry.catalog import catalog
 
@@ -211,7 +211,7 @@ def plan(
     ] = None,
 ) -> None:
     """Show the cells of a suite without running anything."""
-    from altgrad_core.planning.plan import plan_suite
+    from altgrad_core.planning.planner import plan_suite
     from altgrad_core.planning.suite import load_suite
 
     with stdout_to_stderr() if as_json else nullcontext():  # plugins may print

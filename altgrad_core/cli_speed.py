@@ -40,7 +40,7 @@ def speed_monitors(
     from altgrad_core._files import default_cache
     from altgrad_core.execution.monitor_speed import measure_monitors
     from altgrad_core.execution.present import speed_table
-    from altgrad_core.planning.plan import plan_suite
+    from altgrad_core.planning.planner import plan_suite
     from altgrad_core.planning.suite import load_suite
 
     console = output()

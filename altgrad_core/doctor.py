@@ -263,7 +263,7 @@ def _suites() -> Iterator[Finding]:
 def _suite(name: str) -> Finding:
     """What of the suite would run, and where: one seed is planned, and stands for all."""
     from altgrad_core.execution.launch import default_workers
-    from altgrad_core.planning.plan import plan_suite
+    from altgrad_core.planning.planner import plan_suite
     from altgrad_core.planning.suite import load_suite
 
     suite = load_suite(name)

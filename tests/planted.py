@@ -14,17 +14,17 @@ import pandas as pd
 from altgrad_core.analysis.find import find
 from altgrad_core.interfaces.metric import Metric
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.results.records import History, StoredEvent
-from altgrad_core.results.run_directory import Record, Status
-from altgrad_core.results.stored import (
+from altgrad_core.results.kept import (
     Contrast,
     Declaration,
     PlannedCell,
     StoredPlan,
     StoredSpec,
-    StoredSuite,
     StoredTuning,
 )
+from altgrad_core.results.records import History, StoredEvent
+from altgrad_core.results.run_directory import Record, Status
+from altgrad_core.results.stored import StoredSuite
 
 SEEDS = (0, 1, 2, 3, 4)
 ACCURACY = Metric("accuracy", "Accuracy", "higher", worst=0.0, primary=True)

@@ -152,7 +152,7 @@ def test_packaging_lists_every_folder() -> None:
 
 def test_importing_the_package_and_the_hooks_does_not_import_torch() -> None:
     code = (
-        "import sys, altgrad_core, altgrad_core.cli, altgrad_core.planning.plan\n"
+        "import sys, altgrad_core, altgrad_core.cli, altgrad_core.planning.planner\n"
         "from altgrad_core.registry.catalog import catalog\n"
         "kinds = ('format','optimizer','monitor','task','executor','tracker')\n"
         "assert all(catalog().offers(k) for k in kinds)\n"

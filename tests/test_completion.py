@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from altgrad_core.cli import app
 from altgrad_core.planning.keys import setting_keys
-from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.schema import suite_schema
 from altgrad_core.planning.suite import parse_suite, shipped_suites
 from altgrad_core.registry.catalog import catalog

@@ -27,7 +27,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-LIGHT = ("altgrad_core.cli", "altgrad_core.planning.plan", "altgrad_core.registry.present")
+LIGHT = ("altgrad_core.cli", "altgrad_core.planning.planner", "altgrad_core.registry.present")
 FULL = (
     *("altgrad_core.cli", "altgrad_core.execution.runner", "altgrad_core.execution.worker"),
     *("altgrad_core.analysis.find", "altgrad_core.analysis.formats"),

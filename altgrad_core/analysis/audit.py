@@ -23,8 +23,8 @@ from altgrad_core.analysis.design import Group
 from altgrad_core.interfaces.section import Question
 from altgrad_core.results.attempts import changes
 from altgrad_core.results.differences import MISSING, differing, flat, some
+from altgrad_core.results.kept import StoredTuning, TunedCondition
 from altgrad_core.results.run_directory import FINISHED
-from altgrad_core.results.stored import StoredTuning, TunedCondition
 
 _RATE = "training.learning_rate"
 _SHOWN = 4

@@ -57,7 +57,7 @@ from altgrad_core.analysis.statistics import (
     tost_p,
 )
 from altgrad_core.interfaces.section import Question
-from altgrad_core.results.stored import StoredTuning
+from altgrad_core.results.kept import StoredTuning
 
 _TEXT = (
     *("group", "format", "setting", "variant", "role", "placebo"),

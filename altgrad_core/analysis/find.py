@@ -34,8 +34,9 @@ from altgrad_core.analysis.question import Asked, asked_of
 from altgrad_core.analysis.sampling import drawn, resample_of, sampling_errors
 from altgrad_core.interfaces.section import Findings, Question
 from altgrad_core.results.collect import results_table
+from altgrad_core.results.kept import StoredTuning
 from altgrad_core.results.run_directory import FINISHED
-from altgrad_core.results.stored import StoredRun, StoredSuite, StoredTuning
+from altgrad_core.results.stored import StoredRun, StoredSuite
 
 _UNTUNED = StoredTuning(metric="", rates=(), seeds=())
 

@@ -12,8 +12,9 @@ from altgrad_core.analysis.pairs import diverged, pairs_table, scores
 from altgrad_core.analysis.statistics import mean_of, spread
 from altgrad_core.interfaces.metric import Metric, column, declared
 from altgrad_core.interfaces.section import Question
+from altgrad_core.results.kept import StoredTuning
 from altgrad_core.results.run_directory import FINISHED
-from altgrad_core.results.stored import StoredRun, StoredTuning
+from altgrad_core.results.stored import StoredRun
 
 LOSS = "train/all/loss"
 EPOCH = "train/all/epoch"

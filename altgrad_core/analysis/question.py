@@ -14,8 +14,9 @@ from altgrad_core.analysis.words import listed, score
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.metric import declared
 from altgrad_core.interfaces.section import Question
+from altgrad_core.results.kept import Contrast, Declaration
 from altgrad_core.results.run_directory import FINISHED
-from altgrad_core.results.stored import Contrast, Declaration, StoredSuite
+from altgrad_core.results.stored import StoredSuite
 
 UNDECLARED = "no question was declared before the first run"
 

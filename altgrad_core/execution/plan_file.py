@@ -18,10 +18,11 @@ from altgrad_core._files import write_json
 from altgrad_core.errors import UserError
 from altgrad_core.planning.declaration import Suite
 from altgrad_core.planning.plan import Cell, metrics_of
+from altgrad_core.results.kept import StoredPlan
 from altgrad_core.results.lock import file_lock
 from altgrad_core.results.objects import read_object
 from altgrad_core.results.run_directory import FINISHED, RunDirectory
-from altgrad_core.results.stored import StoredPlan, read_plan
+from altgrad_core.results.stored import read_plan
 
 
 class SuiteHold(contextlib.ExitStack):

@@ -20,10 +20,11 @@ from altgrad_core.execution.plan_file import SuiteHold
 from altgrad_core.interfaces.executor import Executor
 from altgrad_core.interfaces.metric import Metric, declared
 from altgrad_core.planning.declaration import Suite
-from altgrad_core.planning.plan import Cell, Plan, plan_suite, plan_tuning, tuning_label
+from altgrad_core.planning.plan import Cell, Plan, tuning_label
+from altgrad_core.planning.planner import plan_suite, plan_tuning
 from altgrad_core.planning.tune import TuneSettings, best_rate, extended
+from altgrad_core.results.kept import StoredTuning, TunedCondition
 from altgrad_core.results.run_directory import RunDirectory
-from altgrad_core.results.stored import StoredTuning, TunedCondition
 
 _TRAINS = 0.5
 """A rate still trains if its mean score is at least this part of the best one."""

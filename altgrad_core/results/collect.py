@@ -32,8 +32,9 @@ import pandas as pd
 from altgrad_core._axis import FORMAT_AXIS, OPTIMIZER_AXIS, axis_text, is_axis
 from altgrad_core._files import atomic_file
 from altgrad_core.errors import UserError
+from altgrad_core.results.kept import PlannedCell, StoredSpec
 from altgrad_core.results.sources import Results, read_sources
-from altgrad_core.results.stored import History, PlannedCell, StoredRun, StoredSpec, StoredSuite
+from altgrad_core.results.stored import History, StoredRun, StoredSuite
 
 _FIXED = (
     *("id", "suite", "condition", "seed", "status", "message", "step", "max_steps", "seconds"),

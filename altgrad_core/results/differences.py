@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from altgrad_core._axis import axis_text
-from altgrad_core.results.stored import StoredRun, StoredSpec
+from altgrad_core.results.kept import StoredSpec
+from altgrad_core.results.stored import StoredRun
 
 _NAMES = {"id", "suite", "condition", "axes"}
 """Parts of a spec that name a run, rather than decide what it does."""

@@ -11,15 +11,9 @@ from altgrad_core.results.differences import (
     setting_differences,
     some,
 )
+from altgrad_core.results.kept import Declaration, PlannedCell, StoredPlan, StoredTuning
 from altgrad_core.results.run_directory import FINISHED
-from altgrad_core.results.stored import (
-    Declaration,
-    PlannedCell,
-    StoredPlan,
-    StoredRun,
-    StoredSuite,
-    StoredTuning,
-)
+from altgrad_core.results.stored import StoredRun, StoredSuite
 
 _ValueT = TypeVar("_ValueT", bound=Hashable)
 

@@ -18,9 +18,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from altgrad_core.results.kept import PlannedCell
 from altgrad_core.results.lock import is_running
 from altgrad_core.results.run_directory import FINISHED, RunDirectory
-from altgrad_core.results.stored import PlannedCell, read_plan
+from altgrad_core.results.stored import read_plan
 
 _SILENT = 30.0
 """Seconds without a sign of life after which a page looks whether a run's process is there."""

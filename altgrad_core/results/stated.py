@@ -7,8 +7,9 @@ from dataclasses import replace
 from altgrad_core._axis import OPTIMIZER_AXIS, axis_text, meant
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.metric import primary_column
+from altgrad_core.results.kept import Contrast
 from altgrad_core.results.merge import plan_of_runs
-from altgrad_core.results.stored import Contrast, StoredSuite
+from altgrad_core.results.stored import StoredSuite
 
 
 def usual_contrast(suite: StoredSuite) -> Contrast | None:

@@ -21,17 +21,12 @@ from pydantic import BaseModel, ValidationError
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.layout import LAYOUT
+from altgrad_core.results.kept import StoredPlan, StoredSpec, StoredTuning
 from altgrad_core.results.merge import plan_of_runs
 from altgrad_core.results.records import History, StoredEvent
 from altgrad_core.results.run_directory import FINISHED, Record, RecordKind, Status
 from altgrad_core.results.stated import usual_contrast
-from altgrad_core.results.stored import (
-    StoredPlan,
-    StoredRun,
-    StoredSpec,
-    StoredSuite,
-    StoredTuning,
-)
+from altgrad_core.results.stored import StoredRun, StoredSuite
 
 FILES = "altgrad_bench"
 """Key of the tracker's texts: in the config what is known at a run's start, in the summary the end."""

@@ -17,7 +17,8 @@ from planted import (
 )
 
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.results.stored import StoredSuite, StoredTuning
+from altgrad_core.results.kept import StoredTuning
+from altgrad_core.results.stored import StoredSuite
 
 
 def words(found: Findings) -> str:

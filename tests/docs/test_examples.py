@@ -29,7 +29,7 @@ from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import NoSettings
 from altgrad_core.planning.document import parse
 from altgrad_core.planning.draft import SECTIONS
-from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.reading import STRUCTURE
 from altgrad_core.planning.schema import suite_schema
 from altgrad_core.planning.suite import load_suite, parse_suite

@@ -16,7 +16,8 @@ from altgrad_core.execution.jobs import Ended
 from altgrad_core.execution.options import RunOptions
 from altgrad_core.execution.runner import run_suite
 from altgrad_core.interfaces.executor import Job
-from altgrad_core.planning.plan import Plan, plan_suite
+from altgrad_core.planning.plan import Plan
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.spec_file import dump_spec, load_spec
 from altgrad_core.planning.suite import load_suite
 from altgrad_core.results.lock import run_lock

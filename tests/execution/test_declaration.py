@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from altgrad_core.execution.plan_file import plan_of, write_plan
-from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.suite import parse_suite
 from altgrad_core.results.run_directory import RunDirectory, Status
 from altgrad_core.results.sources import read_one

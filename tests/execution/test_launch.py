@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from altgrad_core.execution.launch import worker_imports
-from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.suite import load_suite
 
 
@@ -38,7 +38,7 @@ def test_a_run_imports_nothing_large_beyond_it(
         "from pathlib import Path\n"
         "from importlib import import_module\n"
         "from altgrad_core.execution.launch import worker_imports\n"
-        "from altgrad_core.planning.plan import plan_suite\n"
+        "from altgrad_core.planning.planner import plan_suite\n"
         "from altgrad_core.planning.spec_file import dump_spec\n"
         "from altgrad_core.planning.suite import load_suite\n"
         "[spec] = plan_suite(load_suite(sys.argv[1])).specs\n"

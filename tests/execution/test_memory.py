@@ -14,7 +14,7 @@ from altgrad_core.execution import worker
 from altgrad_core.execution.jobs import Policy, run_jobs
 from altgrad_core.interfaces.executor import Executor, Exit, Job
 from altgrad_core.interfaces.task import Batch, Task
-from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.spec_file import dump_spec
 from altgrad_core.planning.suite import load_suite
 from altgrad_core.results.run_directory import RunDirectory

@@ -11,7 +11,7 @@ import pytest
 from altgrad_core.execution import interleave, monitor_speed
 from altgrad_core.execution.monitor_speed import measure_monitors
 from altgrad_core.execution.present import speed_table
-from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.suite import load_suite
 from altgrad_core.training.loop import Trainer
 from altgrad_plugins.monitors.geometry.flips import FlipsMonitor

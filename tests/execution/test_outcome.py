@@ -17,7 +17,7 @@ from altgrad_core.execution import worker
 from altgrad_core.execution.outcome import HELD, status_after_exit
 from altgrad_core.execution.recorder import RunRecorder
 from altgrad_core.interfaces.executor import Exit
-from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.spec_file import dump_spec
 from altgrad_core.planning.suite import load_suite
 from altgrad_core.registry.catalog import Catalog

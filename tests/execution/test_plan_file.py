@@ -15,7 +15,8 @@ from altgrad_core.execution.jobs import Ended
 from altgrad_core.execution.options import RunOptions
 from altgrad_core.execution.plan_file import SuiteHold, plan_of, write_plan
 from altgrad_core.execution.runner import run_suite
-from altgrad_core.planning.plan import Plan, plan_suite
+from altgrad_core.planning.plan import Plan
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.suite import load_suite
 
 

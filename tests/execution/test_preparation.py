@@ -12,7 +12,7 @@ import pytest
 from altgrad_core.errors import UserError
 from altgrad_core.execution import preparation
 from altgrad_core.execution.options import RunOptions
-from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.suite import load_suite
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.results.run_directory import RunDirectory

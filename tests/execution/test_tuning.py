@@ -14,13 +14,13 @@ from altgrad_core.execution.runner import SuiteResult, run_suite
 from altgrad_core.execution.tuning import choose, edges
 from altgrad_core.interfaces.executor import Job
 from altgrad_core.interfaces.metric import Metric
-from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.suite import load_suite
 from altgrad_core.planning.tune import TuneSettings
 from altgrad_core.results.collect import load_results
+from altgrad_core.results.kept import StoredTuning
 from altgrad_core.results.run_directory import Status
 from altgrad_core.results.sources import read_one
-from altgrad_core.results.stored import StoredTuning
 
 RATES = (1e-4, 1e-3, 1e-2)
 ACCURACY = Metric("accuracy", "Accuracy", "higher", 0.0, primary=True)

@@ -18,7 +18,7 @@ from altgrad_core.execution import verify, worker
 from altgrad_core.execution.jobs import Ended
 from altgrad_core.execution.options import RunOptions
 from altgrad_core.execution.verify import Verdict, verify_runs
-from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import dump_spec
 from altgrad_core.planning.suite import load_suite

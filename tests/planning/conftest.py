@@ -14,7 +14,8 @@ from pydantic import Field, PositiveInt
 
 from altgrad_core.interfaces.metric import Metric
 from altgrad_core.interfaces.plugin import Need, NoSettings, Offer, Settings, hookimpl
-from altgrad_core.planning.plan import Plan, plan_suite
+from altgrad_core.planning.plan import Plan
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.suite import Suite, parse_suite
 from altgrad_core.registry.catalog import Catalog
 

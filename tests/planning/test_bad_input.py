@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from altgrad_core.errors import UserError
 from altgrad_core.planning.draft import SECTIONS
-from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.reading import STRUCTURE
 from altgrad_core.planning.spec_file import dump_yaml
 from altgrad_core.planning.suite import load_suite, parse_suite, shipped_suites

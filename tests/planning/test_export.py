@@ -7,7 +7,8 @@ import pytest
 
 from altgrad_core.errors import UserError
 from altgrad_core.planning.export import export_plan
-from altgrad_core.planning.plan import Plan, plan_suite
+from altgrad_core.planning.plan import Plan
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.suite import load_suite
 from altgrad_core.registry.catalog import Catalog
 

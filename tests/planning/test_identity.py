@@ -13,7 +13,8 @@ import altgrad_core
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import Offer, Settings, hookimpl
 from altgrad_core.planning.identity import canonical, run_id
-from altgrad_core.planning.plan import Plan, plan_suite
+from altgrad_core.planning.plan import Plan
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.spec import RunSpec
 from altgrad_core.registry.catalog import Catalog
 

@@ -12,7 +12,8 @@ from altgrad_core.execution.plan_file import plan_of, write_plan
 from altgrad_core.interfaces.metric import Metric, declared, shared
 from altgrad_core.interfaces.plugin import NoSettings, Offer, hookimpl
 from altgrad_core.planning.metrics import named
-from altgrad_core.planning.plan import Plan, plan_suite
+from altgrad_core.planning.plan import Plan
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.spec_file import dump_spec, load_spec
 from altgrad_core.registry.catalog import Catalog
 from altgrad_core.results.sources import read_one

@@ -13,7 +13,7 @@ import pytest
 
 from altgrad_core.errors import UserError
 from altgrad_core.planning.document import parse
-from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.schema import suite_schema
 from altgrad_core.planning.suite import load_suite, shipped_suites
 from altgrad_core.registry.catalog import Catalog, catalog

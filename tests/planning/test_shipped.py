@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.suite import load_suite, shipped_suites
 
 FORMATS = ["bf16", "e5m2", "e3m4", "e1m6", "e0m7", "e7m0"]

@@ -24,7 +24,7 @@ def test_planning_a_shipped_suite_imports_nothing_heavy(suite: str) -> None:
     out = _run(
         "import sys\n"
         "from altgrad_core.planning.suite import load_suite\n"
-        "from altgrad_core.planning.plan import plan_suite\n"
+        "from altgrad_core.planning.planner import plan_suite\n"
         f"plan = plan_suite(load_suite({suite!r}))\n"
         f"print(len(plan.cells), [m for m in {_HEAVY!r} if m in sys.modules])\n"
     )

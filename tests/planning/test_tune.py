@@ -10,7 +10,7 @@ import pytest
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.metric import Metric
 from altgrad_core.planning.export import export_plan
-from altgrad_core.planning.plan import plan_suite, plan_tuning
+from altgrad_core.planning.planner import plan_suite, plan_tuning
 from altgrad_core.planning.present import totals
 from altgrad_core.planning.suite import load_suite, parse_suite
 from altgrad_core.planning.tune import TuneSettings, best_rate, extended, widest_step

@@ -82,7 +82,7 @@ assert catalog().get("format", "e5m2").distribution == "altgrad-bench"
 assert not [plugin for plugin in catalog().broken if plugin.distribution.startswith("altgrad-")]
 assert not catalog().clashes()
 assert "torch" not in sys.modules
-from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.suite import load_suite
 plan = plan_suite(load_suite("smoke", ["quantization.format=posit8", "optimizer.type=rung_sgd"]))
 (cell,) = plan.cells

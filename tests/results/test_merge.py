@@ -14,17 +14,12 @@ import pytest
 
 from altgrad_core.errors import UserError
 from altgrad_core.results.collect import load_curves, load_results
+from altgrad_core.results.kept import Contrast, Declaration, StoredPlan, StoredSpec
 from altgrad_core.results.merge import merge_suites
 from altgrad_core.results.run_directory import Status
 from altgrad_core.results.sources import read_one, read_sources
 from altgrad_core.results.stated import with_contrast
-from altgrad_core.results.stored import (
-    Contrast,
-    Declaration,
-    StoredPlan,
-    StoredSpec,
-    StoredSuite,
-)
+from altgrad_core.results.stored import StoredSuite
 
 OPTIMIZERS = ("adamw", "manifold_adamw")
 SCORE = "final/test/f1_micro_tuned"

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from altgrad_core import cli
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import CONTRACT
-from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.suite import load_suite
 from altgrad_core.registry.catalog import Catalog
 from altgrad_core.testing import inventory

@@ -24,7 +24,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 from altgrad_core.api import run_suite  # noqa: E402
 from altgrad_core.errors import UserError  # noqa: E402
 from altgrad_core.interfaces.executor import Exit, Job  # noqa: E402
-from altgrad_core.planning.plan import plan_suite  # noqa: E402
+from altgrad_core.planning.planner import plan_suite  # noqa: E402
 from altgrad_core.planning.suite import load_suite  # noqa: E402
 from altgrad_core.results.run_directory import RunDirectory  # noqa: E402
 from altgrad_core.testing.executors import check_executor  # noqa: E402

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.optimizer import OptimizerPlugin
-from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.suite import parse_suite
 from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.surgery import quantize_model

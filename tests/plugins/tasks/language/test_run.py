@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from altgrad_core.execution import worker
-from altgrad_core.planning.plan import plan_suite
+from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.spec_file import dump_spec
 from altgrad_core.planning.suite import load_suite
 from altgrad_core.results.run_directory import RunDirectory
