@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from altgrad_core.interfaces.format import Format
+from altgrad_core.quantization.kernels.backends import plain_on_cpu
 from altgrad_core.quantization.settings import ScalingSettings
 
 _SMALLEST_NORMAL = 2.0**-126
@@ -36,6 +37,10 @@ def largest_magnitude(x: Tensor) -> Tensor:
     """``max |x|`` as a 0-d float32 tensor; NaN if there is one, 0 for a tensor without elements."""
     if x.numel() == 0:
         return torch.zeros((), device=x.device)
+    if plain_on_cpu(x):
+        from altgrad_core.quantization.kernels import settling
+
+        return settling.amax(x)
     return x.detach().abs().amax().float()
 
 

@@ -37,6 +37,13 @@ def round_stochastic(x: Tensor, numbers: GridNumbers, generator: torch.Generator
     return _applied(kernels.stochastic, x, new_key(generator))
 
 
+def plain_on_cpu(x: Tensor) -> bool:
+    """Whether compiled kernels may read ``x`` as it is: float32 on the CPU, one element after the other."""
+    if backend_for(x) != "numba" or x.dtype != torch.float32:
+        return False
+    return x.is_contiguous() and not x.is_neg() and x.numel() > 0
+
+
 def _applied(kernel: Callable[..., None], x: Tensor, *key: int) -> Tensor:
     work = x.detach().float().contiguous()
     out = torch.empty_like(work)

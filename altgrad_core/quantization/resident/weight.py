@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format, Rounding
+from altgrad_core.quantization.kernels.backends import plain_on_cpu
 from altgrad_core.quantization.kernels.packing import packed, unpacked
 from altgrad_core.quantization.modules.roles import WeightRole
 from altgrad_core.quantization.resident.fitting import ScaleFit, ends_of, holds
@@ -228,6 +229,12 @@ class Resident:
     ) -> Tensor:
         if self.format.scaled:
             scale = self._scaler.expanded(compact, target)
+            if scale.dim() == 0 and plain_on_cpu(target):
+                from altgrad_core.quantization.kernels import settling
+
+                inside = settling.divided(target, scale, self._ends)
+                rounded = self.format.round(inside, rounding, generator)
+                return settling.settled(rounded.contiguous(), scale, target)
             inside = (target / scale).clamp_(*self._ends)  # no format's overflow makes an inf here
             settled = self.format.round(inside, rounding, generator).mul_(scale)
         else:
