@@ -1,0 +1,34 @@
+"""Studies: their suites can be planned, and their archives give the numbers that were published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from warm_cli import Cli
+
+from altgrad_core.planning.planner import plan_suite
+from altgrad_core.planning.suite import load_suite
+
+STUDIES = Path(__file__).parents[1] / "studies"
+SUITES = sorted(STUDIES.glob("*/suites/*.yaml"))
+ARCHIVES = sorted(STUDIES.glob("*/results/*.zip"))
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_its_suites_can_be_planned(path: Path, tiny_acts: Path) -> None:
+    given = [f"data.path={tiny_acts}"] if "path: null" in path.read_text() else []
+    suite = load_suite(path, given)
+    assert suite.name == path.stem
+    plan = plan_suite(suite)
+    assert not [cell.skip for cell in plan.cells if cell.skip]
+
+
+@pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.stem)
+def test_its_archives_give_what_was_published(archive: Path, tmp_path: Path, warm: Cli) -> None:
+    done = warm.run("report", archive, "--out", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    published = pd.read_csv(archive.parents[1] / "reports" / archive.stem / "effects.csv")
+    rebuilt = pd.read_csv(tmp_path / "report" / "effects.csv")
+    pd.testing.assert_frame_equal(rebuilt, published, rtol=1e-9, atol=1e-12)
