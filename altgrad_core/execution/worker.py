@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from threading import Event as Flag
 
 import numpy as np
 import torch
@@ -48,6 +49,9 @@ from altgrad_core.results.run_directory import RunDirectory, StatusName
 from altgrad_core.training.determinism import make_deterministic
 from altgrad_core.training.divergence import Diverged
 from altgrad_core.training.loop import Result, Trainer
+
+_save_asked = Flag()
+"""Set when the executor asks for a checkpoint, since the process is soon to be ended."""
 
 
 def run_worker(path: Path, device_name: str, cache: Path) -> int:
@@ -128,7 +132,9 @@ def _train(
     numbers = numbers_of(build_format(spec.quantization.format))
     facts = {"data": task.facts(), "quantization": quantized.as_dict(), "format": numbers}
     write_json(directory.facts, facts)
-    trainer = Trainer(parts, spec.training, spec.seed, recorder, directory.checkpoint)
+    trainer = Trainer(
+        parts, spec.training, spec.seed, recorder, directory.checkpoint, save_asked=_save_asked
+    )
     result = trainer.run()
     arrays = {
         f"{split}_{name}": array
@@ -203,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     safe_streams("utf-8")
     torch.set_num_threads(options.threads)
-    watch_lifeline()
+    watch_lifeline(_save_asked.set)
     try:
         if options.prepare is not None:
             return prepare(options.directory, options.device, options.cache, options.prepare)

@@ -10,7 +10,8 @@ from pathlib import Path
 LIFELINE = "ALTGRAD_LIFELINE"
 """Environment variable with the number of an inherited file descriptor: the reading end of a pipe whose
 writing end the executor's process alone holds open. When that process is gone, however it ended, the
-worker sees the end of the file and ends as well."""
+worker sees the end of the file and ends as well. A byte written there asks one worker for a checkpoint as soon as
+it can write one; it then goes on."""
 
 
 @dataclass(frozen=True)

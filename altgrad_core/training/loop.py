@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event as Flag
 from typing import Any, Protocol
 
 import torch
@@ -90,13 +91,25 @@ class StopRun(Exception):
 
 
 class Trainer:
-    """Runs the step loop over ``parts``; raises ``Diverged`` when the loss stays non-finite."""
+    """Runs the step loop over ``parts``; raises ``Diverged`` when the loss stays non-finite.
+
+    save_asked:
+        set from outside, it has a checkpoint written after the next step.
+    """
 
     def __init__(
-        self, parts: Parts, settings: TrainingSettings, seed: int, sink: Sink, checkpoint: Path
+        self,
+        parts: Parts,
+        settings: TrainingSettings,
+        seed: int,
+        sink: Sink,
+        checkpoint: Path,
+        *,
+        save_asked: Flag | None = None,
     ) -> None:
         self.parts, self.settings, self.seed, self.sink = parts, settings, seed, sink
         self.checkpoint = checkpoint
+        self.save_asked = save_asked or Flag()
         self.clock = StepClock(parts.device)
         self.watch = DivergenceWatch(settings.divergence_patience, parts.device)
         self.view = Run(
@@ -209,7 +222,9 @@ class Trainer:
             self.watch.check(step, self.parts.model)
         if step % settings.eval_interval == 0:
             self._evaluate_validation(step)
-        if step % settings.checkpoint_interval == 0 or step == settings.max_steps:
+        asked = self.save_asked.is_set()
+        if step % settings.checkpoint_interval == 0 or step == settings.max_steps or asked:
+            self.save_asked.clear()
             self._save(step)
 
     def _take(self, outcome: Outcome, step: int, *, may_stop: bool = True) -> None:

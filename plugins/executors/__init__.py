@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from altgrad_core.interfaces.plugin import Need, Offer, hookimpl
-from altgrad_plugins.executors.settings import RaySettings
+from altgrad_plugins.executors.settings import RaySettings, SlurmSettings
 
 
 @hookimpl
@@ -27,5 +27,13 @@ def altgrad_executors() -> list[Offer]:
             settings=RaySettings,
             needs=(Need("module", "ray", "pip install 'altgrad-bench[ray]'"),),
             example={"address": "local"},
+        ),
+        Offer(
+            name="slurm",
+            summary="as array jobs of a Slurm cluster, queued again at their time limit",
+            target="altgrad_plugins.executors.slurm:SlurmExecutor",
+            settings=SlurmSettings,
+            needs=(Need("module", "submitit", "pip install 'altgrad-bench[slurm]'"),),
+            example={"cluster": "local"},
         ),
     ]

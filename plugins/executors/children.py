@@ -236,6 +236,11 @@ class Kept:
             template = self._templates[key] = Template(job, lifeline)
         return Fresh(job, lifeline) if template.gone else Forked(job, lifeline, template)
 
+    def ask_to_save(self) -> None:
+        """Write a byte into the lifeline, which one of the jobs takes up."""
+        if self._pipe is not None:
+            os.write(self._pipe[1], b"s")
+
     def close(self) -> None:
         """End the templates and let go of the lifeline. Can be used again after."""
         while self._templates:

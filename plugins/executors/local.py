@@ -104,6 +104,10 @@ class LocalExecutor(Executor):
         finally:
             _end([one.child for one in running])
 
+    def ask_to_save(self) -> None:
+        """Ask a job that runs for a checkpoint."""
+        self._kept.ask_to_save()
+
     def close(self) -> None:
         """End the processes that jobs were forked from."""
         self._kept.close()

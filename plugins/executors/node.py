@@ -64,3 +64,8 @@ def run_here(
         _here.close()  # whatever was cut off in between: without its lifeline no child goes on
         raise
     return ends[0]
+
+
+def ask_to_save() -> None:
+    """Ask the job that runs here for a checkpoint as soon as it can write one."""
+    _here.ask_to_save()

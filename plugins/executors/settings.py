@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, NonNegativeFloat, field_validator
 
 from altgrad_core.interfaces.plugin import Settings
@@ -43,3 +45,38 @@ class RaySettings(Settings):
                 "`ray job submit`"
             )
         return value
+
+
+class SlurmSettings(Settings):
+    """Settings of ``slurm``: what each task asks for, and how runs are made into tasks. Null is left to Slurm."""
+
+    cluster: Literal["slurm", "local"] = Field(
+        "slurm", description="local: processes on this machine in place of Slurm's, to try a suite"
+    )
+    partition: str | None = Field(None, description="partition to submit to")
+    account: str | None = Field(None, description="account to charge")
+    qos: str | None = Field(None, description="quality of service")
+    constraint: str | None = Field(None, description="features that nodes must have")
+    cpus: int = Field(1, ge=1, description="CPUs of a task")
+    gpus: int | None = Field(
+        None, ge=0, description="GPUs of a task; null is 1 where the partition has GPUs, else 0"
+    )
+    memory_gb: float | None = Field(None, gt=0, description="memory of a task, in GB")
+    time: int = Field(60, ge=1, description="minutes until a task is queued again")
+    notice: int = Field(
+        90, ge=1, description="seconds before that at which the run is asked for a checkpoint"
+    )
+    requeues: int = Field(1000, ge=0, description="how often a task is queued again at most")
+    batch: int = Field(
+        1, ge=1, description="runs that one task makes, one after another, and imports once"
+    )
+    array: int = Field(
+        1000, ge=1, description="tasks of one array job; Slurm's MaxArraySize bounds it"
+    )
+    options: dict[str, str | int] = Field(
+        default_factory=dict, description="other options of sbatch, such as {nice: 100}"
+    )
+    setup: tuple[str, ...] = Field(
+        (), description="shell commands before each task, such as: module load cuda"
+    )
+    poll: float = Field(5.0, gt=0, description="seconds between two looks at the queue")

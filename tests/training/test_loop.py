@@ -17,6 +17,7 @@ from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.residency import GridResidency
 from altgrad_core.quantization.surgery import change_format, quantize_model
 from altgrad_core.registry.build import load_format
+from altgrad_core.training.checkpoint import load_checkpoint
 from altgrad_core.training.divergence import Diverged
 from altgrad_core.training.loop import Parts, Trainer
 from altgrad_core.training.monitoring import MonitorPanel
@@ -226,6 +227,35 @@ def test_an_interrupted_run_ends_bit_identical(tmp_path: Path, cut: int) -> None
         resumed.parts.model.parameters(), uninterrupted.parts.model.parameters(), strict=True
     ):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("asked", [2, 5, 9])
+def test_a_checkpoint_that_is_asked_for_is_written_once_and_is_as_good_as_any(
+    tmp_path: Path, asked: int
+) -> None:
+    """Between two that are due, and between two logged steps."""
+
+    class Killed(BaseException):
+        pass
+
+    class Cut(Regression):
+        def batch(self, step: int, batch_size: int, seed: int) -> Batch:
+            if step == asked and batch_size == 8:
+                cut.save_asked.set()
+            if step == asked + 2 and batch_size == 8:
+                raise Killed
+            return super().batch(step, batch_size, seed)
+
+    whole, sink = Memory(), Memory()
+    trainer(tmp_path / "whole", whole, checkpoint_interval=100).run()
+    cut = trainer(tmp_path / "cut", sink, task=Cut(), checkpoint_interval=100)
+    with pytest.raises(Killed):
+        cut.run()
+    state = load_checkpoint(tmp_path / "cut" / "state.pt")
+    assert state is not None
+    assert state["step"] == asked
+    trainer(tmp_path / "cut", sink, checkpoint_interval=100).run()
+    assert sink.lines == whole.lines
 
 
 def test_a_damaged_checkpoint_is_a_new_beginning(tmp_path: Path) -> None:
