@@ -49,14 +49,18 @@ class ArrayTask:
             write(ended(self.ends, job), asdict(end))
 
     def checkpoint(self, jobs: Sequence[Job]) -> Any:
-        """The time is nearly over: have the run write a checkpoint, and say what is to be done next time."""
+        """The time is nearly over: have the run write a checkpoint, and say what is to be done next time.
+
+        None if nothing is left to do.
+        """
         from submitit.helpers import DelayedSubmission
 
-        running = next((job for job in self._left(jobs) if begun(self.ends, job).exists()), None)
+        left = self._left(jobs)
+        running = next((job for job in left if begun(self.ends, job).exists()), None)
         if running is not None:
             print(f"the time is over: {running.label} is asked for a checkpoint", flush=True)
             _saved(running)
-        return DelayedSubmission(self, jobs)
+        return DelayedSubmission(self, jobs) if left else None
 
     def _left(self, jobs: Sequence[Job]) -> list[Job]:
         return [job for job in jobs if not ended(self.ends, job).exists()]

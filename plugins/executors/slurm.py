@@ -28,6 +28,8 @@ from altgrad_plugins.executors.slurm_queue import NEVER, OVER, Queue, queue_of
 _PAUSE_SECONDS = 0.1
 _LAG_SECONDS = 30.0
 """How long a file of another machine may take to be seen here, on shared storage that caches names."""
+_TIDY_SECONDS = 5.0
+"""How long a task may take to end after its last run."""
 _END_SECONDS = 60.0
 """How long tasks that were cancelled are waited for: Slurm kills what goes on for 30 seconds (KillWait)."""
 
@@ -237,17 +239,20 @@ class _Lot:
 
     def tidy(self) -> None:
         """Remove what submitting left behind, but for the logs of tasks that failed."""
-        self._wait_for(set().union(*self._folders.values()), 2 * self._settings.poll)
+        tasks = set().union(*self._folders.values())
+        # a task whose time was over just as its last run ended is queued again, with nothing to do
+        self._queue.cancel(self._wait_for(tasks, max(2 * self._settings.poll, _TIDY_SECONDS)))
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)  # a task may still write its last word
 
-    def _wait_for(self, tasks: Collection[str], seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while tasks and time.monotonic() < deadline:
-            states = self._queue.states()
-            if states is not None and all(states.get(t, "COMPLETED") in OVER for t in tasks):
-                return
-            time.sleep(5 * _PAUSE_SECONDS)
+    def _wait_for(self, tasks: Collection[str], seconds: float) -> set[str]:
+        """Wait until tasks are over; those that are not."""
+        left, deadline = set(tasks), time.monotonic() + seconds
+        while left and time.monotonic() < deadline:
+            if (states := self._queue.states()) is not None:
+                left = {task for task in left if states.get(task, "COMPLETED") not in OVER}
+            time.sleep(5 * _PAUSE_SECONDS if left else 0)
+        return left
 
 
 def _record(job: Job) -> Path:

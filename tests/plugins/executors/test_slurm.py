@@ -118,7 +118,7 @@ class Fake:
         self.arrays: list[tuple[list[list[str]], int]] = []
         self.limits: list[tuple[str, int]] = []
         self.cancelled: set[str] = set()
-        self.on_submit: Callable[[ArrayTask, dict[str, Batch]], None] = lambda task, batches: None
+        self.on_submit: Callable[[ArrayTask, dict[str, Batch]], object] = lambda task, batches: None
 
     def submit(
         self, task: ArrayTask, batches: Sequence[Batch], folder: Path, limit: int
@@ -249,6 +249,23 @@ def test_a_task_that_slurm_ended_ends_its_run_and_no_other(
     assert ends == {"run0": end, "run1": Exit(0), "run2": Exit(0)}
 
 
+def test_a_task_that_is_queued_again_with_nothing_left_to_do_is_taken_out(
+    queue: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "_TIDY_SECONDS", 0.2)
+    queue.on_submit = lambda task, batches: [over(task, batch) for batch in batches.values()]
+    jobs = [job(tmp_path, "run")]
+    ends, _ = execute(jobs, poll=0.1)
+    assert ends == {"run": Exit(0)}
+    assert queue.cancelled == {"0_0"}
+    assert list((tmp_path / "slurm").iterdir()) == []
+    (tmp_path / "ends").mkdir()
+    task = ArrayTask(tmp_path, sys.executable, None, tmp_path / "ends")
+    assert task.checkpoint(jobs) is not None
+    over(task, jobs)
+    assert task.checkpoint(jobs) is None
+
+
 def test_a_task_that_is_gone_without_a_word_says_where_its_log_is(
     queue: Fake, tmp_path: Path
 ) -> None:
@@ -293,7 +310,7 @@ def test_a_suite_on_slurm_with_time_limits_and_a_killed_launcher_ends_as_one_lef
         training={
             "batch_size": 4,
             "learning_rate": 1e-3,
-            "max_steps": int(os.environ.get("ALTGRAD_SLURM_STEPS", "4000")),
+            "max_steps": int(os.environ.get("ALTGRAD_SLURM_STEPS", "1400")),
             "eval_interval": 4000,
             "log_interval": 100,
             "checkpoint_interval": 10**6,
