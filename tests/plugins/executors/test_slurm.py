@@ -301,6 +301,7 @@ def test_what_slurm_refuses_is_said(tmp_path: Path) -> None:
         execute([job(tmp_path, "run")], cpus=4096)
 
 
+@pytest.mark.timeout(3600)
 @on_slurm
 def test_a_suite_on_slurm_with_time_limits_and_a_killed_launcher_ends_as_one_left_in_peace(
     write_suite: Callable[..., Path], tmp_path: Path
