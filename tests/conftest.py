@@ -87,6 +87,16 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def default_dtype() -> Iterator[Callable[[Any], None]]:
+    """Sets what torch makes tensors of where nothing is said, until the test ends."""
+    import torch
+
+    before = torch.get_default_dtype()
+    yield torch.set_default_dtype
+    torch.set_default_dtype(before)
+
+
 @pytest.fixture(scope="session")
 def page_script() -> Path:
     """The file of the script that reports share, in the user's cache: making it takes seconds."""

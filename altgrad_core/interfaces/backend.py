@@ -36,6 +36,8 @@ def backend_for(x: Tensor) -> Literal["numba", "triton", "eager"]:
     if (
         type(x) not in _PLAIN
         or torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack()
         or torch._C._are_functorch_transforms_active()
     ):
         return "eager"

@@ -52,7 +52,7 @@ class ParameterGeometry:
     def scale_changes(self) -> Tensor:
         """How often the scales of a resident weight have changed so far, 0-d; 0 for a master."""
         if self.quantizer.resident is None:
-            return torch.zeros((), device=self.parameter.device)
+            return torch.zeros((), dtype=torch.float32, device=self.parameter.device)
         return self.quantizer.resident.changes(self.module)
 
     def scale(self) -> Tensor:

@@ -36,7 +36,7 @@ _BIAS = 127
 def largest_magnitude(x: Tensor) -> Tensor:
     """``max |x|`` as a 0-d float32 tensor; NaN if there is one, 0 for a tensor without elements."""
     if x.numel() == 0:
-        return torch.zeros((), device=x.device)
+        return torch.zeros((), dtype=torch.float32, device=x.device)
     if plain_on_cpu(x):
         from altgrad_core.quantization.kernels import settling
 
@@ -60,7 +60,7 @@ def compact_amax(x: Tensor, settings: ScalingSettings, axis: int | None = None) 
         return compact.view([-1 if d == axis else 1 for d in range(x.dim())])
     if x.numel() == 0:
         parts = 1 if settings.granularity == "channel" else -(-x.shape[-1] // settings.block_size)
-        return torch.zeros((*x.shape[:-1], parts), device=x.device)
+        return torch.zeros((*x.shape[:-1], parts), dtype=torch.float32, device=x.device)
     magnitude = x.detach().abs()
     if settings.granularity == "block":
         size = settings.block_size
@@ -153,7 +153,7 @@ def own_scale(x: Tensor, fmt: Format) -> Tensor:
     For tensors that no settings are about: what a rounding took away, a gradient that is only looked at.
     """
     if not fmt.scaled:
-        return torch.ones((), device=x.device)
+        return torch.ones((), dtype=torch.float32, device=x.device)
     return scale_for(_roomy(largest_magnitude(x), fmt.headroom), fmt, power_of_two=True)
 
 
@@ -248,7 +248,7 @@ class Scaler:
         ``same_step``. ``past`` is what a delayed scale goes by; None takes :meth:`past` of now.
         """
         if not self.format.scaled:
-            return torch.ones((), device=x.device)
+            return torch.ones((), dtype=torch.float32, device=x.device)
         amax = self.amax(x)
         if self.delayed:
             amax = self._delayed(module, amax, past, record=record, same_step=same_step)

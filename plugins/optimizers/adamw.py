@@ -159,4 +159,4 @@ def adam_update(
 def step_counter(group: Mapping[str, Any], parameter: nn.Parameter) -> Tensor:
     """A 0-d zero to count steps with, where torch's Adam keeps its own: on the device if fused."""
     device = parameter.device if group["fused"] else torch.device("cpu")
-    return torch.zeros((), device=device)
+    return torch.zeros((), dtype=torch.float32, device=device)

@@ -54,11 +54,14 @@ def _cases() -> Iterator[tuple[dict[str, Any], ManifoldAdamWSettings]]:
 
 
 def _repeats(lanes: int, group: Mapping[str, Any], settings: ManifoldAdamWSettings) -> bool:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
 
     def drawn(*sizes: int) -> Tensor:
-        exponents = torch.randint(-9, 3, sizes, generator=generator).float()
-        return torch.randn(sizes, generator=generator) * exponents.exp2()
+        exponents = torch.randint(-9, 3, sizes, generator=generator, device="cpu").float()
+        return (
+            torch.randn(sizes, generator=generator, dtype=torch.float32, device="cpu")
+            * exponents.exp2()
+        )
 
     start = nn.Parameter(drawn(_ELEMENTS), requires_grad=False)
     ours, theirs = (_fresh(start) for _ in range(2))
@@ -80,4 +83,4 @@ def _repeats(lanes: int, group: Mapping[str, Any], settings: ManifoldAdamWSettin
 def _fresh(start: nn.Parameter) -> AdamState:
     weight = nn.Parameter(start.clone(), requires_grad=False)
     mean, square = torch.zeros_like(start), torch.zeros_like(start)
-    return AdamState([weight], [], [mean], [square], [torch.zeros(())])
+    return AdamState([weight], [], [mean], [square], [start.new_zeros(())])

@@ -73,7 +73,9 @@ class Ladder:
     @classmethod
     def of(cls, fmt: Format) -> Ladder:
         """Asked once, on the CPU."""
-        rungs = fmt.to_rung(torch.tensor([-torch.inf, torch.inf]))
+        rungs = fmt.to_rung(
+            torch.tensor([-torch.inf, torch.inf], dtype=torch.float32, device="cpu")
+        )
         lowest, highest = rungs.tolist()
         gap_below, gap_above = fmt.ulp(fmt.from_rung(rungs)).tolist()
         return cls(lowest, highest, gap_below, gap_above)

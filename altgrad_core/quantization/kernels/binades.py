@@ -6,7 +6,6 @@ is found out by asking the format for its gaps, so that it holds for formats of 
 
 from __future__ import annotations
 
-import weakref
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +26,8 @@ class Binades(NamedTuple):
     mantissa_bits: int
 
 
-_found: weakref.WeakKeyDictionary[Format, Binades | None] = weakref.WeakKeyDictionary()
+_FOUND = "_binades"
+"""Where a format keeps the answer: one that is compared by its fields need have no hash."""
 
 
 def binades(fmt: Format) -> Binades | None:
@@ -35,15 +35,19 @@ def binades(fmt: Format) -> Binades | None:
 
     The lowest is at least -126. Asked once for each format, on the CPU.
     """
-    if fmt not in _found:
-        _found[fmt] = _search(fmt) if fmt.bits <= LISTED_BITS else None
-    return _found[fmt]
+    kept = vars(fmt)
+    if _FOUND not in kept:
+        kept[_FOUND] = _search(fmt) if fmt.bits <= LISTED_BITS else None
+    found: Binades | None = kept[_FOUND]
+    return found
 
 
 def _search(fmt: Format) -> Binades | None:
     """Gaps are constant between neighbouring values, so it is enough to ask at each value and just below it."""
-    first, last = fmt.to_rung(torch.tensor([-torch.inf, torch.inf])).tolist()
-    sizes = fmt.from_rung(torch.arange(first, last + 1)).abs().numpy()
+    first, last = fmt.to_rung(
+        torch.tensor([-torch.inf, torch.inf], dtype=torch.float32, device="cpu")
+    ).tolist()
+    sizes = fmt.from_rung(torch.arange(first, last + 1, device="cpu")).abs().numpy()
     powers = (np.arange(_FIELDS, dtype=np.int32) << _MANTISSA).view(np.float32)
     sizes = np.concatenate([sizes, np.nextafter(sizes, np.float32(0)), powers])
     points = torch.from_numpy(np.concatenate([sizes, -sizes]))

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -55,7 +54,7 @@ class Kernels:
 
     def stochastic(self, x: Tensor, out: Tensor, key: int) -> None:
         """Write one of the two grid values around each of ``x`` into ``out``, with the draws of a key."""
-        drawn = torch.empty(min(x.numel(), _BLOCK), dtype=torch.float32)
+        drawn = x.new_empty(min(x.numel(), _BLOCK))
         flat = x.view(-1).numpy(), out.view(-1).numpy()
         for start in range(0, x.numel(), _BLOCK):
             fill(drawn, key, start)

@@ -48,4 +48,4 @@ def _word(fmt: Format) -> torch.dtype:
 
 def _lowest(fmt: Format) -> int:
     """The rung of the most negative value. Asked on the CPU."""
-    return int(fmt.to_rung(torch.tensor([-torch.inf])))
+    return int(fmt.to_rung(torch.tensor([-torch.inf], dtype=torch.float32, device="cpu")))

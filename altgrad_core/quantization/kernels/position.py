@@ -23,7 +23,7 @@ def _units(fmt: Format) -> float:
 
 def _dtype(fmt: Format) -> torch.dtype:
     """The smaller integer type that holds the rungs of ``fmt``, asked for on the CPU, and half a rung more."""
-    ends = fmt.to_rung(torch.tensor([-torch.inf, torch.inf]))
+    ends = fmt.to_rung(torch.tensor([-torch.inf, torch.inf], dtype=torch.float32, device="cpu"))
     longest = max(abs(rung) for rung in ends.tolist())
     return torch.int16 if (longest + 0.5) * _UNITS <= torch.iinfo(torch.int16).max else torch.int32
 

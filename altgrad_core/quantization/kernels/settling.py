@@ -19,7 +19,7 @@ _Floats = NDArray[np.float32]
 
 def amax(x: Tensor) -> Tensor:
     """``x.abs().amax()``, 0-d; ``x`` has elements."""
-    found = torch.empty(1)
+    found = x.detach().new_empty(1)
     _amax(_flat(x), found.numpy())
     return found[0]
 

@@ -237,7 +237,7 @@ def install(
     device = next(module.parameters()).device
     for quantizer in (module.input_quantizer, module.gradient_quantizer):
         if quantizer is not None:
-            quantizer.scaler.attach(module, torch.zeros((), device=device))
+            quantizer.scaler.attach(module, torch.zeros((), dtype=torch.float32, device=device))
     for each in module.quantizers():
         each.generator = roles.generator
 

@@ -117,7 +117,9 @@ def holds(fmt: Format, weight: Tensor, scale: Tensor) -> Tensor:
 
 def ends_of(fmt: Format) -> tuple[float, float]:
     """The lowest and the highest finite value. Asked on the CPU."""
-    lowest = fmt.from_rung(fmt.to_rung(torch.tensor([-torch.inf])))
+    lowest = fmt.from_rung(
+        fmt.to_rung(torch.tensor([-torch.inf], dtype=torch.float32, device="cpu"))
+    )
     return float(lowest), fmt.max_finite
 
 
@@ -127,7 +129,7 @@ def _reaches(fmt: Format, rounding: Rounding) -> tuple[float, float]:
     To nearest, that is half a gap beyond the end. Below zero it is never less than above: what is
     beyond a short lower end saturates.
     """
-    ends = torch.tensor(ends_of(fmt))
-    spare = fmt.ulp(ends) / 2 if rounding == "nearest" else torch.zeros(2)
+    ends = torch.tensor(ends_of(fmt), dtype=torch.float32, device="cpu")
+    spare = fmt.ulp(ends) / 2 if rounding == "nearest" else torch.zeros_like(ends)
     below, above = (ends.abs() + spare).tolist()
     return max(below, above), above

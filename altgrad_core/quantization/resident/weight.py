@@ -217,7 +217,7 @@ class Resident:
     def _stored(self, module: nn.Module) -> Tensor:
         """The compact scale of the last settling."""
         if not self.format.scaled:
-            return torch.ones((), device=self._weight(module).device)
+            return torch.ones((), dtype=torch.float32, device=self._weight(module).device)
         return module.get_buffer(self._scale)
 
     def _on_grid(

@@ -82,7 +82,9 @@ class Trained:
         for number in range(first, first + count):
             draw = torch.Generator().manual_seed(number)
             for index, parameter in enumerate(self.model.parameters()):
-                grad = torch.randn(parameter.shape, generator=draw) * 10.0 ** -(index + number)
+                grad = torch.randn(
+                    parameter.shape, generator=draw, dtype=torch.float32
+                ) * 10.0 ** -(index + number)
                 self.spoil(grad)
                 parameter.grad = None if index == 2 and number == 0 else grad.to(parameter.dtype)
             self.optimizer.step()
@@ -238,6 +240,20 @@ def test_a_restart_may_go_on_with_the_other() -> None:
     second.optimizer.load_state_dict(first.optimizer.state_dict())
     with kernels("numba"):
         assert_same(whole, second.steps(2, first=2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_dtype_that_torch_makes_tensors_of_plays_no_part(
+    dtype: torch.dtype, default_dtype: Callable[[torch.dtype], None]
+) -> None:
+    quantised = {"residency": "grid", "rounding": "stochastic"}
+    case, chosen = {"format": "e5m2", "quantised": quantised}, {"site": "both"}
+    with kernels("numba"):
+        usual = Trained(case, chosen).steps(2)
+        other = Trained(case, chosen)
+        default_dtype(dtype)
+        assert agreement.torch_lanes.__wrapped__() == agreement.torch_lanes()
+        assert_same(usual, other.steps(2))
 
 
 def test_a_torch_that_it_does_not_repeat_takes_the_step_itself(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,12 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from altgrad_core import load_format
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces import backend
 from altgrad_core.quantization.kernels import backends, compiled, rounding
 from altgrad_core.quantization.kernels.numbers import GridNumbers
+from altgrad_core.quantization.scaling import largest_magnitude, scale_for
 
 LADDER = ("e0m7", "e1m6", "e2m5", "e3m4", "e4m3", "e5m2", "e6m1", "e7m0")
 
@@ -212,3 +215,22 @@ def test_the_gpu_gives_the_cpus_bits(name: str, overflow: str, stochastic: bool)
         return backends.round_stochastic(x, numbers, torch.Generator().manual_seed(3))
 
     assert agree(rounded(x.cuda()).cpu(), rounded(x))
+
+
+def fake_quantized(x: Tensor) -> Tensor:
+    fmt = load_format("e3m4")
+    scale = scale_for(largest_magnitude(x), fmt, power_of_two=True)
+    return fmt.round(x / scale) * scale
+
+
+@pytest.mark.parametrize("function", [largest_magnitude, fake_quantized])
+def test_what_is_recorded_repeats_no_number(function: Callable[[Tensor], Tensor]) -> None:
+    x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(make_fx(function)(x)(100.3 * x), function(100.3 * x))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_trace_repeats_no_number() -> None:
+    x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    traced = torch.jit.trace(largest_magnitude, x, check_trace=False)  # type: ignore[no-untyped-call]
+    assert torch.equal(traced(100.3 * x), largest_magnitude(100.3 * x))

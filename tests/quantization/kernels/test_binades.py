@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -47,3 +49,20 @@ def test_numbers_of_known_formats() -> None:
 def test_others_have_none(values: list[float]) -> None:
     assert binades(load_format("table", values=values)) is None
     assert binades(load_format("fp32")) is None
+
+
+@dataclass
+class Compared(Format):
+    """A dataclass as it comes: compared by its fields, and without a hash."""
+
+    name: str = "compared"
+    bits: int = 2
+
+    def code_values(self) -> torch.Tensor:
+        return torch.tensor([0.0, 1.0, 2.0, -1.0])
+
+
+def test_a_format_needs_no_hash() -> None:
+    with pytest.raises(TypeError):
+        hash(Compared())
+    assert binades(Compared()) == Binades(0, 0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from unittest import mock
 
 import pytest
@@ -42,6 +43,20 @@ def test_the_largest_magnitude(special: float) -> None:
         assert largest_magnitude(x).shape == ()
     parameter = nn.Parameter(torch.tensor([special, 0.5]))
     assert not largest_magnitude(parameter).requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_dtype_that_torch_makes_tensors_of_plays_no_part(
+    dtype: torch.dtype, default_dtype: Callable[[torch.dtype], None]
+) -> None:
+    x, layer = floats(), nn.Linear(9, 8)
+    found = largest_magnitude(x)
+    default_dtype(dtype)
+    assert same(largest_magnitude(x), found)
+    assert largest_magnitude(x[:0]).dtype == torch.float32
+    quantize_model(layer, load_format("e5m2"), residency="grid", rounding="stochastic")
+    buffers = dict(layer.named_buffers())
+    assert {b.dtype for b in buffers.values() if b.is_floating_point()} == {torch.float32}
 
 
 @pytest.mark.parametrize("scale", [2.0**-126, 0.75, 1.0, 3e30])
