@@ -84,16 +84,21 @@ def resample_of(task: str) -> Resample | None:
 
 
 def draws_of(suite: StoredSuite) -> Callable[[StoredRun], dict[str, NDArray[Any]]]:
-    """What an archive without predictions keeps of a run: the metric that decides, in each draw."""
-    contrast = suite.plan.contrast if suite.plan is not None else None
-    metric = contrast.metric if contrast is not None else ""
-    cells = suite.plan.cells if suite.plan is not None else ()
-    counting = {cell.id for cell in cells if cell.stage == "final"}
+    """What an archive without predictions keeps of a run: the metrics that decide, in each draw.
+
+    They are those of the question that was declared and of the one that the plan asks now; of runs that the
+    plan has dropped since, too, which the declared question may be about.
+    """
+    plan = suite.plan
+    asked = () if plan is None else (plan.contrast, plan.declared and plan.declared.contrast)
+    metrics = {one.metric for one in asked if one and one.metric.startswith("final/")}
+    tuning = {cell.id for cell in (plan.cells if plan is not None else ()) if cell.stage == "tune"}
 
     def draws(run: StoredRun) -> dict[str, NDArray[Any]]:
-        if run.spec.id not in counting or not metric.startswith("final/"):
+        if run.spec.id in tuning:
             return {}
-        found = drawn(run, metric, resample_of(run.spec.task.name))
-        return {} if found is None else {metric: found}
+        resample = resample_of(run.spec.task.name)
+        found = {metric: drawn(run, metric, resample) for metric in sorted(metrics)}
+        return {metric: draw for metric, draw in found.items() if draw is not None}
 
     return draws

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,9 @@ import pytest
 from planted import ACCURACY, effect, judged, make_suite
 
 from altgrad_core.analysis import sampling
-from altgrad_core.analysis.sampling import DRAWS, drawn, sampling_errors, weights
+from altgrad_core.analysis.sampling import DRAWS, drawn, draws_of, sampling_errors, weights
+from altgrad_core.results.kept import Contrast, Declaration, PlannedCell, StoredPlan
+from altgrad_core.results.stored import StoredRun, StoredSuite
 
 EXAMPLES = 400
 
@@ -112,3 +115,23 @@ def test_a_margin_below_the_error_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     assert "is below the error of the test set itself" in " ".join(found.verdict)
     found = judged(make_suite(score, change=change, margin=0.2))
     assert "the error of the test set" not in " ".join(found.verdict)
+
+
+def test_an_archive_keeps_what_the_declared_question_and_the_one_asked_now_need() -> None:
+    def contrast(metric: str) -> Contrast:
+        return Contrast(axis="o", baseline="a", treatment="b", metric=f"final/test/{metric}")
+
+    cells = tuple(
+        PlannedCell(id=stage, condition="c", seed=0, stage=stage) for stage in ("final", "tune")
+    )
+    declared = Declaration(at=0.0, contrast=contrast("old"))
+    plan = StoredPlan(suite="s", contrast=contrast("new"), cells=cells, declared=declared)
+    keeps = draws_of(StoredSuite(Path("s"), plan, ()))
+    known = {f"final/test/{name}": np.ones(3) for name in ("old", "new", "other")}
+
+    def kept(name: str) -> list[str]:
+        spec = SimpleNamespace(id=name, task=SimpleNamespace(name="none"))
+        return sorted(keeps(cast(StoredRun, SimpleNamespace(spec=spec, resampled=known))))
+
+    both = ["final/test/new", "final/test/old"]
+    assert [kept(name) for name in ("final", "dropped since", "tune")] == [both, both, []]
