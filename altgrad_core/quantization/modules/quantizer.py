@@ -14,9 +14,11 @@ from altgrad_core.quantization.modules.repetition import (
     PassLog,
     recomputing,
     repeatable,
+    traced,
     transformed,
 )
 from altgrad_core.quantization.modules.roles import TensorRole
+from altgrad_core.quantization.modules.shared_input import SharedInput
 from altgrad_core.quantization.resident.weight import mark_of
 from altgrad_core.quantization.scaling import Scaler
 
@@ -39,6 +41,8 @@ class Hold:
     recorded: bool = False
     past: Tensor | None = None
     """What delayed scales of this step go by, once there was a forward: the steps before it."""
+    inputs: SharedInput = field(default_factory=SharedInput)
+    """Shared by all quantizers of the model."""
 
 
 class TensorQuantizer:
@@ -93,12 +97,29 @@ class TensorQuantizer:
 
         Stochastic rounding is for training: in eval mode values go to the nearest. What is
         recomputed for a backward pass is rounded as it was in its forward pass, and not recorded
-        again; under a transform of ``torch.func`` nothing is recorded.
+        again; under a transform of ``torch.func`` nothing is recorded. Under ``hold_weights``, an input
+        that another module has just rounded in the same way is not rounded again.
         """
+        hold = self.hold
+        if hold is not None and self._depends_on_nothing_else(module, x):
+            scaler = self.scaler
+            grid = self.format, scaler.settings, scaler.headroom, scaler.axis, dtype
+            rounded = hold.inputs.find(module, x, grid)
+            if rounded is None:
+                rounded = self._round_anew(module, x, dtype)[0]
+                hold.inputs.keep(module, x, grid, rounded)
+            return rounded
         repeated = self._repeated(module)
         if repeated is not None:
             return self._round_again(module, x, dtype, repeated)
         return self._round_anew(module, x, dtype)[0]
+
+    def _depends_on_nothing_else(self, module: nn.Module, x: Tensor) -> bool:
+        """Whether rounding ``x`` gives the same in every module, and changes in ``x`` can be seen."""
+        if traced() or self._backward or x.is_inference() or torch.is_inference_mode_enabled():
+            return False
+        remembers = self.scaler.delayed or self.scaler.frozen
+        return not remembers and (self.rounding == "nearest" or not module.training)
 
     def _repeated(self, module: nn.Module) -> Origin | None:
         """What this forward must go by, if it is a recomputation; None if it is not."""

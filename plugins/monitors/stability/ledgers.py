@@ -1,6 +1,6 @@
 """Which tensor was non-finite first, and at which step: two ways to keep the books.
 
-On the CPU a sum is read at once. Elsewhere each tensor leaves its two ends on the device, and the
+On the CPU a sum is read at once. Elsewhere each tensor leaves its largest magnitude on the device, and the
 first step of each is put down there, so that nothing waits until somebody reads.
 """
 
@@ -148,7 +148,7 @@ class DeferredLedger(Ledger):
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._slots: dict[Slot, None] = {}
-        self._ends: dict[Slot, tuple[Tensor, Tensor]] = {}
+        self._largest: dict[Slot, Tensor] = {}
         self._zero = torch.zeros((), device=device)
         self._first = torch.zeros(0, dtype=torch.int64, device=device)
         self._counts = torch.zeros(len(PASSES), dtype=torch.int64, device=device)
@@ -159,24 +159,34 @@ class DeferredLedger(Ledger):
         """See :class:`Ledger`."""
         if x.numel() == 0:
             return
-        low, high = torch.aminmax(x.detach())
+        largest = torch.linalg.vector_norm(x.detach(), math.inf)
         if x.device != self._device:
             # Optimizers may keep counters on the host: numbers to a kernel, not copies to wait for.
-            low, high = self._zero + low, self._zero + high
-        if (stage, name) in self._ends:
-            before = self._ends[stage, name]
-            low, high = torch.minimum(low, before[0]), torch.maximum(high, before[1])
-        self._ends[stage, name] = (low, high)
+            largest = self._zero + largest
+        self._put(stage, name, largest)
+
+    def note_all(self, stage: Stage, tensors: Mapping[str, Tensor]) -> None:
+        """See :class:`Ledger`; in a few launches for all that are on the device."""
+        here = {n: x.detach() for n, x in tensors.items() if x.device == self._device and x.numel()}
+        largest = torch._foreach_norm(list(here.values()), math.inf) if here else ()
+        found = dict(zip(here, largest, strict=True))
+        for name, x in tensors.items():
+            if name in found:
+                self._put(stage, name, found[name])
+            else:
+                self.note(stage, name, x)
+
+    def _put(self, stage: Stage, name: str, largest: Tensor) -> None:
+        before = self._largest.get((stage, name))
+        self._largest[stage, name] = largest if before is None else largest.maximum(before)
 
     def close(self, step: int) -> bool:
         """See :class:`Ledger`."""
-        ends, self._ends = self._ends, {}
-        self._open(slot for slot in ends if slot not in self._slots)
+        largest, self._largest = self._largest, {}
+        self._open(slot for slot in largest if slot not in self._slots)
         if not self._slots:
             return False
-        pairs = [ends.get(slot, (self._zero, self._zero)) for slot in self._slots]
-        lows, highs = zip(*pairs, strict=True)
-        bad = ~torch.isfinite(torch.stack([*lows, *highs])).view(2, -1).all(0)
+        bad = ~torch.stack([largest.get(slot, self._zero) for slot in self._slots]).isfinite()
         self._first = torch.where(bad & (self._first == 0), step, self._first)
         self._counts += (self._members @ bad.to(self._members.dtype)) > 0
         self._streak = torch.where(bad.any(), self._streak + 1, 0)
