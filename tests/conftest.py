@@ -21,6 +21,7 @@ hypothesis.settings.register_profile("altgrad", deadline=None)
 hypothesis.settings.load_profile("altgrad")
 
 LONGEST = (
+    "test_pretend_device.py",
     *("test_planted_verdicts.py", "test_end_to_end.py", "test_random_kills.py", "test_cli.py"),
     *("test_page_browser.py", "test_hub.py", "test_wandb.py", "test_dashboard.py"),
     *("test_foreign_models.py", "test_wandb_source.py", "test_tuning.py", "test_compiled.py"),

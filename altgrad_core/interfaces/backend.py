@@ -33,17 +33,21 @@ def gpu_backend() -> Literal["triton", "eager"]:
 
 def backend_for(x: Tensor) -> Literal["numba", "triton", "eager"]:
     """What may compute on ``x``: kernels take plain values in memory, and no compiler or transform sees them."""
-    if (
-        type(x) not in _PLAIN
-        or torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._are_functorch_transforms_active()
-    ):
+    if type(x) not in _PLAIN or _recorded():
         return "eager"
     if x.device.type == "cpu":
         return cpu_backend()
     return gpu_backend() if x.device.type == "cuda" else "eager"
+
+
+def _recorded() -> bool:
+    """Whether a compiler, a tracer, a dispatch mode or a transform is to see torch's operators."""
+    return bool(
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+    )
 
 
 def _wanted() -> bool:
