@@ -108,15 +108,19 @@ def listed(words: Iterable[str]) -> str:
 
 
 def group_names(chosen: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]) -> str:
-    """Names of groups in a sentence; of many the formats, and how many settings of each."""
+    """Names of groups in a sentence; of many the formats, and how many settings of each, placebos aside."""
     names = [quoted(str(row["group"])) for row in chosen]
-    total = Counter(str(row["format"]) for row in every)
+    mine = {str(row["group"]) for row in chosen}
+    counting = [row for row in every if not row.get("placebo") or str(row["group"]) in mine]
+    total = Counter(str(row["format"]) for row in counting)
     if len(chosen) <= _NAMED or max(total.values(), default=1) == 1:
         return named(names)
     if len(chosen) == len(every):
         return f"all {len(every)} settings"
     return listed(
-        f"{fmt} ({'all' if count == total[fmt] else f'{count} of'} {total[fmt]} settings)"
+        fmt
+        if total[fmt] == 1
+        else f"{fmt} ({'all' if count == total[fmt] else f'{count} of'} {total[fmt]} settings)"
         for fmt, count in Counter(str(row["format"]) for row in chosen).items()
     )
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from altgrad_core.analysis.words import (
     Spread,
     counted,
+    group_names,
     listed,
     percent,
     score,
@@ -85,3 +86,13 @@ def test_words_around_numbers() -> None:
     assert percent(0.9157) == "91.6"
     assert (counted(1, "run"), counted(2, "run")) == ("1 run", "2 runs")
     assert [listed(x) for x in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
+
+
+def test_a_placebo_is_no_further_setting_of_its_format() -> None:
+    rows = [{"group": f"{name}, grid", "format": name, "placebo": ""} for name in "abcdefgh"]
+    shuffled = {"group": "a, permuted", "format": "a", "placebo": "permuted"}
+    found = group_names(rows, [*rows, shuffled])
+    assert found.startswith("“a, grid”, “b, grid”")
+    two = [{"group": f"{name}, other", "format": name, "placebo": ""} for name in "ab"]
+    found = group_names(rows, [*rows, *two, shuffled])
+    assert found == "a (1 of 2 settings), b (1 of 2 settings), c, d, e, f, g and h"
