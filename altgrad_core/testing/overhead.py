@@ -61,7 +61,8 @@ def measure(executor: Executor, jobs: int, folder: Path) -> Overhead:
     ends: list[float] = []
 
     def finished(job: Job, end: Exit) -> None:
-        assert end == Exit(0), f"{job.label}: {end}; see {job.directory / 'log.txt'}"
+        if end != Exit(0):
+            raise AssertionError(f"{job.label}: {end}; see {job.directory / 'log.txt'}")
         ends.append(time.perf_counter())
 
     todo = [_job(folder / f"idle{number}") for number in range(jobs)]
