@@ -113,7 +113,9 @@ def speed_optimizer(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[OPTIMIZER]...", help="Names, or '{type: sgd, momentum: 0.9}' [default: all]."
+            metavar="[OPTIMIZER]...",
+            help="Names, or '{type: sgd, momentum: 0.9}' [default: all].",
+            autocompletion=completion.optimizers,
         ),
     ] = None,
     size: Annotated[

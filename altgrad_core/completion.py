@@ -58,6 +58,11 @@ def names(ctx: typer.Context, incomplete: str) -> list[Item]:
     return suites(incomplete) if kind == "suite" else _offers(kind, incomplete)
 
 
+def optimizers(incomplete: str) -> list[Item]:
+    """The optimizers."""
+    return _offers("optimizer", incomplete)
+
+
 def formats(incomplete: str) -> list[Item]:
     """The formats."""
     return _offers("format", incomplete)

@@ -5,6 +5,8 @@ Each takes one pass and gives the bits of torch's operators, on tensors that ``b
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -38,7 +40,11 @@ def settled(rounded: Tensor, scale: Tensor, target: Tensor) -> Tensor:
 
 
 def _flat(x: Tensor) -> _Floats:
-    flat: _Floats = x.detach().view(-1).numpy()
+    # Not by Tensor.numpy(), after which a storage can no longer be resized, as FSDP2 does with weights.
+    size = x.numel()
+    if not size:
+        return np.empty(0, np.float32)
+    flat: _Floats = np.ctypeslib.as_array((ctypes.c_float * size).from_address(x.data_ptr()))
     return flat
 
 
