@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
+from torch import Tensor
 
 
 def kernel(types: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -51,3 +55,16 @@ def floats_at(context: Any, address: Any) -> Any:
         return builder.inttoptr(arguments[0], target.get_value_type(signature.return_type))
 
     return types.CPointer(types.float32)(types.int64), generate
+
+
+def flat(x: Tensor) -> NDArray[np.float32]:
+    """The values of a contiguous float32 tensor on the CPU, which a kernel may read and write.
+
+    Not by ``Tensor.numpy()``, after which a storage can no longer be resized, as FSDP2 does with weights.
+    The array is good as long as ``x`` is held.
+    """
+    if not x.numel():
+        return np.empty(0, np.float32)
+    held = (ctypes.c_float * x.numel()).from_address(x.data_ptr())
+    found: NDArray[np.float32] = np.ctypeslib.as_array(held)
+    return found

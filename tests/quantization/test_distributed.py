@@ -67,9 +67,11 @@ def data_parallel(rank: int) -> None:
 def sharded(rank: int) -> None:
     """Masters in shards compute what a whole model does; what cannot work is refused."""
     mesh = init_device_mesh("cpu", (WORLD,))
-    for scaling in (ScalingSettings(), ScalingSettings(mode="delayed", granularity="channel")):
+    delayed = ScalingSettings(mode="delayed", granularity="channel")
+    unscaled = load_format("bf16"), ScalingSettings()  # whose kernel reads the weights themselves
+    for fmt, scaling in ((E4M3, ScalingSettings()), (E4M3, delayed), unscaled):
         whole = build()
-        quantize_model(whole, E4M3, activation_format=E4M3, scaling=scaling)
+        quantize_model(whole, fmt, activation_format=fmt, scaling=scaling)
         parts = copy.deepcopy(whole)
         for layer in (parts[0], parts[2], parts):
             fully_shard(layer, mesh=mesh)

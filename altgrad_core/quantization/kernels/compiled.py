@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from altgrad_core.interfaces.compiled_draws import fill
-from altgrad_core.interfaces.compiling import inlined, kernel
+from altgrad_core.interfaces.compiling import flat, inlined, kernel
 from altgrad_core.quantization.kernels.numbers import GridNumbers
 
 _MANTISSA, _BIAS = 23, 127
@@ -50,15 +50,15 @@ class Kernels:
 
     def nearest(self, x: Tensor, out: Tensor) -> None:
         """Write the nearest grid values of ``x`` into ``out``."""
-        self._nearest(x.view(-1).numpy(), out.view(-1).numpy(), *self._numbers)
+        self._nearest(flat(x), flat(out), *self._numbers)
 
     def stochastic(self, x: Tensor, out: Tensor, key: int) -> None:
         """Write one of the two grid values around each of ``x`` into ``out``, with the draws of a key."""
         drawn = x.new_empty(min(x.numel(), _BLOCK))
-        flat = x.view(-1).numpy(), out.view(-1).numpy()
+        both = flat(x), flat(out)
         for start in range(0, x.numel(), _BLOCK):
             fill(drawn, key, start)
-            parts = (one[start : start + _BLOCK] for one in flat)
+            parts = (one[start : start + _BLOCK] for one in both)
             self._stochastic(*parts, drawn.numpy(), *self._stochastic_numbers)
 
 

@@ -5,14 +5,12 @@ Each takes one pass and gives the bits of torch's operators, on tensors that ``b
 
 from __future__ import annotations
 
-import ctypes
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from altgrad_core.interfaces.compiling import inlined, kernel
+from altgrad_core.interfaces.compiling import flat, inlined, kernel
 
 _SIZE = np.int32(0x7FFFFFFF)
 _ARRAY = "float32[::1]"
@@ -22,30 +20,21 @@ _Floats = NDArray[np.float32]
 def amax(x: Tensor) -> Tensor:
     """``x.abs().amax()``, 0-d; ``x`` has elements."""
     found = x.detach().new_empty(1)
-    _amax(_flat(x), found.numpy())
+    _amax(flat(x), found.numpy())
     return found[0]
 
 
 def divided(x: Tensor, scale: Tensor, ends: tuple[float, float]) -> Tensor:
     """``(x / scale).clamp(*ends)``."""
     out = torch.empty_like(x)
-    _divided(_flat(x), _flat(scale), *map(np.float32, ends), _flat(out))
+    _divided(flat(x), flat(scale), *map(np.float32, ends), flat(out))
     return out
 
 
 def settled(rounded: Tensor, scale: Tensor, target: Tensor) -> Tensor:
     """``rounded · scale`` with one zero, or ``target`` where that is not finite; in ``rounded``."""
-    _settled(_flat(rounded), _flat(scale), _flat(target))
+    _settled(flat(rounded), flat(scale), flat(target))
     return rounded
-
-
-def _flat(x: Tensor) -> _Floats:
-    # Not by Tensor.numpy(), after which a storage can no longer be resized, as FSDP2 does with weights.
-    size = x.numel()
-    if not size:
-        return np.empty(0, np.float32)
-    flat: _Floats = np.ctypeslib.as_array((ctypes.c_float * size).from_address(x.data_ptr()))
-    return flat
 
 
 @inlined
