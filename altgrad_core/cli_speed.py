@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -77,29 +79,19 @@ def speed_formats(
     elements: Annotated[int, typer.Option(min=64, help="Elements of the tensor.")] = 1 << 20,
 ) -> None:
     """Rounding, codes, a layer and a training step with each format, beside a plain copy."""
-    from rich.console import Console
-
     from altgrad_core.execution.format_speed import measure_formats
     from altgrad_core.execution.present import format_speed_tables
 
-    console = Console(stderr=True) if as_json else output()
-    with stdout_to_stderr() if as_json else nullcontext():  # plugins may print
-        found = measure_formats(
-            [_as_in_a_suite(name) for name in names or ()],
-            device=device,
-            rounds=rounds,
-            threads=threads,
-            elements=elements,
-            work=work or (),
-            log=lambda text: say(console, text),
-        )
-    if as_json:
-        print(json.dumps(found.to_json(), indent=1))
-        return
-    for table in format_speed_tables(found):
-        console.print(table)
-    for label, reason in found.left_out.items():
-        say(console, f"left out: {label}: {reason}")
+    measure = partial(
+        measure_formats,
+        [_as_in_a_suite(name) for name in names or ()],
+        device=device,
+        rounds=rounds,
+        threads=threads,
+        elements=elements,
+        work=work or (),
+    )
+    _tell(measure, format_speed_tables, as_json=as_json)
 
 
 @speed.command(name="optimizer")
@@ -131,27 +123,36 @@ def speed_optimizer(
     threads: ThreadsOption = 1,
 ) -> None:
     """The step of each optimizer, beside torch's fused AdamW on the same parameters."""
-    from rich.console import Console
-
     from altgrad_core.execution.optimizer_speed import measure_optimizers
     from altgrad_core.execution.present import optimizer_speed_table
 
+    measure = partial(
+        measure_optimizers,
+        _as_in_a_suite(fmt),
+        [_as_in_a_suite(name) for name in names or ()],
+        device=device,
+        rounds=rounds,
+        threads=threads,
+        size=size,
+        weights=weights or (),
+    )
+    _tell(measure, lambda found: [optimizer_speed_table(found)], as_json=as_json)
+
+
+def _tell(
+    measure: Callable[..., Any], tables: Callable[[Any], Iterable[Any]], *, as_json: bool
+) -> None:
+    """Measure, with a ``log`` to say what is going on, and print the result: its ``tables``, or JSON."""
+    from rich.console import Console
+
     console = Console(stderr=True) if as_json else output()
     with stdout_to_stderr() if as_json else nullcontext():  # plugins may print
-        found = measure_optimizers(
-            _as_in_a_suite(fmt),
-            [_as_in_a_suite(name) for name in names or ()],
-            device=device,
-            rounds=rounds,
-            threads=threads,
-            size=size,
-            weights=weights or (),
-            log=lambda text: say(console, text),
-        )
+        found = measure(log=lambda text: say(console, text))
     if as_json:
         print(json.dumps(found.to_json(), indent=1))
         return
-    console.print(optimizer_speed_table(found))
+    for table in tables(found):
+        console.print(table)
     for label, reason in found.left_out.items():
         say(console, f"left out: {label}: {reason}")
 

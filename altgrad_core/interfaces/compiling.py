@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def kernel(types: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Compile a function for arguments of these types, when its module is imported.
+def kernel(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Compile a function for arguments of the types of ``signature``, when its module is imported.
 
     numba keeps what it compiled beside the module, or in the user's cache folder; where it can write to
     neither, every process compiles anew.
@@ -23,9 +23,9 @@ def kernel(types: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
     def compiled(function: Callable[..., None]) -> Callable[..., None]:
         try:
-            made: Callable[..., None] = njit(types, cache=True, **options)(function)
+            made: Callable[..., None] = njit(signature, cache=True, **options)(function)
         except RuntimeError:  # as numba says that there is nowhere to keep it
-            made = njit(types, **options)(function)
+            made = njit(signature, **options)(function)
         return made
 
     return compiled

@@ -3,7 +3,8 @@
 The archive is a zip file with the record of every run, and nothing that a reader does not need:
 
 =============================  ===================================================================
-``<suite>/plan.json``          what the suite set out to do; ``tuning.json`` beside it, if any
+``<suite>/plan.json``          what the suite set out to do, without the folder that its command named;
+                               ``tuning.json`` beside it, if any
 ``<suite>/<id>/…``             ``spec.yaml``, ``environment.json``, ``status.json``, ``facts.json``,
                                ``metrics.jsonl``, ``predictions.npz`` or, small enough for a
                                repository, ``resampled.npz``; no checkpoint, no log
@@ -24,9 +25,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from altgrad_core._files import atomic_file, sweep
+from altgrad_core._files import atomic_file, sweep, write_json
 from altgrad_core.errors import UserError
-from altgrad_core.results.objects import BROKEN_ZIP
+from altgrad_core.results.objects import BROKEN_ZIP, read_object
 from altgrad_core.results.run_directory import RunDirectory
 from altgrad_core.results.stored import DirectoryRun, StoredRun, StoredSuite, read_suites
 
@@ -45,6 +46,9 @@ _MEMBER = re.compile(
     rf"{_SUITE}/(?:{'|'.join(map(re.escape, _OF_SUITE))}"
     rf"|[0-9a-f]{{12}}/(?:{'|'.join(map(re.escape, _OF_RUN))}))"
 )
+_WORD = r"""(?:'[^']*'|"[^"]*"|[^\s'"])+"""  # of a command line, as a shell reads it
+_PLACE = re.compile(rf" (?:--runs {_WORD}|(?='?--runs=){_WORD})")
+"""The option that names the folder of runs."""
 _LARGEST_FILE = 1 << 30
 _LARGEST_ARCHIVE = 1 << 34
 _MOST_FILES = 600_000
@@ -83,8 +87,12 @@ def pack(
     members = {name: file for suite in suites for name, file in _members(suite)}
     if draws_of is not None:
         members = {name: file for name, file in members.items() if file.name != _PREDICTIONS}
-        for number, suite in enumerate(suites):
-            members |= _without_predictions(suite, draws_of(suite), Path(made.name, str(number)))
+    for number, suite in enumerate(suites):
+        folder = Path(made.name, str(number))
+        folder.mkdir()
+        members |= _without_place(suite, folder)
+        if draws_of is not None:
+            members |= _without_predictions(suite, draws_of(suite), folder)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
@@ -129,6 +137,20 @@ def _members(suite: StoredSuite) -> Iterator[tuple[str, Path]]:
         folder = run.directory.path
         found += [(f"{suite.name}/{run.spec.id}/{name}", folder / name) for name in _OF_RUN]
     return ((name, file) for name, file in found if file.is_file())
+
+
+def _without_place(suite: StoredSuite, folder: Path) -> dict[str, Path]:
+    """Name in the archive -> a plan below ``folder`` whose command does not say where the runs lay.
+
+    That is a path of one machine, which means nothing elsewhere and may say more than its owner wants.
+    """
+    data = read_object(suite.files / "plan.json")
+    command = str(data.get("command", ""))
+    told = _PLACE.sub("", command)
+    if told == command:
+        return {}
+    write_json(folder / "plan.json", {**data, "command": told})
+    return {f"{suite.name}/plan.json": folder / "plan.json"}
 
 
 def _without_predictions(suite: StoredSuite, draws: Draws, folder: Path) -> dict[str, Path]:

@@ -99,6 +99,31 @@ def _adam(
 
 
 @inlined
+def _step_at(
+    i: int,
+    s: np.float32,
+    tensors: tuple[_Floats, _Floats, _Floats, _Floats],
+    numbers: tuple[np.float32, ...],
+    where: tuple[bool, bool, bool],
+    last: bool,
+) -> None:
+    """A step of weight ``i``, whose S is ``s``."""
+    weights, grads, means, squares = tensors
+    before, after, small = where
+    one = np.float32(1)
+    weights[i], means[i], squares[i] = _adam(
+        weights[i],
+        grads[i] * (s if before else one),
+        means[i],
+        squares[i],
+        s if after else one,
+        numbers,
+        small,
+        last,
+    )
+
+
+@inlined
 def _move_by(
     tensors: tuple[_Floats, _Floats, _Floats, _Floats],
     stiffness: _Floats,
@@ -108,21 +133,8 @@ def _move_by(
     last: bool,
 ) -> None:
     """A step of the weights in ``span``, whose S is given."""
-    weights, grads, means, squares = tensors
-    before, after, small = where
-    one = np.float32(1)
     for i in range(span[0], span[1]):
-        s = stiffness[i]
-        weights[i], means[i], squares[i] = _adam(
-            weights[i],
-            grads[i] * (s if before else one),
-            means[i],
-            squares[i],
-            s if after else one,
-            numbers,
-            small,
-            last,
-        )
+        _step_at(i, stiffness[i], tensors, numbers, where, last)
 
 
 @inlined
@@ -135,25 +147,13 @@ def _move(
     last: bool,
 ) -> None:
     """A step of the weights in ``span``, whose S follows from their bits: ``ends`` are factor, limit, low and high."""
-    weights, grads, means, squares = tensors
+    weights = tensors[0]
     factor, limit, low, high = ends
-    before, after, small = where
-    one = np.float32(1)
     for i in range(span[0], span[1]):
         bits = np.int32(_bits(weights[i]) & _EXPONENT)
         bits = bits if bits > low else low  # max and min would not be vectorised
         s = _float(bits if bits < high else high) * factor
-        s = s if s < limit else limit
-        weights[i], means[i], squares[i] = _adam(
-            weights[i],
-            grads[i] * (s if before else one),
-            means[i],
-            squares[i],
-            s if after else one,
-            numbers,
-            small,
-            last,
-        )
+        _step_at(i, s if s < limit else limit, tensors, numbers, where, last)
 
 
 @inlined

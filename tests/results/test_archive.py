@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -90,6 +91,29 @@ def test_predictions_may_be_left_out_and_what_was_found_with_them_kept(
     ]
     folder, copy = load_results(runs), load_results(target)
     pd.testing.assert_frame_equal(copy.drop(columns="directory"), folder.drop(columns="directory"))
+
+
+@pytest.mark.parametrize("folder", ["/home/me/runs", "my runs", "it's mine", "--runs"])
+@pytest.mark.parametrize("between", [" ", "="])
+def test_where_the_runs_lay_is_not_packed(
+    runs: Path, tmp_path: Path, folder: str, between: str
+) -> None:
+    plan = json.loads((runs / "plan.json").read_text())
+    given = shlex.quote(folder) if between == " " else shlex.quote(f"--runs={folder}")
+    typed = (
+        f"altgrad-bench run toy.yaml --runs {given}"
+        if between == " "
+        else f"altgrad-bench run toy.yaml {given}"
+    )
+    plan["command"] = f"{typed} --workers 2\naltgrad-bench run toy.yaml"
+    (runs / "plan.json").write_text(json.dumps(plan))
+    archive.pack(read_sources(runs), tmp_path / "toy.zip")
+    packed = read_one(tmp_path / "toy.zip").plan
+    original = read_one(runs).plan
+    assert packed is not None
+    assert original is not None
+    assert packed.command == "altgrad-bench run toy.yaml --workers 2\naltgrad-bench run toy.yaml"
+    assert packed == original.model_copy(update={"command": packed.command})
 
 
 def test_the_same_results_give_the_same_bytes(runs: Path, packed: Path, tmp_path: Path) -> None:
