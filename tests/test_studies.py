@@ -29,6 +29,10 @@ def test_its_suites_can_be_planned(path: Path, tiny_acts: Path) -> None:
 def test_its_archives_give_what_was_published(archive: Path, tmp_path: Path, warm: Cli) -> None:
     done = warm.run("report", archive, "--out", tmp_path / "report")
     assert done.returncode == 0, done.stderr
-    published = pd.read_csv(archive.parents[1] / "reports" / archive.stem / "effects.csv")
-    rebuilt = pd.read_csv(tmp_path / "report" / "effects.csv")
-    pd.testing.assert_frame_equal(rebuilt, published, rtol=1e-9, atol=1e-12)
+    published = archive.parents[1] / "reports" / archive.stem
+    tables = [path.name for path in published.glob("*.csv")]
+    assert "conditions.csv" in tables
+    for name in tables:
+        rebuilt = pd.read_csv(tmp_path / "report" / name)
+        expected = pd.read_csv(published / name)
+        pd.testing.assert_frame_equal(rebuilt, expected, rtol=1e-9, atol=1e-12, obj=name)
