@@ -1,22 +1,34 @@
 """Locks that die with their holder, however it ended: that of a run, and that of a suite's folder.
 
-They are ``flock`` on a file that stays; without it, as on Windows, results are read and nothing is run. A copy of the
-holder, as libraries fork them, would hold it as well and may outlive the run: it lets go where it begins.
+They are ``flock`` on a file that stays. Where that cannot be had, or may hold on one machine only (on a file system
+that others may use), they are leases as well (:mod:`altgrad_core.results.lease`), which are heeded everywhere.
+Without ``fcntl``, as on Windows, results are read and nothing is run. A copy of the holder, as libraries fork them,
+would hold ``flock`` as well and may outlive the run: it lets go where it begins.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from altgrad_core.errors import UserError
+from altgrad_core.results.lease import give_back, is_leased, leases, take
+from altgrad_core.results.mounts import is_local
 from altgrad_core.results.run_directory import RunDirectory
 
+LOCKS = "ALTGRAD_LOCKS"
+"""Environment variable: ``files`` takes leases everywhere, also where ``flock`` is trusted."""
 _SECONDS = 1.0
 _POLL_SECONDS = 0.05
+_UNLOCKABLE = frozenset(
+    (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY)
+)
+"""What file systems without ``flock`` answer."""
 _held: set[int] = set()
 
 
@@ -51,28 +63,45 @@ def file_lock(path: Path, *, seconds: float, shared: bool = False) -> Iterator[b
     """
     deadline = time.monotonic() + seconds
     try:
-        while (handle := _take(path, shared)) is None and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
+        while (hold := _take(path, shared)) is None and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS * random.uniform(0.5, 1.5))  # two that met do not meet again
     except FileNotFoundError as error:
         raise LockRefused(f"the run directory {path.parent} is gone: it was deleted.") from error
     except (ImportError, OSError) as error:
         raise LockRefused(
             f"{path} cannot be locked ({getattr(error, 'strerror', None) or error}), and without a lock two "
-            "processes could run one run at once. Name a folder that is there, can be written, and "
-            "lies on a file system with locks, with --runs."
+            "processes could run one run at once. Name a folder that is there and can be written, with --runs."
         ) from error
-    if handle is None:
+    if hold is None:
         yield False
         return
-    _held.add(handle)
-    try:
+    with hold:
         yield True
-    finally:
-        _held.discard(handle)
-        _unlock(handle)
 
 
-def _take(path: Path, shared: bool) -> int | None:
+def _take(path: Path, shared: bool) -> contextlib.ExitStack | None:
+    """What holds the lock until it is closed; None if another process has it. Raises ``OSError``."""
+    with contextlib.ExitStack() as hold:
+        try:
+            flocked = _flock(path, shared)
+        except OSError as error:
+            if error.errno not in _UNLOCKABLE:
+                raise
+            sure = False
+        else:
+            if flocked is None:
+                return None
+            hold.callback(_unlock, flocked)
+            sure = is_local(path.parent) and os.environ.get(LOCKS) != "files"
+        if not sure or leases(path):
+            lease = take(path, shared)
+            if lease is None:
+                return None
+            hold.callback(give_back, lease)
+        return hold.pop_all()
+
+
+def _flock(path: Path, shared: bool) -> int | None:
     """The open lock file, locked; None if another process has it. Raises ``OSError``."""
     import fcntl
 
@@ -80,6 +109,7 @@ def _take(path: Path, shared: bool) -> int | None:
     try:
         fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(handle), path.stat()):
+            _held.add(handle)
             return handle
     except BlockingIOError:
         pass
@@ -93,6 +123,9 @@ def _take(path: Path, shared: bool) -> int | None:
 def _unlock(handle: int) -> None:
     import fcntl
 
+    if handle not in _held:  # it was another's, of which this is a copy
+        return
+    _held.discard(handle)
     with contextlib.suppress(OSError):  # closing it does the same
         fcntl.flock(handle, fcntl.LOCK_UN)
     os.close(handle)
@@ -100,10 +133,18 @@ def _unlock(handle: int) -> None:
 
 def is_running(directory: RunDirectory) -> bool:
     """Whether a living process holds the run's lock; where there are no locks, none does."""
+    if _is_flocked(directory.lock):
+        return True
+    with contextlib.suppress(OSError):
+        return is_leased(directory.lock)
+    return False
+
+
+def _is_flocked(path: Path) -> bool:
     try:
         import fcntl
 
-        handle = os.open(directory.lock, os.O_RDONLY)  # who only looks needs no right to write
+        handle = os.open(path, os.O_RDONLY)  # who only looks needs no right to write
     except (ImportError, OSError):
         return False
     try:

@@ -6,18 +6,26 @@ made again instead of being used.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import math
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from altgrad_core.errors import UserError
 from altgrad_plugins.tasks.digest import file_digest
+
+_UNLOCKABLE = frozenset((errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL))
+"""What file systems without locks answer."""
+_LEFT_SECONDS = 86400.0
+"""What has not been written to for so long belongs to no writer that lives, where no lock can tell."""
 
 
 def cache_key(parts: Mapping[str, Any]) -> str:
@@ -30,15 +38,12 @@ def cache_key(parts: Mapping[str, Any]) -> str:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A path beside ``path`` to write to; it takes the place of ``path`` when the block ends well.
 
-    Its digest is written then, for :func:`is_whole`. What writers that were killed left of the file is
-    removed: one who writes holds :func:`only_writer`. Raises :class:`UserError` if the file cannot be
+    Its digest is written then, for :func:`is_whole`. Raises :class:`UserError` if the file cannot be
     written (no space, no permission).
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{path.name}.*"):
-            left.unlink(missing_ok=True)
         yield temporary
         digest = file_digest(temporary).hex()
         temporary.replace(path)
@@ -76,17 +81,19 @@ def is_whole(path: Path, log: Callable[[str], None]) -> bool:
 def only_writer(path: Path, log: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock of ``path``, waiting for another process that is writing it.
 
-    The lock goes with the process that holds it, so one that was killed blocks nobody. Raises
-    :class:`UserError` if the folder cannot be used.
+    What writers that were killed left of the file is removed. The lock goes with the process that holds it,
+    so one that was killed blocks nobody. On a file system without locks nobody waits: files are whole
+    or not there, so that two writers of one cost the time of one. Raises :class:`UserError` if the folder
+    cannot be used.
     """
-    lock = FileLock(f"{path}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log(f"waiting for another process that is preparing {path.name}")
-            lock.acquire()
+        lock = _locked(path, log)
+        since = math.inf if lock else time.time() - _LEFT_SECONDS
+        for left in path.parent.glob(f".{path.name}.*"):
+            with suppress(FileNotFoundError):  # another one's, who has just finished it
+                if left.stat().st_mtime < since:
+                    left.unlink()
     except OSError as error:
         raise UserError(
             f"the cache folder {path.parent} cannot be used: {error.strerror or error}. "
@@ -95,4 +102,22 @@ def only_writer(path: Path, log: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
+
+
+def _locked(path: Path, log: Callable[[str], None]) -> BaseFileLock | None:
+    """The lock of ``path``, once it can be had; None where there are no locks. Raises ``OSError``."""
+    lock = FileLock(f"{path}.lock")
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log(f"waiting for another process that is preparing {path.name}")
+            lock.acquire()
+    except (NotImplementedError, OSError) as error:  # the former of older filelocks
+        if isinstance(error, OSError) and error.errno not in _UNLOCKABLE:
+            raise
+        log(f"{path.parent} knows no locks: another process may prepare {path.name} as well")
+        return None
+    return lock

@@ -1,8 +1,11 @@
 """A suite that is killed again and again ends as one that was left in peace.
 
 Launcher and workers are killed at random moments with every signal that ends a process. ``ALTGRAD_KILLS``
-sets how often (20; several hundred find more), ``ALTGRAD_KILLS_SEED`` the moments and victims. Where it is set,
-launchers and templates are interpreters of their own, which can be killed while they import; else copies of one.
+sets how often (20; a thousand and more find what is rare, and no time limit holds then), ``ALTGRAD_KILLS_SEED``
+the moments and victims, ``ALTGRAD_KILLS_MINUTES`` when it is enough in any case. ``-s`` shows how far it is.
+
+With ``ALTGRAD_KILLS_FRESH=1`` launchers and templates are interpreters of their own, which can be killed while
+they import, and take ten times as long; else they are copies of one that has.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from altgrad_core.results.run_directory import RunDirectory
 from altgrad_core.training.checkpoint import load_checkpoint
 
 KILLS = int(os.environ.get("ALTGRAD_KILLS", "20"))
-FRESH = "ALTGRAD_KILLS" in os.environ
+MINUTES = float(os.environ.get("ALTGRAD_KILLS_MINUTES", "inf"))
+FRESH = os.environ.get("ALTGRAD_KILLS_FRESH") == "1"
 SEED = int(os.environ.get("ALTGRAD_KILLS_SEED", "0"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 WORKER = "altgrad_core.execution.worker"
@@ -105,6 +109,7 @@ def cli(request: pytest.FixtureRequest) -> Iterator[Cli]:
         yield request.getfixturevalue("warm")
 
 
+@pytest.mark.timeout(600 if KILLS <= 20 else 0)
 def test_a_suite_killed_at_random_moments_ends_as_one_left_in_peace(
     write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path, cli: Cli
 ) -> None:
@@ -129,8 +134,9 @@ def test_a_suite_killed_at_random_moments_ends_as_one_left_in_peace(
     assert len(expected) == 2
 
     draw = random.Random(SEED)
-    kills = while_training = 0
-    while kills < KILLS:
+    kills = while_training = whole = 0
+    enough = time.monotonic() + MINUTES * 60
+    while kills < KILLS and time.monotonic() < enough:
         launcher = disturbed.start()
         while kills < KILLS and launcher.poll() is None:
             time.sleep(draw.uniform(0, seconds / 12))
@@ -156,6 +162,11 @@ def test_a_suite_killed_at_random_moments_ends_as_one_left_in_peace(
         if ended.returncode == 0:  # it was quicker
             assert disturbed.results() == expected
             shutil.rmtree(disturbed.runs)
+            whole += 1
+        print(
+            f"{kills} kills, {while_training} while training; {whole} suites as undisturbed",
+            flush=True,
+        )
     assert while_training
 
     disturbed.finish()

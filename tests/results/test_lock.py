@@ -1,9 +1,8 @@
-"""The lock of a run: one holder, gone with it, and one sentence where there are no locks."""
+"""The lock of a run: one holder, gone with it, and one sentence where there can be none."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import multiprocessing
 import os
 import shutil
@@ -88,19 +87,6 @@ def test_a_forked_copy_of_the_holder_does_not_hold_it(directory: RunDirectory, e
             assert is_running(directory)
     finally:
         os.kill(daemon, signal.SIGKILL)
-
-
-def test_a_file_system_without_locks_is_one_sentence(
-    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_locks(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    refused = pytest.raises(LockRefused, match=r"cannot be locked \(No locks available\).*--runs")
-    with refused, run_lock(directory):
-        pytest.fail("it was not locked")
-    assert not is_running(directory)
 
 
 def test_a_folder_that_is_gone_or_refuses_is_one_sentence(
