@@ -1,4 +1,4 @@
-"""``altgrad-bench speed``: what monitors, formats and optimizers cost on this machine."""
+"""``altgrad-bench speed``: what formats, monitors, optimizers, steps and suites cost on this machine."""
 
 from __future__ import annotations
 
@@ -20,6 +20,22 @@ from altgrad_core.terminal import output, say
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 
+RoundsOption = Annotated[int, typer.Option(min=1, help="Measured rounds.")]
+_SuiteArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SUITE", help="Model, data and conditions.", autocompletion=completion.suites
+    ),
+]
+_FormatsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FORMAT]...",
+        help="Names, or '{name: exmy, exponent_bits: 3, mantissa_bits: 4}' [default: all].",
+        autocompletion=completion.formats,
+    ),
+]
+
 speed = typer.Typer(help="Measure what things cost on this machine.", no_args_is_help=True)
 
 
@@ -34,6 +50,7 @@ def speed_monitors(
         ),
     ] = "quickstart",
     set_: SetOption = None,
+    as_json: JsonOption = False,
     device: DeviceOption = "auto",
     rounds: Annotated[int, typer.Option(min=3, help="Measured steps of each kind.")] = 20,
     threads: ThreadsOption = 1,
@@ -45,29 +62,21 @@ def speed_monitors(
     from altgrad_core.planning.planner import plan_suite
     from altgrad_core.planning.suite import load_suite
 
-    console = output()
     plan_ = plan_suite(load_suite(suite, ["monitors=all", *(set_ or ())]))
-    costs = measure_monitors(
+    measure = partial(
+        measure_monitors,
         plan_.specs[0],
         device=device,
         cache=default_cache(),
         rounds=rounds,
         threads=threads,
-        log=lambda text: say(console, text),
     )
-    console.print(speed_table(costs))
+    _tell(measure, lambda found: [speed_table(found)], as_json=as_json)
 
 
 @speed.command(name="formats")
 def speed_formats(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[FORMAT]...",
-            help="Names, or '{name: exmy, exponent_bits: 3, mantissa_bits: 4}' [default: all].",
-            autocompletion=completion.formats,
-        ),
-    ] = None,
+    names: _FormatsArgument = None,
     work: Annotated[
         list[str] | None,
         typer.Option(metavar="KIND", help="Only this: encode, training_step, … [default: all]."),
@@ -137,6 +146,90 @@ def speed_optimizer(
         weights=weights or (),
     )
     _tell(measure, lambda found: [optimizer_speed_table(found)], as_json=as_json)
+
+
+@speed.command(name="rounding")
+def speed_rounding(
+    names: _FormatsArgument = None,
+    as_json: JsonOption = False,
+    device: DeviceOption = "auto",
+    rounds: RoundsOption = 10,
+    threads: ThreadsOption = 1,
+    elements: Annotated[int, typer.Option(min=64, help="Elements of the tensor.")] = 1 << 24,
+    peers: Annotated[bool, typer.Option(help="Other libraries, as far as installed.")] = True,
+) -> None:
+    """Rounding into a given tensor, as a share of a plain copy, beside other libraries."""
+    from altgrad_core.execution.present import rounding_speed_table
+    from altgrad_core.execution.rounding_speed import measure_rounding
+
+    measure = partial(
+        measure_rounding,
+        [_as_in_a_suite(name) for name in names or ()],
+        device=device,
+        rounds=rounds,
+        threads=threads,
+        elements=elements,
+        peers=peers,
+    )
+    _tell(measure, lambda found: [rounding_speed_table(found)], as_json=as_json)
+
+
+@speed.command(name="step")
+def speed_step(
+    suite: _SuiteArgument = "quickstart",
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+    device: DeviceOption = "auto",
+    rounds: RoundsOption = 5,
+    threads: ThreadsOption = 1,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of a round [default: a monitor's longest interval].")
+    ] = None,
+) -> None:
+    """The training step of each condition, monitors included, beside the same in plain bf16."""
+    from altgrad_core._files import default_cache
+    from altgrad_core.execution.present import condition_speed_table
+    from altgrad_core.execution.step_speed import measure_steps
+    from altgrad_core.planning.planner import plan_suite
+    from altgrad_core.planning.suite import load_suite
+
+    measure = partial(
+        measure_steps,
+        plan_suite(load_suite(suite, list(set_ or ()))),
+        device=device,
+        cache=default_cache(),
+        rounds=rounds,
+        threads=threads,
+        steps=steps,
+    )
+    _tell(measure, lambda found: [condition_speed_table(found)], as_json=as_json)
+
+
+@speed.command(name="suite")
+def speed_suite(
+    suite: _SuiteArgument = "quickstart",
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+    device: DeviceOption = "auto",
+    rounds: RoundsOption = 1,
+    threads: ThreadsOption = 1,
+) -> None:
+    """The runs of a suite, each a process, beside their bare training steps."""
+    from altgrad_core._files import default_cache
+    from altgrad_core.execution.present import suite_speed_table
+    from altgrad_core.execution.suite_speed import measure_suite
+    from altgrad_core.planning.planner import plan_suite
+    from altgrad_core.planning.suite import load_suite
+
+    measure = partial(
+        measure_suite,
+        plan_suite(load_suite(suite, list(set_ or ()))),
+        device=device,
+        cache=default_cache(),
+        rounds=rounds,
+        threads=threads,
+    )
+    _tell(measure, lambda found: [suite_speed_table(found)], as_json=as_json)
 
 
 def _tell(

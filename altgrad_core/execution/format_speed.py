@@ -8,11 +8,10 @@ that they compare as the ratios do.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import ValidationError
@@ -23,6 +22,7 @@ from altgrad_core.execution.assemble import resolve_device
 from altgrad_core.execution.environment import describe_environment
 from altgrad_core.execution.format_work import COPY, ELEMENTS, LAYER_WORK, WORK, format_work
 from altgrad_core.execution.interleave import interleaved
+from altgrad_core.execution.speeds import Speeds, Timing, short, summary
 from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.settings import FormatChoice, as_format_choice
 from altgrad_core.registry.catalog import catalog
@@ -30,8 +30,6 @@ from altgrad_core.registry.discovery import Registered
 from altgrad_core.registry.problems import unknown
 from altgrad_core.registry.strangers import StrangeError, strangers_code
 
-SCHEMA = 1
-"""Version of the JSON form."""
 PLAIN = "plain"
 """The name under which the rivals stand among the formats."""
 _BYTES = 8
@@ -39,8 +37,8 @@ _Calls = Mapping[str, Callable[[], object]]
 
 
 @dataclass(frozen=True)
-class Speed:
-    """One kind of work with one format: milliseconds (median and quartiles), and what follows from them.
+class Speed(Timing):
+    """One kind of work with one format.
 
     ``beside`` is what the ratio is to: ``copy``, or the same layer or step in float32. Of the rivals
     themselves, whose format is ``plain``, the ratio is 1.
@@ -50,27 +48,16 @@ class Speed:
     distribution: str
     version: str
     work: str
-    median_ms: float
-    q1_ms: float
-    q3_ms: float
     gigabytes_per_second: float | None
-    ratio: float
     beside: str
 
 
 @dataclass(frozen=True)
-class FormatSpeeds:
-    """What was measured, on what, and which formats were left out and why."""
+class FormatSpeeds(Speeds[Speed]):
+    """How fast formats are; those of two files with the same number of elements compare."""
 
-    rows: tuple[Speed, ...]
-    left_out: Mapping[str, str]
-    environment: Mapping[str, Any]
+    keys: ClassVar = ("work", "format")
     elements: int
-    rounds: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data; rows of two files with the same format, work and elements compare."""
-        return {"schema": SCHEMA, **asdict(self)}
 
 
 def measure_formats(
@@ -109,7 +96,7 @@ def measure_formats(
     origins = {label: (entry.distribution, entry.version) for label, (entry, _) in formats.items()}
     rows = tuple(_speed(key, times, origins.get(key[1], ("", "")), elements) for key in times)
     environment = describe_environment(place, dict(origins.values()))
-    return FormatSpeeds(rows, left_out, environment, elements, rounds)
+    return FormatSpeeds(rows, left_out, environment, rounds, elements)
 
 
 def _tried(
@@ -163,15 +150,7 @@ def _speed(
     elements: int,
 ) -> Speed:
     work, label = key
-    own = times[key]
     beside = work if work in LAYER_WORK else COPY
-    ratios = [a / b for a, b in zip(own, times[beside, PLAIN], strict=True)]
-    q1, median, q3 = (short(t) for t in statistics.quantiles(own, n=4, method="inclusive"))
-    rate = None if work in LAYER_WORK else short(_BYTES * elements / median / 1e6)
-    ratio = short(statistics.median(ratios))
-    return Speed(label, *origin, work, median, q1, q3, rate, ratio, beside)
-
-
-def short(value: float) -> float:
-    """To six digits."""
-    return float(f"{value:.6g}")
+    found = summary(times[key], times[beside, PLAIN])
+    rate = None if work in LAYER_WORK else short(_BYTES * elements / found[0] / 1e6)
+    return Speed(*found, label, *origin, work, rate, beside)

@@ -18,20 +18,19 @@ import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
-from altgrad_core.execution.assemble import assemble, prepare_task, resolve_device
-from altgrad_core.execution.interleave import interleaved, timed
-from altgrad_core.interfaces.monitor import Event
+from altgrad_core.execution.assemble import prepare_task, resolve_device
+from altgrad_core.execution.bare_steps import BareSteps, interval_of, longest_interval
+from altgrad_core.execution.environment import describe_environment
+from altgrad_core.execution.interleave import interleaved
+from altgrad_core.execution.speeds import Speeds
 from altgrad_core.interfaces.task import Task
 from altgrad_core.planning.spec import PluginChoice, RunSpec
-from altgrad_core.registry.catalog import catalog
-from altgrad_core.results.run_directory import RecordKind
 from altgrad_core.training.determinism import make_deterministic
-from altgrad_core.training.loop import Trainer
 
 NONE, ALL = "none", "all"
 WINDOW = 200
@@ -39,7 +38,6 @@ WINDOW = 200
 _WINDOWS, _PORTION = 3, 10
 _FAR = 10**7
 """A step where no monitor has been before; a multiple of every usual interval."""
-_NEVER = 10**9
 
 _Times = Mapping[tuple[str, bool], Sequence[float]]
 """Milliseconds of the steps of each variant: those in which its monitor measures, and the others."""
@@ -57,6 +55,13 @@ class MonitorCost:
     ratio: float
 
 
+@dataclass(frozen=True)
+class MonitorSpeeds(Speeds[MonitorCost]):
+    """The cost of each monitor, and of all: ``none`` comes first, ``all`` last."""
+
+    keys: ClassVar = ("name",)
+
+
 def measure_monitors(
     spec: RunSpec,
     *,
@@ -65,8 +70,8 @@ def measure_monitors(
     rounds: int,
     threads: int,
     log: Callable[[str], None],
-) -> tuple[MonitorCost, ...]:
-    """The cost of each monitor of ``spec``, and of all: ``none`` comes first, ``all`` last.
+) -> MonitorSpeeds:
+    """The cost of each monitor of ``spec``, and of all.
 
     Raises ``UserError`` where the data or the device are not there.
     """
@@ -90,14 +95,15 @@ def measure_monitors(
         }
         times = interleaved(calls, place, rounds=rounds)
         log(f"all together: {_WINDOWS} windows of {WINDOW} steps")
-        intervals = {c.name: _interval(c) for c in spec.monitors}
+        intervals = {c.name: interval_of(c) for c in spec.monitors}
         singles = _costs(times, intervals)
         together = _together(runs[NONE], runs[ALL])
-    return (*singles, _all(singles, together))
+    rows = (*singles, _all(singles, together))
+    return MonitorSpeeds(rows, {}, describe_environment(place, spec.distributions), rounds)
 
 
 class _Variant:
-    """One run with some monitors, step by step."""
+    """One run with some monitors, in turn with others."""
 
     def __init__(
         self,
@@ -107,53 +113,20 @@ class _Variant:
         device: torch.device,
         folder: Path,
     ) -> None:
-        quiet = dict.fromkeys(("log_interval", "eval_interval", "checkpoint_interval"), _NEVER)
-        changes = {**quiet, "max_steps": _NEVER, "schedule": "constant"}
-        training = spec.training.model_copy(update=changes)
-        spec = spec.model_copy(update={"monitors": tuple(monitors), "training": training})
-        parts, _ = assemble(spec, task, device)
-        self._trainer = Trainer(parts, training, spec.seed, _Silence(), folder / "state.pt")
-        self._trainer.start()
-        parts.model.train()
-        self._device = device
-        self._interval = max((_interval(choice) for choice in monitors), default=1)
+        spec = spec.model_copy(update={"monitors": tuple(monitors)})
+        self._steps = BareSteps(spec, task, device, folder)
+        self.portion = self._steps.portion
+        self._interval = longest_interval(monitors)
         self._step = 0
 
     def due(self) -> None:
         """A step in which the monitor measures."""
         self._step += 2 * self._interval
-        self._trainer.step(self._step)
+        self._steps.step(self._step)
 
     def other(self) -> None:
         """The step after it, in which it does not."""
-        self._trainer.step(self._step + 1)
-
-    def portion(self, first: int, count: int) -> float:
-        """Milliseconds of ``count`` consecutive steps from ``first`` on."""
-        steps = range(first, first + count)
-        return sum(timed(partial(self._trainer.step, step), self._device) for step in steps)
-
-
-class _Silence:
-    """A sink that forgets."""
-
-    def record(self, step: int, kind: RecordKind, metrics: Mapping[str, float]) -> None: ...
-
-    def event(self, step: int, event: Event) -> None: ...
-
-    def progress(self, step: int) -> None: ...
-
-    def sync(self) -> int:
-        return 0
-
-    def rewind(self, position: int) -> None: ...
-
-    def begins(self, step: int, why: str = "") -> None: ...
-
-
-def _interval(choice: PluginChoice) -> int:
-    settings = catalog().validate("monitor", choice.name, choice.settings)
-    return int(getattr(settings, "interval", 1))
+        self._steps.step(self._step + 1)
 
 
 def _costs(times: _Times, intervals: Mapping[str, int]) -> list[MonitorCost]:

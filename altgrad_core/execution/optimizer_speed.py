@@ -7,10 +7,9 @@ the optimizer, and the rounding of weights that live on their grid, is timed. Al
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -19,8 +18,9 @@ from altgrad_core._axis import axis_text
 from altgrad_core.errors import UserError
 from altgrad_core.execution.assemble import resolve_device
 from altgrad_core.execution.environment import describe_environment
-from altgrad_core.execution.format_speed import format_choice, short
+from altgrad_core.execution.format_speed import format_choice
 from altgrad_core.execution.interleave import interleaved
+from altgrad_core.execution.speeds import Speeds, Timing, summary
 from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.residency import keep_on_grid
 from altgrad_core.quantization.settings import FormatChoice
@@ -30,8 +30,6 @@ from altgrad_core.registry.catalog import catalog
 from altgrad_core.registry.problems import unknown
 from altgrad_core.registry.strangers import StrangeError, strangers_code
 
-SCHEMA = 1
-"""Version of the JSON form."""
 TORCH = "torch.optim.AdamW"
 """The name under which the rival stands among the optimizers."""
 SIZES: Mapping[str, tuple[int, int]] = {"small": (128, 2), "base": (768, 1)}
@@ -48,34 +46,23 @@ _LABELS, _RATE = 60, 1e-4
 
 
 @dataclass(frozen=True)
-class StepSpeed:
-    """Milliseconds of a step (median and quartiles), and the ratio to torch's, for which it is 1."""
+class StepSpeed(Timing):
+    """The step of one optimizer on one kind of weights; the rival is torch's."""
 
     optimizer: str
     weights: str
     distribution: str
     version: str
-    median_ms: float
-    q1_ms: float
-    q3_ms: float
-    ratio: float
 
 
 @dataclass(frozen=True)
-class OptimizerSpeeds:
-    """What was measured, on what, and which optimizers were left out and why."""
+class OptimizerSpeeds(Speeds[StepSpeed]):
+    """How fast optimizers are; those of two files with the same format and size compare."""
 
-    rows: tuple[StepSpeed, ...]
-    left_out: Mapping[str, str]
-    environment: Mapping[str, Any]
+    keys: ClassVar = ("optimizer", "weights")
     format: str
     size: str
     parameters: int
-    rounds: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data; rows of two files with the same optimizer, weights, format and size compare."""
-        return {"schema": SCHEMA, **asdict(self)}
 
 
 def measure_optimizers(
@@ -123,7 +110,7 @@ def measure_optimizers(
     times = interleaved(calls, place, rounds=rounds)
     rows = tuple(_speed(key, times, origins[key[0]]) for key in times)
     environment = describe_environment(place, dict(origins.values()))
-    return OptimizerSpeeds(rows, left_out, environment, axis_text(fmt), size, parameters, rounds)
+    return OptimizerSpeeds(rows, left_out, environment, rounds, axis_text(fmt), size, parameters)
 
 
 def step_calls(
@@ -208,7 +195,4 @@ def _speed(
     times: Mapping[tuple[str, str], Sequence[float]],
     origin: tuple[str, str],
 ) -> StepSpeed:
-    own = times[key]
-    ratios = [a / b for a, b in zip(own, times[TORCH, MASTER], strict=True)]
-    q1, median, q3 = (short(t) for t in statistics.quantiles(own, n=4, method="inclusive"))
-    return StepSpeed(*key, *origin, median, q1, q3, short(statistics.median(ratios)))
+    return StepSpeed(*summary(times[key], times[TORCH, MASTER]), *key, *origin)

@@ -97,6 +97,20 @@ class Format(ABC):
         found = torch.where(found == 0, torch.copysign(found, work), found)
         return torch.where(work.isnan(), work, found).to(x.dtype)
 
+    def round_into(
+        self,
+        out: Tensor,
+        x: Tensor,
+        rounding: Rounding = "nearest",
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Write what :meth:`round` gives into ``out``, which may be ``x``, and return it.
+
+        ``out`` has the shape, dtype and device of ``x``. A format with kernels of its own overrides it to
+        save a tensor.
+        """
+        return out.copy_(self.round(x, rounding, generator))
+
     def encode(self, x: Tensor) -> Tensor:
         """The code (int32) of the grid value nearest to ``x``; shape of ``x``.
 

@@ -232,6 +232,9 @@ def _shapes(p: FormatProbe) -> None:
         given = x.clone()
         p.require_equal("round()", given, p.round(x), given)
         p.require_equal("round() must not change its input, which", given, x, given)
+        out = torch.empty_like(given, device=p.device)
+        into = p.fmt.round_into(out, given.to(p.device)).cpu()
+        p.require_equal("round_into()", given, into, given)
         for name in ("ulp", "to_rung", "encode"):
             shape = getattr(p, name)(x).shape
             p.require(shape == x.shape, f"{name}() makes {tuple(shape)} of {tuple(x.shape)}.")

@@ -55,11 +55,26 @@ class ExMy(Format):
         self, x: Tensor, rounding: Rounding = "nearest", generator: torch.Generator | None = None
     ) -> Tensor:
         """See :class:`Format`."""
+        return self._round(x, rounding, generator, None)
+
+    def round_into(
+        self,
+        out: Tensor,
+        x: Tensor,
+        rounding: Rounding = "nearest",
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """See :class:`Format`."""
+        return self._round(x, rounding, generator, out)
+
+    def _round(
+        self, x: Tensor, rounding: Rounding, generator: torch.Generator | None, out: Tensor | None
+    ) -> Tensor:
         self.check_dtype(x)
         check_rounding(rounding, generator)
         if generator is None or rounding == "nearest":
-            return backends.round_nearest(x, self.numbers)
-        return backends.round_stochastic(x, self.numbers, generator)
+            return backends.round_nearest(x, self.numbers, out)
+        return backends.round_stochastic(x, self.numbers, generator, out)
 
     def to_rung(self, x: Tensor) -> Tensor:
         """See :class:`Format`."""

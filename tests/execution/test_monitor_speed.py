@@ -42,7 +42,7 @@ def test_a_planted_cost_is_found_and_spread_over_the_interval(
     found = measure_monitors(
         spec, device="cpu", cache=own_cache, rounds=3, threads=1, log=lambda text: None
     )
-    costs = {cost.name: cost for cost in found}
+    costs = {cost.name: cost for cost in found.rows}
     assert list(costs) == ["none", "amax", "flips", "all"]
     assert (costs["flips"].interval, costs["amax"].interval) == (20, 5)
     for name, due, average in [("none", 3, 3), ("amax", 3, 3), ("flips", 203, 13)]:

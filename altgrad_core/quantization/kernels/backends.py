@@ -21,20 +21,22 @@ from altgrad_core.quantization.kernels import rounding
 from altgrad_core.quantization.kernels.numbers import GridNumbers
 
 
-def round_nearest(x: Tensor, numbers: GridNumbers) -> Tensor:
-    """See :func:`.rounding.round_nearest`."""
+def round_nearest(x: Tensor, numbers: GridNumbers, out: Tensor | None = None) -> Tensor:
+    """See :func:`.rounding.round_nearest`; into ``out``, if there is one, which may be ``x``."""
     kernels = _kernels(x, numbers)
     if kernels is None:
-        return rounding.round_nearest(x, numbers)
-    return _applied(kernels.nearest, x)
+        return _put(rounding.round_nearest(x, numbers), out)
+    return _applied(kernels.nearest, x, out)
 
 
-def round_stochastic(x: Tensor, numbers: GridNumbers, generator: torch.Generator) -> Tensor:
-    """See :func:`.rounding.round_stochastic`."""
+def round_stochastic(
+    x: Tensor, numbers: GridNumbers, generator: torch.Generator, out: Tensor | None = None
+) -> Tensor:
+    """See :func:`.rounding.round_stochastic`; into ``out``, if there is one, which may be ``x``."""
     kernels = _kernels(x, numbers)
     if kernels is None:
-        return rounding.round_stochastic(x, numbers, generator)
-    return _applied(kernels.stochastic, x, new_key(generator))
+        return _put(rounding.round_stochastic(x, numbers, generator), out)
+    return _applied(kernels.stochastic, x, out, new_key(generator))
 
 
 def plain_on_cpu(x: Tensor) -> bool:
@@ -44,11 +46,21 @@ def plain_on_cpu(x: Tensor) -> bool:
     return x.is_contiguous() and not x.is_neg() and x.numel() > 0
 
 
-def _applied(kernel: Callable[..., None], x: Tensor, *key: int) -> Tensor:
+def _applied(kernel: Callable[..., None], x: Tensor, out: Tensor | None, *key: int) -> Tensor:
+    """Kernels read and write contiguous float32: what is otherwise is copied."""
     work = x.detach().float().contiguous()
-    out = torch.empty_like(work)
-    kernel(work, out, *key)
-    return out.to(x.dtype)
+    if out is not None and out.dtype == torch.float32 and out.is_contiguous() and not out.is_neg():
+        kernel(work, out, *key)
+        if not out.is_inference():
+            torch.autograd.graph.increment_version(out)
+        return out
+    found = torch.empty_like(work)
+    kernel(work, found, *key)
+    return _put(found.to(x.dtype), out)
+
+
+def _put(found: Tensor, out: Tensor | None) -> Tensor:
+    return found if out is None else out.copy_(found)
 
 
 class _Kernels(Protocol):
