@@ -137,6 +137,12 @@ def run(
     retries: Annotated[
         int, typer.Option(min=0, help="Try a run without a result so often again.")
     ] = 0,
+    oom_accumulate: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Out of memory: try again with batches in 2, 4, … N parts."
+        ),
+    ] = 1,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="End with the first run without a result.")
     ] = False,
@@ -179,6 +185,7 @@ def run(
         timeout=timeout * 60 if timeout is not None else None,
         stall_timeout=stall_timeout * 60 if stall_timeout is not None else None,
         retries=retries,
+        oom_accumulate=oom_accumulate,
         fail_fast=fail_fast,
         only=tuple(only or ()),
         executor=executor,

@@ -2,8 +2,8 @@
 
 A pair is a comparison of the question's axis if nothing else differs. What is compared: all settings
 of the runs but those that the question is about (its axis; where that is the optimizer's type, all
-settings of the optimizers, which are the treatment), package versions, device and threads, and the
-fingerprint of the data. A learning rate that was tuned for each condition is part of the protocol;
+settings of the optimizers, which are the treatment), package versions, device, threads, the parts that
+batches were cut into for want of memory, and the fingerprint of the data. A learning rate that was tuned for each condition is part of the protocol;
 one that was set by hand and differs is a difference like any other.
 
 *Refused* is what makes a comparison meaningless: other data on the two sides, several runs for one
@@ -21,7 +21,7 @@ import pandas as pd
 from altgrad_core._axis import OPTIMIZER_AXIS
 from altgrad_core.analysis.design import Group
 from altgrad_core.interfaces.section import Question
-from altgrad_core.results.attempts import changes
+from altgrad_core.results.attempts import changes, parts_of_batches
 from altgrad_core.results.differences import MISSING, differing, flat, some
 from altgrad_core.results.kept import StoredTuning, TunedCondition
 from altgrad_core.results.run_directory import FINISHED
@@ -132,6 +132,9 @@ def _differences(
     one, two = left["threads"], right["threads"]
     if pd.notna(one) and pd.notna(two) and one != two:
         yield f"{one:g} against {two:g} threads"
+    parts = [parts_of_batches(json.loads(row.get("environment") or "{}")) for row in (left, right)]
+    if parts[0] != parts[1]:
+        yield f"gradients of {parts[0]} against {parts[1]} micro-batches (--oom-accumulate)"
 
 
 def _asked(name: str, question: Question, apart: Mapping[str, object]) -> bool:

@@ -19,6 +19,7 @@ from altgrad_core._axis import FORMAT_AXIS
 from altgrad_core.analysis.design import axes_of, keys, settings_of
 from altgrad_core.analysis.pairs import diverged, scores
 from altgrad_core.interfaces.metric import Metric
+from altgrad_core.results.attempts import parts_of_batches
 from altgrad_core.results.run_directory import FINISHED
 
 COLUMNS = ("setting", "formats", "seed", "first_id", "second_id", "difference", "status", "why")
@@ -89,7 +90,8 @@ def _not_promised(a: pd.Series[Any], b: pd.Series[Any]) -> str:
     ):
         if a[name] != b[name] and not (pd.isna(a[name]) and pd.isna(b[name])):
             return text
-    return ""
+    parts = {parts_of_batches(json.loads(run.get("environment") or "{}")) for run in (a, b)}
+    return "batches were cut into different numbers of parts" if len(parts) > 1 else ""
 
 
 def _scales(quantization: Mapping[str, Any]) -> Iterator[bool]:

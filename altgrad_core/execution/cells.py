@@ -26,6 +26,7 @@ from altgrad_core.execution.launch import (
 from altgrad_core.execution.options import Observer, RunOptions
 from altgrad_core.execution.plan_file import SuiteHold, plan_of, refuse_another, write_plan
 from altgrad_core.execution.preparation import prepare_data
+from altgrad_core.execution.splitting import Splitter, parts_on_record, with_parts
 from altgrad_core.interfaces.executor import Executor, Job
 from altgrad_core.planning.declaration import Suite
 from altgrad_core.planning.identity import run_id
@@ -152,6 +153,7 @@ def run_specs(
         workers=workers or default_workers(device, len(specs)),
         timeout=options.timeout,
         policy=Policy(options.retries, options.fail_fast),
+        splitter=Splitter(options.oom_accumulate, {s.id: s.training.batch_size for s in specs}),
         reopen=lambda name: open_directory(directories[name], known[name], observer.message),
     )
 
@@ -223,7 +225,7 @@ def _job(
     imports: tuple[str, ...],
     options: RunOptions,
 ) -> Job:
-    return Job(
+    job = Job(
         run_id=spec.id,
         label=_label(spec),
         directory=directory.path,
@@ -233,6 +235,7 @@ def _job(
         stall_timeout=options.stall_timeout,
         signs=(directory.status_file, directory.metrics, directory.log),
     )
+    return with_parts(job, max(options.micro_batches, parts_on_record(directory)))
 
 
 def _label(spec: RunSpec) -> str:

@@ -19,12 +19,14 @@ from altgrad_core.errors import UserError
 from altgrad_core.execution.interruption import Interrupted, signals_held_back
 from altgrad_core.execution.options import Observer
 from altgrad_core.execution.outcome import HELD, how_it_ended, settle, status_after_exit
+from altgrad_core.execution.splitting import Splitter, parts_of
 from altgrad_core.interfaces.executor import Executor, Exit, Job
 from altgrad_core.results.lock import RunHeld, is_running
 from altgrad_core.results.run_directory import FINISHED, RunDirectory, Status
 
 _PROGRESS_SECONDS = 1.0
 _POLL_SECONDS = 0.2
+_NEVER = Splitter()
 _TRIES = 10
 """Times that a job may find its run in other hands; one that says so more often is not believed."""
 
@@ -66,17 +68,20 @@ def run_jobs(
     workers: int,
     timeout: float | None,
     policy: Policy = Policy(),
+    splitter: Splitter = _NEVER,
     reopen: Callable[[str], None] = lambda run_id: None,
 ) -> Ended:
     """Run the jobs until each has ended, here or elsewhere.
 
     Whatever ends it early, a signal among others, leaves a status for each run that was under way.
 
+    splitter:
+        what a run for which there was no memory is tried again with, beside its retries.
     reopen:
         makes the run directory of an id again, before its run is tried again.
     """
     with signals_held_back() as check:
-        watch = _Watch(directories, steps, observer, check, policy)
+        watch = _Watch(directories, steps, observer, check, policy, splitter)
         try:
             while jobs:
                 executor.execute(
@@ -106,9 +111,11 @@ class _Watch:
         observer: Observer,
         check: Callable[[], None],
         policy: Policy,
+        splitter: Splitter,
     ) -> None:
         self._directories, self._steps = directories, steps
         self._observer, self._check, self._policy = observer, check, policy
+        self._splitter = splitter
         self._running: dict[str, Job] = {}
         self._elsewhere: dict[str, Job] = {}
         self._again: list[Job] = []
@@ -134,16 +141,22 @@ class _Watch:
         del self._running[job.run_id]
         if status is None:
             self._elsewhere[job.run_id] = job
+        elif status.status == "oom" and (smaller := self._splitter.halved(job)) is not None:
+            which = f"tried again with batches in {parts_of(smaller)} parts"
+            self._try_again(smaller, status, which)
         elif self._is_tried_again(job, status, end):
             self._retries[job.run_id] += 1
-            self._tries[job.run_id] = 0
-            self._again.append(job)
             which = f"retry {self._retries[job.run_id]} of {self._policy.retries}"
-            self._observer.message(f"{job.label}: {status.status} ({status.message}); {which}")
+            self._try_again(job, status, which)
         else:
             if end.code == 2:
                 self.ended.mistakes.append(status.message)
             self._has_ended(job, status)
+
+    def _try_again(self, job: Job, status: Status, which: str) -> None:
+        self._tries[job.run_id] = 0
+        self._again.append(job)
+        self._observer.message(f"{job.label}: {status.status} ({status.message}); {which}")
 
     def _settled(self, job: Job, end: Exit) -> Status | None:
         """The status of a run whose process has ended; None if another process took it up."""

@@ -29,6 +29,10 @@ class RunOptions:
     """Seconds without a sign of life after which a run is ended; none for no limit."""
     retries: int = 0
     """How often a run that ends without a result is tried again, unless by its user's mistake."""
+    oom_accumulate: int = 1
+    """A run that is ``oom`` is tried again with each batch cut into twice as many parts, up to so many."""
+    micro_batches: int = 1
+    """The parts that batches of a run are cut into which was not begun; one that was keeps its own."""
     fail_fast: bool = False
     """Whether the first run without a result ends the suite."""
     only: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from altgrad_core.execution.options import Observer, RunOptions
 from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import load_spec
 from altgrad_core.registry.catalog import catalog
-from altgrad_core.results.attempts import changes, made_on
+from altgrad_core.results.attempts import changes, made_on, parts_of_batches
 from altgrad_core.results.differences import MISSING, differing
 from altgrad_core.results.objects import BROKEN_ZIP, damaged, read_environment
 from altgrad_core.results.run_directory import FINISHED, Record, RunDirectory
@@ -114,10 +114,11 @@ def _finished(directory: RunDirectory) -> RunSpec:
 
 
 def _as_it_was(options: RunOptions, environment: Mapping[str, Any]) -> RunOptions:
-    """The options with the recorded device and threads, where none are given."""
+    """The options with the recorded device and threads, where none are given, and parts of batches."""
     device = environment.get("device") if options.device == "auto" else options.device
     threads = options.threads or environment.get("threads")
-    return replace(options, device=device or "auto", threads=threads)
+    parts = parts_of_batches(environment)
+    return replace(options, device=device or "auto", threads=threads, micro_batches=parts)
 
 
 def _verdict(spec: RunSpec, old: RunDirectory, new: RunDirectory, failed: str) -> Verdict:

@@ -12,6 +12,8 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from threading import Event as Flag
 
@@ -44,6 +46,7 @@ from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import load_spec
 from altgrad_core.quantization.format_numbers import numbers_of
 from altgrad_core.registry.catalog import catalog
+from altgrad_core.results.attempts import MICRO_BATCHES
 from altgrad_core.results.lock import RunHeld, run_lock
 from altgrad_core.results.run_directory import RunDirectory, StatusName
 from altgrad_core.training.determinism import make_deterministic
@@ -54,8 +57,12 @@ _save_asked = Flag()
 """Set when the executor asks for a checkpoint, since the process is soon to be ended."""
 
 
-def run_worker(path: Path, device_name: str, cache: Path) -> int:
-    """Run the cell in ``path``, unless another process has finished it, and return the exit code."""
+def run_worker(path: Path, device_name: str, cache: Path, micro_batches: int = 1) -> int:
+    """Run the cell in ``path``, unless another process has finished it, and return the exit code.
+
+    micro_batches:
+        how many parts each batch is cut into, whose gradients are added up.
+    """
     directory = RunDirectory(path)
     with run_lock(directory):
         spec = true_spec(directory.spec)
@@ -72,7 +79,8 @@ def run_worker(path: Path, device_name: str, cache: Path) -> int:
         status = directory.status().model_copy(update=fresh)
         recorder = RunRecorder(directory, trackers, status, _log)
         recorder.write_status("running", recorder.status.step)
-        name, message, code = _guarded(spec, directory, recorder, device_name, cache)
+        train = partial(_train, spec, directory, recorder, device_name, cache, micro_batches)
+        name, message, code = _guarded(train, directory, recorder)
         recorder.write_status(name, recorder.status.step, message)
         if name in ("ok", "diverged"):
             directory.checkpoint.unlink(missing_ok=True)
@@ -87,11 +95,11 @@ def run_worker(path: Path, device_name: str, cache: Path) -> int:
 
 
 def _guarded(
-    spec: RunSpec, directory: RunDirectory, recorder: RunRecorder, device_name: str, cache: Path
+    train: Callable[[], Result], directory: RunDirectory, recorder: RunRecorder
 ) -> tuple[StatusName, str, int]:
     """Run, and turn every way of ending into a status, a message and an exit code."""
     try:
-        result = _train(spec, directory, recorder, device_name, cache)
+        result = train()
     except Diverged as end:
         recorder.event(end.step, Event("diverged", end.where, str(end)))
         recorder.status = recorder.status.model_copy(update={"step": end.step})
@@ -117,12 +125,20 @@ def path_of(error: OSError, directory: RunDirectory) -> str:
 
 
 def _train(
-    spec: RunSpec, directory: RunDirectory, recorder: RunRecorder, device_name: str, cache: Path
+    spec: RunSpec,
+    directory: RunDirectory,
+    recorder: RunRecorder,
+    device_name: str,
+    cache: Path,
+    micro_batches: int,
 ) -> Result:
     device = resolve_device(device_name)
     make_deterministic(device)
     _log(f"{spec.condition}, seed {spec.seed}, run {spec.id}, on {device}")
-    recorder.runs_on(describe_environment(device, spec.distributions))
+    split = {MICRO_BATCHES: micro_batches} if micro_batches > 1 else {}
+    if split:
+        _log(f"each batch is cut into {micro_batches} parts, whose gradients are added up")
+    recorder.runs_on(describe_environment(device, spec.distributions) | split)
     check_inputs(spec)
     task = prepare_task(spec.task, cache, _log)
     recorder.trackers.start()
@@ -132,10 +148,15 @@ def _train(
     numbers = numbers_of(build_format(spec.quantization.format))
     facts = {"data": task.facts(), "quantization": quantized.as_dict(), "format": numbers}
     write_json(directory.facts, facts)
-    trainer = Trainer(
-        parts, spec.training, spec.seed, recorder, directory.checkpoint, save_asked=_save_asked
-    )
-    result = trainer.run()
+    result = Trainer(
+        parts,
+        spec.training,
+        spec.seed,
+        recorder,
+        directory.checkpoint,
+        save_asked=_save_asked,
+        micro_batches=micro_batches,
+    ).run()
     arrays = {
         f"{split}_{name}": array
         for split, evaluation in result.evaluations.items()
@@ -205,6 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--micro-batches", type=int, default=1)
     parser.add_argument("--prepare", type=Path, metavar="REPORT", help="only load the data")
     options = parser.parse_args(arguments)
     safe_streams("utf-8")
@@ -213,7 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.prepare is not None:
             return prepare(options.directory, options.device, options.cache, options.prepare)
-        return run_worker(options.directory, options.device, options.cache)
+        return run_worker(options.directory, options.device, options.cache, options.micro_batches)
     except RunHeld as error:
         print(error, file=sys.stderr, flush=True)
         return HELD

@@ -35,6 +35,20 @@ class Batch:
         }
         return Batch(moved, self.samples, self.tokens)
 
+    def rows(self, first: int, count: int) -> Batch:
+        """``count`` examples from number ``first`` on.
+
+        Every tensor whose first dimension is ``samples`` is cut along it; any other stays as it is. Of the
+        tokens, which cannot be told apart, it is given its share.
+        """
+        tensors = {
+            name: tensor[first : first + count]
+            if tensor.ndim and tensor.shape[0] == self.samples
+            else tensor
+            for name, tensor in self.tensors.items()
+        }
+        return Batch(tensors, count, self.tokens * count // self.samples)
+
 
 @dataclass
 class Evaluation:

@@ -12,6 +12,8 @@ from typing import Any
 
 from altgrad_core.results.differences import differing
 
+MICRO_BATCHES = "micro_batches"
+"""How many parts each batch was cut into for want of memory; not there where it was not."""
 _OWN = ("step", "attempts", "earlier")
 _PLAIN = ("python", "device", "device_name", "cuda", "threads")
 _VERSIONS = ("packages", "distributions")
@@ -48,14 +50,23 @@ def changes(environment: Mapping[str, Any]) -> list[str]:
 
 
 def made_on(attempt: Mapping[str, Any]) -> dict[str, str]:
-    """What of an environment can change numbers: versions, commit, device and threads, as texts by name."""
+    """What of an environment can change numbers, as texts by name.
+
+    Versions, commit, device, threads, and the parts that batches were cut into.
+    """
     found = {name: str(attempt[name]) for name in _PLAIN if attempt.get(name) is not None}
+    found[MICRO_BATCHES] = str(parts_of_batches(attempt))
     for name in _VERSIONS:
         found |= {str(key): str(value) for key, value in (attempt.get(name) or {}).items()}
     git = attempt.get("git")
     if isinstance(git, Mapping) and git.get("commit"):
         found["commit"] = str(git["commit"])
     return found
+
+
+def parts_of_batches(environment: Mapping[str, Any]) -> int:
+    """How many parts each batch was cut into, whose gradients were added up."""
+    return int(environment.get(MICRO_BATCHES) or 1)
 
 
 def _counting(environment: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

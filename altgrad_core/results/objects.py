@@ -39,6 +39,7 @@ class _Environment(BaseModel):
     device: str | None = None
     device_name: str | None = None
     threads: int | None = None
+    micro_batches: int | None = None
     packages: dict[str, str] = Field(default_factory=dict)
     distributions: dict[str, str] = Field(default_factory=dict)
     step: int | None = 0

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.interfaces.monitor import Event
-from altgrad_core.interfaces.task import Evaluation, Split, Task
+from altgrad_core.interfaces.task import Batch, Evaluation, Split, Task
 from altgrad_core.quantization.hold import hold_weights
 from altgrad_core.quantization.residency import GridResidency
 from altgrad_core.quantization.storage import compact_state, load_compact_state
 from altgrad_core.results.run_directory import RecordKind, RecordLost
+from altgrad_core.training.accumulation import backward
 from altgrad_core.training.checkpoint import CheckpointDamaged, load_checkpoint, save_checkpoint
 from altgrad_core.training.clock import StepClock
 from altgrad_core.training.determinism import refusals_explained
@@ -95,6 +96,8 @@ class Trainer:
 
     save_asked:
         set from outside, it has a checkpoint written after the next step.
+    micro_batches:
+        how many parts a batch is cut into, whose gradients are added up.
     """
 
     def __init__(
@@ -106,10 +109,12 @@ class Trainer:
         checkpoint: Path,
         *,
         save_asked: Flag | None = None,
+        micro_batches: int = 1,
     ) -> None:
         self.parts, self.settings, self.seed, self.sink = parts, settings, seed, sink
         self.checkpoint = checkpoint
         self.save_asked = save_asked or Flag()
+        self.micro_batches = micro_batches
         self.clock = StepClock(parts.device)
         self.watch = DivergenceWatch(settings.divergence_patience, parts.device)
         self.view = Run(
@@ -191,9 +196,7 @@ class Trainer:
         batch = parts.task.batch(step, settings.batch_size, self.seed).to(parts.device)
         seed_step(self.seed, step, parts.generator)
         with hold_weights(parts.model):
-            with self._autocast():
-                loss = parts.task.loss(parts.model, batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = backward(batch, self.micro_batches, self._loss)
         if settings.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(parts.model.parameters(), settings.max_grad_norm)
         if not self.monitored.before_update(loss, batch).skip_update:
@@ -203,6 +206,10 @@ class Trainer:
         self._losses.append(loss.detach())
         self._book(step, rate, seen)
         parts.optimizer.zero_grad(set_to_none=True)
+
+    def _loss(self, batch: Batch) -> Tensor:
+        with self._autocast():
+            return self.parts.task.loss(self.parts.model, batch)
 
     def _book(self, step: int, rate: float, seen: Outcome) -> None:
         """Write down what the step gave, then evaluate and save where it is time to."""

@@ -154,3 +154,11 @@ def test_a_side_that_changed_on_the_way_is_named() -> None:
     mixed = {"packages": {"torch": "2.11"}, "step": 40, "earlier": attempts}
     found = compare(SETTINGS, SETTINGS, environment=json.dumps(mixed))
     assert "treatment, in the middle of a run: torch 2.10, from step 40 on 2.11" in found.confounds
+
+
+def test_batches_in_parts_for_want_of_memory_are_a_difference_of_the_sides() -> None:
+    found = compare(SETTINGS, SETTINGS, environment=json.dumps({"micro_batches": 4}))
+    assert found.confounds == "gradients of 1 against 4 micro-batches (--oom-accumulate)"
+    mixed = {"micro_batches": 2, "step": 40, "earlier": [{"step": 0}]}
+    found = compare(SETTINGS, SETTINGS, environment=json.dumps(mixed))
+    assert "in the middle of a run: micro_batches 1, from step 40 on 2" in found.confounds

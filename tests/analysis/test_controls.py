@@ -50,6 +50,10 @@ def test_a_difference_where_equality_is_promised_is_a_fault() -> None:
             "scales are not powers of two",
         ),
         ({"environment": {"threads": 3}}, "they ran with different numbers of threads"),
+        (
+            {"environment": {"micro_batches": 2}},
+            "batches were cut into different numbers of parts",
+        ),
         ({"environment": {"packages": {"torch": "3"}}}, "they ran with different versions"),
         ({"data": "11"}, "they had different data"),
     ],

@@ -12,12 +12,18 @@ import torch
 
 from altgrad_core.execution import worker
 from altgrad_core.execution.jobs import Policy, run_jobs
+from altgrad_core.execution.options import RunOptions
+from altgrad_core.execution.runner import run_suite
+from altgrad_core.execution.splitting import Splitter, parts_of, parts_on_record, with_parts
 from altgrad_core.interfaces.executor import Executor, Exit, Job
 from altgrad_core.interfaces.task import Batch, Task
 from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.spec_file import dump_spec
 from altgrad_core.planning.suite import load_suite
+from altgrad_core.results.attempts import made_on
+from altgrad_core.results.objects import read_environment
 from altgrad_core.results.run_directory import RunDirectory
+from altgrad_core.results.stored import read_suites
 from altgrad_plugins.tasks.classification import TextClassification
 
 
@@ -30,8 +36,18 @@ class Here(Executor):
     def execute(self, jobs: Sequence[Job], **calls: Any) -> None:
         for job in jobs:
             calls["started"](job)
-            code = worker.run_worker(job.directory, "cpu", self.cache)
+            code = worker.run_worker(job.directory, "cpu", self.cache, parts_of(job))
             calls["finished"](job, Exit(code))
+
+
+class Built:
+    """A catalog with one executor."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+
+    def build(self, *_: object) -> Executor:
+        return self.executor
 
 
 class Silent:
@@ -92,3 +108,67 @@ def test_the_suite_goes_on_and_a_retry_with_room_goes_on_from_the_checkpoint(
     room = True
     assert run(0) == ["ok", "ok"]
     assert calls[0] == 5
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.mark.parametrize(
+    ("most", "retries", "end", "parts"), [(1, 1, "oom", 1), (4, 0, "ok", 4), (2, 0, "oom", 2)]
+)
+def test_batches_are_cut_until_there_is_room_and_the_record_says_so(
+    write_suite: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    retries: int,
+    end: str,
+    parts: int,
+) -> None:
+    """There is room for two examples of a batch of eight at once."""
+    loss = TextClassification.loss
+
+    def hungry(task: Any, model: Any, batch: Batch) -> Any:
+        if batch.samples > 2 and model.training and condition["hungry"]:
+            raise MemoryError
+        return loss(task, model, batch)
+
+    condition = {"hungry": True}
+    monkeypatch.setattr(TextClassification, "loss", hungry)
+    here, told = Here(tmp_path / "cache"), Told()
+    monkeypatch.setattr("altgrad_core.execution.runner.catalog", lambda: Built(here))
+    monkeypatch.setattr("altgrad_core.execution.cells.prepare_data", lambda *_: "cpu")
+    plan = plan_suite(load_suite(write_suite(monitors=[], matrix={"optimizer.type": ["adamw"]})))
+    options = RunOptions(tmp_path / "runs", oom_accumulate=most, retries=retries, device="cpu")
+    result = run_suite(plan, options, told)
+    (status,) = result.statuses.values()
+    assert status.status == end
+    (place,) = result.directory.glob("*/spec.yaml")
+    directory = RunDirectory(place.parent)
+    environment = read_environment(directory.environment)
+    assert environment.get("micro_batches", 1) == parts
+    tries = [line for line in told.lines if "tried again with batches in" in line]
+    assert len(tries) == {1: 0, 2: 1, 4: 2}[parts]
+    if end == "ok":
+        (run,) = read_suites(result.directory)[0].runs
+        assert "micro_batches" in str(run.environment)
+        assert made_on(environment)["micro_batches"] == "4"
+
+
+def test_a_run_that_goes_on_keeps_the_parts_of_its_batches(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "0123456789ab")
+    directory.create("id: 0123456789ab\n")
+    directory.environment.write_text('{"micro_batches": 4, "step": 3}')
+    assert parts_on_record(directory) == 1  # it begins anew
+    directory.checkpoint.touch()
+    assert parts_on_record(directory) == 4
+    job = with_parts(Job("a", "a", tmp_path, ("worker", "--threads", "1")), 4)
+    assert parts_of(job) == 4
+    assert with_parts(job, 1).command == ("worker", "--threads", "1")
+    assert Splitter(8, {"a": 6}).halved(job) is None  # a batch of six is not cut into eight
+    assert parts_of(Splitter(8, {"a": 8}).halved(job)) == 8
