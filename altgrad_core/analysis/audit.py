@@ -3,7 +3,8 @@
 A pair is a comparison of the question's axis if nothing else differs. What is compared: all settings
 of the runs but those that the question is about (its axis; where that is the optimizer's type, all
 settings of the optimizers, which are the treatment), package versions, device, threads, the parts that
-batches were cut into for want of memory, and the fingerprint of the data. A learning rate that was tuned for each condition is part of the protocol;
+batches were cut into for want of memory, and the fingerprint of the data. A learning rate that was tuned for each
+condition is part of the protocol;
 one that was set by hand and differs is a difference like any other.
 
 *Refused* is what makes a comparison meaningless: other data on the two sides, several runs for one
