@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -68,3 +69,8 @@ def flat(x: Tensor) -> NDArray[np.float32]:
     held = (ctypes.c_float * x.numel()).from_address(x.data_ptr())
     found: NDArray[np.float32] = np.ctypeslib.as_array(held)
     return found
+
+
+def plain(x: Tensor) -> bool:
+    """Whether kernels may read and write ``x``, a tensor on the CPU, by :func:`flat`."""
+    return x.dtype == torch.float32 and x.is_contiguous() and not x.is_neg()

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from altgrad_core.interfaces.backend import backend_for
 from altgrad_core.interfaces.draws import uniform
 from altgrad_core.interfaces.grid import Grid, compute_dtype, untransformed
 from altgrad_core.interfaces.placement import best_headroom, is_closed_under_doubling
@@ -87,15 +88,7 @@ class Format(ABC):
         Raises ``TypeError`` if the dtype of ``x`` cannot hold every grid value, ``ValueError`` for
         another ``rounding``, or for ``stochastic`` without a generator.
         """
-        self.check_dtype(x)
-        work = x.detach().to(compute_dtype(x))
-        if check_rounding(rounding, generator) == "nearest" or generator is None:
-            tables = self._grid.tables(work.device, work.dtype)
-            found = tables.values[self._position(work)]
-        else:
-            found = self._stochastic(work, generator)
-        found = torch.where(found == 0, torch.copysign(found, work), found)
-        return torch.where(work.isnan(), work, found).to(x.dtype)
+        return self._round(x, rounding, generator, None)
 
     def round_into(
         self,
@@ -109,7 +102,29 @@ class Format(ABC):
         ``out`` has the shape, dtype and device of ``x``. A format with kernels of its own overrides it to
         save a tensor.
         """
+        if type(self).round is Format.round:
+            return self._round(x, rounding, generator, out)
         return out.copy_(self.round(x, rounding, generator))
+
+    def _round(
+        self, x: Tensor, rounding: Rounding, generator: torch.Generator | None, out: Tensor | None
+    ) -> Tensor:
+        self.check_dtype(x)
+        drawn = check_rounding(rounding, generator) == "stochastic"
+        work = x.detach().to(compute_dtype(x))
+        if backend_for(work) == "numba" and work.dtype == torch.float32:
+            from altgrad_core.interfaces.compiled_grid import round_by_table
+
+            found = round_by_table(self._grid, work, generator if drawn else None, out)
+            if found is not None:
+                return found if found is out else _put(found.to(x.dtype), out)
+        if drawn and generator is not None:
+            found = self._stochastic(work, generator)
+        else:
+            tables = self._grid.tables(work.device, work.dtype)
+            found = tables.values[self._position(work)]
+        found = torch.where(found == 0, torch.copysign(found, work), found)
+        return _put(torch.where(work.isnan(), work, found).to(x.dtype), out)
 
     def encode(self, x: Tensor) -> Tensor:
         """The code (int32) of the grid value nearest to ``x``; shape of ``x``.
@@ -263,6 +278,10 @@ class Format(ABC):
             owner = owners[lower]
             draw.masked_fill_(owner > 0, 0.0).masked_fill_(owner < 0, _BELOW_ONE)
         return torch.where(draw < share, high, low).to(work.dtype)
+
+
+def _put(found: Tensor, out: Tensor | None) -> Tensor:
+    return found if out is None else out.copy_(found)
 
 
 def check_rounding(rounding: Rounding, generator: torch.Generator | None) -> Rounding:

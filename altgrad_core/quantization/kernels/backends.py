@@ -48,7 +48,7 @@ def plain_on_cpu(x: Tensor) -> bool:
 
 def _applied(kernel: Callable[..., None], x: Tensor, out: Tensor | None, *key: int) -> Tensor:
     """Kernels read and write contiguous float32: what is otherwise is copied."""
-    work = x.detach().float().contiguous()
+    work = x.detach().float().contiguous().resolve_neg()
     if out is not None and out.dtype == torch.float32 and out.is_contiguous() and not out.is_neg():
         kernel(work, out, *key)
         if not out.is_inference():
