@@ -156,7 +156,7 @@ class _Watch:
     def _try_again(self, job: Job, status: Status, which: str) -> None:
         self._tries[job.run_id] = 0
         self._again.append(job)
-        self._observer.message(f"{job.label}: {status.status} ({status.message}); {which}")
+        self._observer.tried_again(job, status, which)
 
     def _settled(self, job: Job, end: Exit) -> Status | None:
         """The status of a run whose process has ended; None if another process took it up."""

@@ -59,6 +59,9 @@ class Observer(Protocol):
     def progress(self, job: Job, status: Status) -> None:
         """A running run's latest sign of life."""
 
+    def tried_again(self, job: Job, status: Status, how: str) -> None:
+        """A run ended without a result, and will be run again."""
+
     def finished(self, job: Job, status: Status) -> None:
         """A run has ended."""
 

@@ -104,6 +104,10 @@ class LineDisplay:
             self._said[job.run_id] = time.monotonic()
             self._print(f"       {job.label}  step {status.step}/{status.max_steps}")
 
+    def tried_again(self, job: Job, status: Status, how: str) -> None:
+        """Say why, and how."""
+        self.message(f"{job.label}: {status.status} ({status.message}); {how}")
+
     def finished(self, job: Job, status: Status) -> None:
         """Say how it ended."""
         self._done += 1
@@ -154,6 +158,10 @@ class BarDisplay:
     def progress(self, job: Job, status: Status) -> None:
         """Move the run's bar."""
         self._bars.update(self._runs[job.run_id], completed=status.step)
+
+    def tried_again(self, job: Job, status: Status, how: str) -> None:
+        """Say why, and how."""
+        self.message(f"{job.label}: {status.status} ({status.message}); {how}")
 
     def finished(self, job: Job, status: Status) -> None:
         """Take the run's bar away and say how it ended."""

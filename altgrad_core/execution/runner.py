@@ -6,6 +6,7 @@ from contextlib import closing
 
 from altgrad_core.execution.cells import SuiteResult as SuiteResult
 from altgrad_core.execution.cells import run_cells
+from altgrad_core.execution.notices import NoticeBoard, Noticing, receivers
 from altgrad_core.execution.options import Observer, RunOptions
 from altgrad_core.execution.plan_file import SuiteHold
 from altgrad_core.execution.tuning import run_tuned
@@ -20,7 +21,11 @@ def run_suite(plan: Plan, options: RunOptions, observer: Observer) -> SuiteResul
     Where learning rates are ``auto``, the tuning runs come first.
     """
     executor: Executor = catalog().build("executor", options.executor, options.executor_settings)
-    with closing(executor), SuiteHold(options.runs / plan.suite.name) as hold:
+    folder = options.runs / plan.suite.name
+    board = NoticeBoard(receivers(plan), plan.suite.name, folder, observer.message)
+    with closing(executor), board, SuiteHold(folder) as hold:
+        seen = Noticing(board, observer)
         if plan.tuned:
-            return run_tuned(plan, executor, options, observer, hold)
-        return run_cells(plan.suite, plan.cells, plan.cells, executor, options, observer, hold)
+            return board.ended(run_tuned(plan, executor, options, seen, hold))
+        cells = plan.cells
+        return board.ended(run_cells(plan.suite, cells, cells, executor, options, seen, hold))

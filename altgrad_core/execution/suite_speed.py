@@ -132,6 +132,9 @@ class _Bare:
     def progress(self, job: Job, status: Status) -> None:
         """Nothing is to be said."""
 
+    def tried_again(self, job: Job, status: Status, how: str) -> None:
+        """Nothing is to be said."""
+
     def finished(self, job: Job, status: Status) -> None:
         """A run has ended: now its steps by themselves, as many as it took."""
         ended = time.perf_counter()

@@ -107,6 +107,11 @@ class Offer:
     source:
         trackers only: ``"module:attr"`` of a function ``(address) -> suites`` that reads back what the
         tracker has kept, so that ``NAME:ADDRESS`` is a source of results; it raises ``UserError``.
+    notify:
+        trackers only: ``"module:attr"`` of a function ``(settings, notice) -> None`` in a module that does not
+        import torch. It is called where the suite was started, with each
+        :class:`~altgrad_core.interfaces.notice.Notice` of it, in order. The first, ``suite_begins``, comes before
+        anything is run, and a ``UserError`` then stops the suite; whatever it raises later costs the notice.
     imports:
         modules that a run with this plugin imports beyond that of ``target``, when it gets to them: large ones
         are worth naming, so that they are imported once for many runs.
@@ -136,6 +141,7 @@ class Offer:
     fingerprint: str | None = None
     resample: str | None = None
     source: str | None = None
+    notify: str | None = None
     imports: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = ()
     label: str = ""

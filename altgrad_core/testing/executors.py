@@ -137,12 +137,14 @@ def _check_ends(executor: Executor, folder: Path, timeout: float) -> None:
 def _check_interrupt(executor: Executor, folder: Path) -> None:
     job = _job("sleeps", folder)
 
+    asked = []
+
     def interrupt() -> None:
         if _processes(job.directory):
+            asked.append(time.monotonic())
             raise KeyboardInterrupt
 
     watch = _Watch(interrupt)
-    begin = time.monotonic()
     interrupted = False
     try:
         _run(executor, [job], watch, 1, 60.0)
@@ -150,7 +152,9 @@ def _check_interrupt(executor: Executor, folder: Path) -> None:
         interrupted = True
     if not interrupted:
         raise AssertionError("a KeyboardInterrupt from tick() must go on to the caller")
-    if time.monotonic() - begin > 50:
+    if (
+        time.monotonic() - asked[0] > 50
+    ):  # the job, which may have taken long to begin, sleeps for longer
         raise AssertionError("on a KeyboardInterrupt the children are ended, not waited out")
     for process in _processes(job.directory):
         with contextlib.suppress(ProcessLookupError):

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from altgrad_core.interfaces.plugin import Need, Offer, hookimpl
-from altgrad_plugins.trackers.settings import JsonlSettings, WandbSettings
+from altgrad_plugins.trackers.settings import JsonlSettings, NotifySettings, WandbSettings
 
 
 @hookimpl
 def altgrad_trackers() -> list[Offer]:
-    """A JSON-lines file, and Weights & Biases."""
+    """A JSON-lines file, notices to a person, and Weights & Biases."""
     return [
         Offer(
             "jsonl",
             "every metric and event as a line of JSON, for log shippers",
             "altgrad_plugins.trackers.jsonl:JsonlTracker",
             JsonlSettings,
+        ),
+        Offer(
+            "notify",
+            "a command or web hook of yours, told when runs fail and when the suite ends",
+            "altgrad_plugins.trackers.notify_tracker:NotifyTracker",
+            NotifySettings,
+            notify="altgrad_plugins.trackers.notify:notify",
         ),
         Offer(
             "wandb",

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from altgrad_core.interfaces.notice import NoticeKind
 from altgrad_core.interfaces.plugin import Settings
 
 
@@ -17,6 +18,15 @@ class JsonlSettings(Settings):
         Path("tracker.jsonl"),
         description="file to append to; a relative path starts at the run directory",
         json_schema_extra={"identity": False},
+    )
+
+
+class NotifySettings(Settings):
+    """Settings of ``notify``. Where notices go is in the environment variable ``ALTGRAD_NOTIFY``."""
+
+    on: tuple[NoticeKind, ...] = Field(
+        ("run_retried", "run_failed", "suite_ended"),
+        description="what to tell: suite_begins, run_retried, run_failed, suite_ended",
     )
 
 

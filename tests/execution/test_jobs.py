@@ -64,6 +64,9 @@ class Audience:
 
     def progress(self, job: Job, status: Status) -> None: ...
 
+    def tried_again(self, job: Any, status: Any, how: str) -> None:
+        self.message(f"{job.label}: {status.status} ({status.message}); {how}")
+
     def finished(self, job: Job, status: Status) -> None:
         self.ends.append((job.run_id, status.status))
 

@@ -111,6 +111,9 @@ class Log:
 
     def progress(self, job: Job, status: Status) -> None: ...
 
+    def tried_again(self, job: Job, status: Status, how: str) -> None:
+        self.message(f"{job.label}: {status.status} ({status.message}); {how}")
+
     def finished(self, job: Job, status: Status) -> None: ...
 
 
