@@ -40,6 +40,12 @@ def backend_for(x: Tensor) -> Literal["numba", "triton", "eager"]:
     return gpu_backend() if x.device.type == "cuda" else "eager"
 
 
+def written(x: Tensor) -> None:
+    """Say that a kernel has written to ``x``, as an operator in place would by itself."""
+    if not x.is_inference():
+        torch.autograd.graph.increment_version(x)
+
+
 def _recorded() -> bool:
     """Whether a compiler, a tracer, a dispatch mode or a transform is to see torch's operators."""
     return bool(

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from altgrad_core.interfaces.backend import written
 from altgrad_core.interfaces.compiled_draws import fill
 from altgrad_core.interfaces.compiling import flat, inlined, kernel, plain
 from altgrad_core.interfaces.draws import new_key
@@ -45,8 +46,8 @@ def round_by_table(
         _draw(lookup, lookup.stochastic, work, into, new_key(generator))
     else:
         return None
-    if into is out and not into.is_inference():
-        torch.autograd.graph.increment_version(into)
+    if into is out:
+        written(into)
     return into
 
 

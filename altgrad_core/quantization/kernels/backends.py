@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from altgrad_core.interfaces.backend import backend_for
+from altgrad_core.interfaces.backend import backend_for, written
 from altgrad_core.interfaces.draws import new_key
 from altgrad_core.interfaces.grid import compute_dtype
 from altgrad_core.quantization.kernels import rounding
@@ -51,8 +51,7 @@ def _applied(kernel: Callable[..., None], x: Tensor, out: Tensor | None, *key: i
     work = x.detach().float().contiguous().resolve_neg()
     if out is not None and out.dtype == torch.float32 and out.is_contiguous() and not out.is_neg():
         kernel(work, out, *key)
-        if not out.is_inference():
-            torch.autograd.graph.increment_version(out)
+        written(out)
         return out
     found = torch.empty_like(work)
     kernel(work, found, *key)

@@ -7,34 +7,55 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numba import carray
 from torch import Tensor
 
-from altgrad_core.interfaces.compiling import flat, inlined, kernel
+from altgrad_core.interfaces.backend import written
+from altgrad_core.interfaces.compiling import floats_at, inlined, kernel
 
-_SIZE = np.int32(0x7FFFFFFF)
-_ARRAY = "float32[::1]"
-_Floats = NDArray[np.float32]
+_SIZE, _INFINITE = np.int32(0x7FFFFFFF), np.int32(0x7F800000)
 
 
 def amax(x: Tensor) -> Tensor:
     """``x.abs().amax()``, 0-d; ``x`` has elements."""
-    found = x.detach().new_empty(1)
-    _amax(flat(x), found.numpy())
-    return found[0]
+    found = x.detach().new_empty(())
+    _amax(x.data_ptr(), x.numel(), found.data_ptr())
+    return found
 
 
 def divided(x: Tensor, scale: Tensor, ends: tuple[float, float]) -> Tensor:
     """``(x / scale).clamp(*ends)``."""
     out = torch.empty_like(x)
-    _divided(flat(x), flat(scale), *map(np.float32, ends), flat(out))
+    _divided(x.data_ptr(), float(scale), *ends, out.data_ptr(), x.numel())
     return out
 
 
-def settled(rounded: Tensor, scale: Tensor, target: Tensor) -> Tensor:
-    """``rounded · scale`` with one zero, or ``target`` where that is not finite; in ``rounded``."""
-    _settled(flat(rounded), flat(scale), flat(target))
-    return rounded
+def settled(rounded: Tensor, scale: Tensor, target: Tensor, out: Tensor) -> Tensor:
+    """``rounded · scale`` with one zero, or ``target`` where that is not finite; in ``out``, which may be either."""
+    places = rounded.data_ptr(), float(scale), target.data_ptr(), out.data_ptr()
+    _settled(*places, rounded.numel())
+    written(out)
+    return out
+
+
+def compensated(
+    moved: Tensor, rounded: Tensor, scale: Tensor, error: Tensor
+) -> tuple[Tensor, Tensor, bool]:
+    """``moved``, and with the ``error`` where it is not at rest, that is, not ``rounded · scale``.
+
+    Further what is left of the error where it is at rest, else -0, to which anything can be added; in the memory
+    of ``rounded``. And whether all are at rest.
+    """
+    target, moving = torch.empty_like(moved), moved.new_empty(())
+    places = moved.data_ptr(), rounded.data_ptr(), float(scale), error.data_ptr()
+    _compensated(*places, target.data_ptr(), moving.data_ptr(), moved.numel())
+    return target, rounded, not moving.item()
+
+
+def left_over(kept: Tensor, target: Tensor, settled: Tensor) -> Tensor:
+    """``kept + (target - settled)``, 0 where that is not finite; in ``kept``."""
+    _left_over(kept.data_ptr(), target.data_ptr(), settled.data_ptr(), kept.numel())
+    return kept
 
 
 @inlined
@@ -42,27 +63,61 @@ def _magnitude(value: np.float32) -> np.int32:
     return np.int32(np.float32(value).view(np.int32) & _SIZE)
 
 
-@kernel(f"void({_ARRAY}, {_ARRAY})")
-def _amax(x: _Floats, found: _Floats) -> None:
+@kernel("void(int64, int64, int64)")
+def _amax(x_at: int, count: int, found_at: int) -> None:
+    x = carray(floats_at(x_at), count)
     top = np.int32(0)  # of the bits, among which those of NaN are the largest
-    for i in range(x.shape[0]):
+    for i in range(count):
         size = _magnitude(x[i])
         top = size if size > top else top
-    found[0] = np.int32(top).view(np.float32)
+    carray(floats_at(found_at), 1)[0] = np.int32(top).view(np.float32)
 
 
-@kernel(f"void({_ARRAY}, {_ARRAY}, float32, float32, {_ARRAY})")
-def _divided(x: _Floats, scale: _Floats, low: np.float32, high: np.float32, out: _Floats) -> None:
-    unit = scale[0]
-    for i in range(x.shape[0]):
-        v = x[i] / unit
+@kernel("void(int64, float32, float32, float32, int64, int64)")
+def _divided(
+    x_at: int, scale: np.float32, low: np.float32, high: np.float32, out_at: int, count: int
+) -> None:
+    x, out = carray(floats_at(x_at), count), carray(floats_at(out_at), count)
+    for i in range(count):
+        v = x[i] / scale
         v = low if v < low else v
         out[i] = high if v > high else v
 
 
-@kernel(f"void({_ARRAY}, {_ARRAY}, {_ARRAY})")
-def _settled(rounded: _Floats, scale: _Floats, target: _Floats) -> None:
-    unit, infinite = scale[0], np.int32(0x7F800000)
-    for i in range(rounded.shape[0]):
-        value = rounded[i] * unit + np.float32(0.0)
-        rounded[i] = value if _magnitude(target[i]) < infinite else target[i]
+@kernel("void(int64, float32, int64, int64, int64)")
+def _settled(rounded_at: int, scale: np.float32, target_at: int, out_at: int, count: int) -> None:
+    rounded, target = carray(floats_at(rounded_at), count), carray(floats_at(target_at), count)
+    out = carray(floats_at(out_at), count)
+    for i in range(count):
+        value = rounded[i] * scale + np.float32(0.0)
+        out[i] = value if _magnitude(target[i]) < _INFINITE else target[i]
+
+
+@kernel("void(int64, int64, float32, int64, int64, int64, int64)")
+def _compensated(
+    moved_at: int,
+    rounded_at: int,
+    scale: np.float32,
+    error_at: int,
+    target_at: int,
+    moving_at: int,
+    count: int,
+) -> None:
+    moved, rounded = carray(floats_at(moved_at), count), carray(floats_at(rounded_at), count)
+    error, target = carray(floats_at(error_at), count), carray(floats_at(target_at), count)
+    moving = np.int32(0)
+    for i in range(count):
+        rest = rounded[i] * scale == moved[i]
+        target[i] = moved[i] if rest else moved[i] + error[i]
+        rounded[i] = error[i] if rest else np.float32(-0.0)
+        moving |= np.int32(0) if rest else np.int32(1)
+    carray(floats_at(moving_at), 1)[0] = np.float32(moving)
+
+
+@kernel("void(int64, int64, int64, int64)")
+def _left_over(kept_at: int, target_at: int, settled_at: int, count: int) -> None:
+    kept = carray(floats_at(kept_at), count)
+    target, settled = carray(floats_at(target_at), count), carray(floats_at(settled_at), count)
+    for i in range(count):
+        error = kept[i] + (target[i] - settled[i])
+        kept[i] = error if _magnitude(error) < _INFINITE else np.float32(0.0)

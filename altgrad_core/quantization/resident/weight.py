@@ -37,7 +37,8 @@ from altgrad_core.interfaces.format import Format, Rounding
 from altgrad_core.quantization.kernels.backends import plain_on_cpu
 from altgrad_core.quantization.kernels.packing import packed, unpacked
 from altgrad_core.quantization.modules.roles import WeightRole
-from altgrad_core.quantization.resident.fitting import ScaleFit, ends_of, holds
+from altgrad_core.quantization.resident.fitting import ScaleFit, ends_of
+from altgrad_core.quantization.resident.held import with_error
 from altgrad_core.quantization.scaling import (
     Scaler,
     own_scale,
@@ -182,29 +183,29 @@ class Resident:
         A weight that is not finite stays as it is, so that a broken run shows.
         """
         weight, stored = self._weight(module), self._stored(module)
-        moved = target = weight.detach()
+        moved = weight.detach()
         if self.watched:
             self.watched, self.intended = False, moved.clone()
-        rest = error = None
+        target, held = moved, None
         if self.compensation is not None:
-            error = self._error_of(module, moved)
-            rest = holds(self.format, moved, self._scaler.expanded(stored, moved))
-            target = torch.where(rest, moved, moved + error)
+            error, wide = self._error_of(module, moved), self._scaler.expanded(stored, moved)
+            target, held = with_error(self.format, moved, wide, error)
         scale = self._fit(stored, target, moved) if self.format.scaled else stored
-        settled = self._on_grid(target, scale, self.rounding, generator)
+        out = moved if skipped is None else None  # what a skipped step leaves is needed still
+        settled = self._on_grid(target, scale, self.rounding, generator, out)
         if self.format.scaled:
             scale = self._fit(scale, settled, settled)
             if skipped is not None:
                 scale = torch.where(skipped != 0, stored, scale)
-            module.get_buffer(self._changes).add_(scale != stored)
-            stored.copy_(scale)
-        if error is not None and rest is not None:
-            left = target - settled
-            all_rest = rest.all() if skipped is None else rest.all() | (skipped != 0)
-            self._keep_error(module, torch.where(rest, error + left, left), unless=all_rest)
+            if scale is not stored:
+                module.get_buffer(self._changes).add_(scale != stored)
+                stored.copy_(scale)
+        if held is not None and not held.none_moves:
+            self._store_error(module, held.left(target, settled), unless=held.stays(skipped))
         if skipped is not None:
             settled = torch.where(skipped != 0, moved, settled)
-        weight.copy_(settled)
+        if settled is not moved:
+            weight.copy_(settled)
         self.mark(module)
 
     def __str__(self) -> str:
@@ -226,15 +227,17 @@ class Resident:
         compact: Tensor,
         rounding: Rounding,
         generator: torch.Generator | None = None,
+        out: Tensor | None = None,
     ) -> Tensor:
+        """``target`` on its grid: a new tensor, or ``out`` (which may be ``target``) where kernels write to that."""
         if self.format.scaled:
             scale = self._scaler.expanded(compact, target)
             if scale.dim() == 0 and plain_on_cpu(target):
                 from altgrad_core.quantization.kernels import settling
 
                 inside = settling.divided(target, scale, self._ends)
-                rounded = self.format.round(inside, rounding, generator)
-                return settling.settled(rounded.contiguous(), scale, target)
+                rounded = self.format.round_into(inside, inside, rounding, generator)
+                return settling.settled(rounded, scale, target, rounded if out is None else out)
             inside = (target / scale).clamp_(*self._ends)  # no format's overflow makes an inf here
             settled = self.format.round(inside, rounding, generator).mul_(scale)
         else:
@@ -253,18 +256,20 @@ class Resident:
             kept = kept * module.get_buffer(self._error_scale)
         return kept.to(like.dtype)
 
-    def _keep_error(
+    def _keep_error(self, module: nn.Module, error: Tensor) -> None:
+        self._store_error(module, error.nan_to_num(0.0, 0.0, 0.0))
+
+    def _store_error(
         self, module: nn.Module, error: Tensor, *, unless: Tensor | None = None
     ) -> None:
-        """Write the compensation down; where ``unless`` (0-d) holds, what is there stays."""
+        """Write down one that is finite and nobody else's; where ``unless`` (0-d) holds, what is there stays."""
         fmt = self.compensation
         assert fmt is not None
-        error = error.nan_to_num(0.0, 0.0, 0.0)
         if fmt.scaled:
             scale = own_scale(error, fmt)
             _put(module, self._error_scale, scale, unless)
             error = error / scale
-        _put(module, self._error, packed(fmt.round(error), fmt), unless)
+        _put(module, self._error, packed(fmt.round_into(error, error), fmt), unless)
 
 
 Mark = tuple[int, int | None]
