@@ -169,7 +169,7 @@ def test_every_site_matches_the_formula(
 
 @pytest.mark.parametrize(
     ("site", "kind"),
-    [*(("both", kind) for kind in KINDS), *((site, KINDS[-1]) for site in ("none", "pre", "post"))],
+    [("both", KINDS[0]), *((site, KINDS[-1]) for site in ("none", "pre", "post", "both"))],
     ids=str,
 )
 def test_it_keeps_the_contract(kind: dict[str, Any], site: str) -> None:
