@@ -97,7 +97,7 @@ class Cli:
     ) -> subprocess.CompletedProcess[str]:
         """``altgrad-bench ARGUMENTS`` in that folder, with these variables added to those of now.
 
-        What stands in ``PYTHONPATH`` is found, plugins as well.
+        What stands in ``PYTHONPATH`` is found, plugins as well. ``-c PROGRAM`` runs a program instead.
         """
         return self.start(*arguments, folder=folder, environment=environment).done()
 
@@ -186,8 +186,9 @@ def _command(
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.chdir(folder)
     _be_in(environment)
-    for descriptor, path in enumerate(said, start=1):
-        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    for descriptor, path in enumerate([os.devnull, *said]):
+        how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC if descriptor else os.O_RDONLY
+        opened = os.open(path, how, 0o644)
         os.dup2(opened, descriptor)
         os.close(opened)
     sys.argv = ["altgrad-bench", *arguments]
@@ -195,7 +196,11 @@ def _command(
         names = {"DEVNULL": subprocess.DEVNULL, "STDOUT": subprocess.STDOUT}
         children.subprocess = SimpleNamespace(Popen=_popen, **names)  # type: ignore[attr-defined]
     try:
-        importlib.import_module("altgrad_core.cli").main()
+        if arguments[0] == "-c":
+            sys.argv = ["-c", *arguments[2:]]
+            exec(arguments[1], {"__name__": "__main__"})
+        else:
+            importlib.import_module("altgrad_core.cli").main()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

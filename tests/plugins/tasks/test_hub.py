@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from warm_cli import FULL, warm_cli
 
 from altgrad_plugins.tasks.eurlex_hub import HUB
 from altgrad_plugins.tasks.hub_errors import why
@@ -44,32 +45,43 @@ def write_acts(folder: Path, *, size: int = 24, padding: int = 0) -> None:
         parquet.write_table(pa.table(columns), folder / f"eurlex-{split}.parquet")
 
 
-@pytest.fixture
-def hub(tmp_path: Path, pretrained_folder: Path) -> Iterator[Any]:
-    """A hub that holds what the suite asks for; ``hub.environment`` sends the clients there."""
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A hub that holds nothing yet, and ``served.cli``: processes whose clients were imported to ask it."""
     spec = importlib.util.spec_from_file_location("hub_server", ROOT / "tests" / "hub_server.py")
     assert spec is not None
     assert spec.loader is not None
     sys.modules["hub_server"] = server = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(server)
+    with server.hub_server() as running, pytest.MonkeyPatch.context() as patch:
+        for name in [n for n in os.environ if n.startswith(("HF_", "HUGGING"))]:
+            patch.delenv(name)
+        running.server, running.home = server, tmp_path_factory.mktemp("hf")
+        patch.setenv("HF_ENDPOINT", running.url)
+        patch.setenv("HF_HOME", str(running.home))
+        with warm_cli(preloaded=(*FULL, "datasets", "altgrad_plugins.tasks.eurlex_hub")) as cli:
+            running.cli = cli
+            yield running
+    del sys.modules["hub_server"]
+
+
+@pytest.fixture
+def hub(served: Any, tmp_path: Path, own_cache: Path, pretrained_folder: Path) -> Any:
+    """A hub that holds what the suite asks for, of which nothing was fetched yet."""
     model = yaml.safe_load(MATRIX.read_text())["model"]
     files = HUB["eurlex57k"]
     write_acts(tmp_path / "data" / "eurlex57k")
-    with server.hub_server() as running:
-        running.data = server.Repository(tmp_path / "data", files.revision)
-        running.model = server.Repository(pretrained_folder, model["pretrained_revision"])
-        running.repositories = {
-            ("datasets", files.repository): running.data,
-            ("models", model["pretrained"]): running.model,
-        }
-        running.environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))},
-            "HF_ENDPOINT": running.url,
-            "HF_HOME": str(tmp_path / "hf"),
-            "ALTGRAD_CACHE": str(tmp_path / "cache"),
-        }
-        yield running
-    del sys.modules["hub_server"]
+    shutil.rmtree(served.home)
+    served.home.mkdir()
+    served.asked.clear()
+    served.breaks.clear()
+    served.data = served.server.Repository(tmp_path / "data", files.revision)
+    served.model = served.server.Repository(pretrained_folder, model["pretrained_revision"])
+    served.repositories = {
+        ("datasets", files.repository): served.data,
+        ("models", model["pretrained"]): served.model,
+    }
+    return served
 
 
 def run(
@@ -79,16 +91,9 @@ def run(
     small = ["training.max_steps=2", "training.eval_interval=2", "training.batch_size=4"]
     matrix = "matrix={quantization.format: [e5m2], optimizer.type: [adamw, manifold_adamw]}"
     settings = [*small, "model.max_length=16", "monitors=[]", matrix, *more]
-    command = [sys.executable, "-m", "altgrad_core.cli", "run", str(MATRIX), "--device", "cpu"]
-    command += [] if report else ["--no-report"]
-    return subprocess.run(
-        [*command, *(part for s in settings for part in ("--set", s))],
-        env=hub.environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["run", str(MATRIX), "--device", "cpu", *([] if report else ["--no-report"])]
+    sets = (part for setting in settings for part in ("--set", setting))
+    return hub.cli.run(*command, *sets, folder=folder)  # type: ignore[no-any-return]
 
 
 def test_the_default_path_of_the_main_job(hub: Any, tmp_path: Path) -> None:
@@ -150,8 +155,7 @@ def read(hub: Any) -> subprocess.CompletedProcess[str]:
         "try: print(len(read_hub('eurlex57k', 'title')['train']))\n"
         "except UserError as error: print(error)\n"
     )
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=hub.environment, capture_output=True, text=True, check=True)
+    return hub.cli.run("-c", code)  # type: ignore[no-any-return]
 
 
 def test_what_the_hub_refuses_is_called_by_its_name(hub: Any) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-import os
 import re
-import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from warm_cli import Cli, warm_cli
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.monitor import Event
@@ -304,6 +304,7 @@ def test_online_without_a_login_fails_at_the_start(
         WandbTracker(WandbSettings(mode="online")).start(info(tmp_path))
 
 
+TRACKER = "altgrad_plugins.trackers.wandb"
 ASK = (
     "from altgrad_core.execution.tracking import ask_trackers\n"
     "from altgrad_plugins.trackers.settings import WandbSettings\n"
@@ -324,22 +325,25 @@ def _stand_in() -> ModuleType:
     return module
 
 
-def ask(**said: str) -> tuple[str, str]:
+@pytest.fixture(scope="module")
+def imported() -> Iterator[Cli]:
+    """Processes that have imported W&B and have not set it up."""
+    with warm_cli(preloaded=("altgrad_core.execution.tracking", TRACKER, "wandb")) as running:
+        yield running
+
+
+@pytest.fixture
+def ask(imported: Cli, clean_wandb: None) -> Callable[..., tuple[str, str]]:
     """What is printed, and the last line of the errors, when a process with these variables asks."""
-    done = subprocess.run(
-        [sys.executable, "-c", ASK],
-        env=os.environ | said,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=120,
-        check=False,
-    )
-    return done.stdout, (done.stderr.strip().splitlines() or [""])[-1]
+
+    def asked(**said: str) -> tuple[str, str]:
+        done = imported.run("-c", ASK, environment=said)
+        return done.stdout, (done.stderr.strip().splitlines() or [""])[-1]
+
+    return asked
 
 
-@pytest.mark.usefixtures("clean_wandb")
-def test_it_is_asked_once_whether_there_is_a_login() -> None:
+def test_it_is_asked_once_whether_there_is_a_login(ask: Callable[..., tuple[str, str]]) -> None:
     out, error = ask()
     assert out == ""
     assert "the tracker 'wandb' cannot work: there is no login at W&B" in error
@@ -354,15 +358,18 @@ def test_it_is_asked_once_whether_there_is_a_login() -> None:
     assert "could not be verified (Failed to authenticate" in error
 
 
-@pytest.mark.usefixtures("clean_wandb")
-def test_surroundings_that_wandb_refuses_are_found_before_a_run() -> None:
+def test_surroundings_that_wandb_refuses_are_found_before_a_run(
+    ask: Callable[..., tuple[str, str]],
+) -> None:
     out, error = ask(WANDB_MODE="offline", WANDB_PROJECT="a/b")
     assert out == ""
     assert "wandb refuses its environment variables: Invalid project name 'a/b'" in error
 
 
 @pytest.mark.usefixtures("clean_wandb")
-def test_variables_of_wandb_take_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_wandb_take_effect(
+    imported: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = {"MODE": "offline", "PROJECT": "p-outside", "TAGS": "t1,t2", "RUN_GROUP": "g-outside"}
     for name, value in said.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
@@ -377,6 +384,5 @@ def test_variables_of_wandb_take_effect(tmp_path: Path, monkeypatch: pytest.Monk
         "print(run.offline, run.project, run.group, sorted(run.tags))\n"
         "tracker.finish('ok', {})"
     )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = imported.run("-c", code, tmp_path)
     assert done.stdout == "True p-outside g-outside ['t1', 't2']\n", done.stderr
