@@ -33,6 +33,11 @@ FRESH = os.environ.get("ALTGRAD_KILLS_FRESH") == "1"
 SEED = int(os.environ.get("ALTGRAD_KILLS_SEED", "0"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 WORKER = "altgrad_core.execution.worker"
+MASTER = {"scaling": {"mode": "delayed", "history": 4}}
+GRID = {
+    **{"residency": "grid", "rounding": "stochastic", "compensation": "kahan"},
+    **{"activation_format": "e4m3", "gradient_format": "e5m2"},
+}
 
 
 class Suite:
@@ -122,8 +127,11 @@ def test_a_suite_killed_at_random_moments_ends_as_one_left_in_peace(
             "log_interval": 3,
             "checkpoint_interval": 3,
         },
-        quantization={"residency": "grid", "rounding": "stochastic"},
-        matrix={"quantization.format": ["e5m2", "e0m7"]},
+        matrix={},
+        include=[
+            {"optimizer": {"type": "grid_optim"}, "quantization": {"format": "e3m4", **MASTER}},
+            {"optimizer": {"type": "manifold_adamw"}, "quantization": {"format": "e5m2", **GRID}},
+        ],
         monitors="all",
         trackers=["jsonl"],
     )
