@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,9 +45,27 @@ const ink = (element) => contrast(getComputedStyle(element).color, behind(elemen
 """
 
 
+@pytest.fixture(scope="module")
+def page(
+    sample_document: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """The file of the sample with those names: drawing its charts takes longer than most tests."""
+
+    @cache
+    def made(*names: Any) -> Path:
+        folder = tmp_path_factory.mktemp("page")
+        document, pictures = drawn(sample_document.sample(*names))
+        file = folder / "page.html"
+        file.write_text(render_html(document, folder, pictures), encoding="utf-8")
+        return file
+
+    return made
+
+
 @pytest.fixture
-def open_page(chromium: Any, sample_document: ModuleType, tmp_path: Path) -> Callable[..., Any]:
-    """Opens the sample from the disk in a tab of its own."""
+def open_page(chromium: Any, page: Callable[..., Path]) -> Iterator[Callable[..., Any]]:
+    """Opens the sample from the disk in a tab of its own, which is closed at the end."""
+    tabs = []
 
     def open_(
         *names: Any,
@@ -55,21 +74,21 @@ def open_page(chromium: Any, sample_document: ModuleType, tmp_path: Path) -> Cal
         scripts: bool = True,
         paper: bool = False,
     ) -> Any:
-        file = tmp_path / "page.html"
-        document, pictures = drawn(sample_document.sample(*names))
-        file.write_text(render_html(document, tmp_path, pictures), encoding="utf-8")
         tab = chromium.Tab(chromium.running)
+        tabs.append(tab)
         tab.emulate(width=width, dark=dark)
         if paper:
             dark_mode = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
             tab.call("Emulation.setEmulatedMedia", media="print", features=dark_mode)
         tab.call("Emulation.setScriptExecutionDisabled", value=not scripts)
-        tab.open(file.as_uri())
+        tab.open(page(*names).as_uri())
         if scripts:
             tab.wait("document.documentElement.dataset.drawn === 'yes'", 60)
         return tab
 
-    return open_
+    yield open_
+    for tab in tabs:
+        tab.close()
 
 
 def shown(tab: Any, selector: str) -> list[bool]:

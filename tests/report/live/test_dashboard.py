@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -46,12 +46,22 @@ def sampled(server: LiveServer, under_way: Any, sample_document: ModuleType) -> 
     return server
 
 
-def opened(chromium: Any, server: LiveServer, **emulation: Any) -> Any:
-    tab = chromium.Tab(chromium.running)
-    tab.emulate(**emulation)
-    tab.open(server.url)
-    tab.wait("document.documentElement.dataset.drawn === 'yes'", 60)
-    return tab
+@pytest.fixture
+def opened(chromium: Any, server: LiveServer) -> Iterator[Callable[..., Any]]:
+    """Opens the dashboard in a tab of its own, which is closed at the end."""
+    tabs = []
+
+    def open_(**emulation: Any) -> Any:
+        tab = chromium.Tab(chromium.running)
+        tabs.append(tab)
+        tab.emulate(**emulation)
+        tab.open(server.url)
+        tab.wait("document.documentElement.dataset.drawn === 'yes'", 60)
+        return tab
+
+    yield open_
+    for tab in tabs:
+        tab.close()
 
 
 def text(selector: str) -> str:
@@ -59,10 +69,10 @@ def text(selector: str) -> str:
 
 
 def test_the_report_follows_the_metrics_of_a_run(
-    chromium: Any, server: LiveServer, under_way: Any
+    opened: Callable[..., Any], server: LiveServer, under_way: Any
 ) -> None:
     """With the real report: a loss curve gets longer, and a run comes to its end."""
-    tab = opened(chromium, server)
+    tab = opened()
     assert tab.run(text("h1")) == "toy: report"
     assert "1 of 3 runs have ended (1 ok); 1 running, 1 pending." in tab.run(text(".whole"))
     steps = (
@@ -81,9 +91,9 @@ def test_the_report_follows_the_metrics_of_a_run(
 
 
 def test_the_reader_stays_where_they_are(
-    chromium: Any, sampled: LiveServer, under_way: Any
+    opened: Callable[..., Any], sampled: LiveServer, under_way: Any
 ) -> None:
-    tab = opened(chromium, sampled, height=500)
+    tab = opened(height=500)
     boxes = "document.querySelectorAll('[data-figure=curves] .toggles input')"
     tab.run(f"{boxes}[1].click()")
     tab.run("document.querySelectorAll('main .sort')[1].click()")
@@ -125,9 +135,9 @@ def grown(make: Any) -> Any:
 
 
 def test_a_server_that_is_gone_is_said_and_found_again(
-    chromium: Any, sampled: LiveServer, under_way: Any
+    opened: Callable[..., Any], sampled: LiveServer, under_way: Any
 ) -> None:
-    tab = opened(chromium, sampled)
+    tab = opened()
     hosts = sampled.hosts
     try:
         sampled.hosts = frozenset()
@@ -140,8 +150,10 @@ def test_a_server_that_is_gone_is_said_and_found_again(
     assert "does not answer" not in tab.run(text(".live .note"))
 
 
-def test_sections_come_and_go(chromium: Any, sampled: LiveServer, under_way: Any) -> None:
-    tab = opened(chromium, sampled)
+def test_sections_come_and_go(
+    opened: Callable[..., Any], sampled: LiveServer, under_way: Any
+) -> None:
+    tab = opened()
     make = sampled.snapshot.make
 
     def fewer(suite: StoredSuite) -> Any:
@@ -162,14 +174,16 @@ def test_sections_come_and_go(chromium: Any, sampled: LiveServer, under_way: Any
 
 
 @pytest.mark.parametrize("width", [320, 390])
-def test_the_dashboard_fits_a_phone(chromium: Any, sampled: LiveServer, width: int) -> None:
-    tab = opened(chromium, sampled, width=width, dark=True)
+def test_the_dashboard_fits_a_phone(
+    opened: Callable[..., Any], sampled: LiveServer, width: int
+) -> None:
+    tab = opened(width=width, dark=True)
     assert tab.run("document.documentElement.scrollWidth") <= width
     assert tab.run("getComputedStyle(document.querySelector('.live .scroll')).overflowX") == "auto"
 
 
 def test_hostile_names_run_nothing_while_it_updates(
-    chromium: Any, server: LiveServer, under_way: Any, sample_document: ModuleType
+    opened: Callable[..., Any], server: LiveServer, under_way: Any, sample_document: ModuleType
 ) -> None:
     evil = sample_document.EVIL
     server.snapshot = Snapshot(
@@ -180,7 +194,7 @@ def test_hostile_names_run_nothing_while_it_updates(
             f"{len(suite.runs[0].history.series)} {len(suite.runs[1].history.series)} {evil}",
         ),
     )
-    tab = opened(chromium, server)
+    tab = opened()
     cell = under_way.f.cell(evil, "adamw", 7, "1" * 12)
     under_way.f.write_plan(under_way.folder, [cell])
     tab.wait(f"{text('.progress')}.includes('onerror')")
