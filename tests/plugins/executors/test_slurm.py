@@ -63,7 +63,7 @@ def execute(
 
 
 def test_it_keeps_the_contract() -> None:
-    check_executor(SlurmExecutor(SlurmSettings(cluster="local")), timeout=2.0)
+    check_executor(SlurmExecutor(SlurmSettings(cluster="local")), timeout=10.0)
 
 
 def test_one_task_makes_several_runs_and_nothing_stays_behind(tmp_path: Path) -> None:
