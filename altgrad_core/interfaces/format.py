@@ -106,6 +106,24 @@ class Format(ABC):
             return self._round(x, rounding, generator, out)
         return out.copy_(self.round(x, rounding, generator))
 
+    def round_scaled(
+        self,
+        x: Tensor,
+        scale: Tensor | None,
+        dtype: torch.dtype,
+        rounding: Rounding = "nearest",
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """``scale · round(x / scale)`` in ``dtype``: what products take. Computed in that of :func:`compute_dtype`.
+
+        ``scale`` broadcasts against ``x``; None for 1, and then inf stays inf, since saturation would hide
+        a broken tensor. Overridden only to do the same in fewer passes.
+        """
+        work = x.detach().to(compute_dtype(x))
+        if scale is None:
+            return torch.where(work.isinf(), work, self.round(work, rounding, generator)).to(dtype)
+        return (self.round(work / scale, rounding, generator) * scale).to(dtype)
+
     def _round(
         self, x: Tensor, rounding: Rounding, generator: torch.Generator | None, out: Tensor | None
     ) -> Tensor:

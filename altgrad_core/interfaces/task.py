@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -107,6 +107,15 @@ class Task(ABC):
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The mean loss of the batch, 0-d."""
+
+    def graph_key(self, batch: Batch) -> Hashable | None:
+        """What of ``batch``, beside its tensors and its number of samples, :meth:`loss` goes by.
+
+        Batches with one key (and one shape) launch the same kernels, so a training step on CUDA may be captured
+        once and replayed: see :mod:`altgrad_core.training.graphs`. None, the default, where the loss may go by
+        anything on the host (``batch.tokens``, a counter of its own) or waits for the device: never captured.
+        """
+        return None
 
     @abstractmethod
     def evaluate(

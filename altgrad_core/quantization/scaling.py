@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from altgrad_core.interfaces.backend import backend_for
 from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.kernels.backends import plain_on_cpu
 from altgrad_core.quantization.settings import ScalingSettings
@@ -41,6 +42,10 @@ def largest_magnitude(x: Tensor) -> Tensor:
         from altgrad_core.quantization.kernels import settling
 
         return settling.amax(x)
+    if backend_for(x) == "triton" and x.dtype != torch.float64 and x.is_contiguous():
+        from altgrad_core.quantization.kernels import gpu_scales
+
+        return gpu_scales.amax(x)
     return x.detach().abs().amax().float()
 
 
@@ -112,6 +117,13 @@ def power_of_two_at_least(amax: Tensor, largest: float) -> Tensor:
     difference over ``2^23`` is the difference of the exponents, plus one where amax has the larger
     mantissa: exactly the ``k`` that is looked for.
     """
+    smallest, highest, ceiling = power_of_two_limits(largest)
+    pattern = (amax.clamp(smallest, highest).view(torch.int32) + ceiling) & -(1 << _MANTISSA_BITS)
+    return pattern.view(torch.float32)
+
+
+def power_of_two_limits(largest: float) -> tuple[float, float, int]:
+    """The ends of the amax that :func:`power_of_two_at_least` tells apart, and what it adds to the bits."""
     mantissa, exponent = math.frexp(largest)
     # as of a normal float, even where it is none
     bits = ((exponent - 1 + _BIAS) << _MANTISSA_BITS) + int(
@@ -119,10 +131,8 @@ def power_of_two_at_least(amax: Tensor, largest: float) -> Tensor:
     )
     highest = min(127, 128 - exponent)
     smallest = max(_SMALLEST_NORMAL, math.ldexp(largest, -126))
-    inside = amax.clamp(smallest, math.ldexp(largest, highest))
     ceiling = (_BIAS << _MANTISSA_BITS) + (1 << _MANTISSA_BITS) - 1 - bits
-    pattern = (inside.view(torch.int32) + ceiling) & ~((1 << _MANTISSA_BITS) - 1)
-    return pattern.view(torch.float32)
+    return smallest, math.ldexp(largest, highest), ceiling
 
 
 def power_of_two_part(scale: Tensor) -> Tensor:
@@ -154,7 +164,16 @@ def own_scale(x: Tensor, fmt: Format) -> Tensor:
     """
     if not fmt.scaled:
         return torch.ones((), dtype=torch.float32, device=x.device)
-    return scale_for(_roomy(largest_magnitude(x), fmt.headroom), fmt, power_of_two=True)
+    return roomy_scale(largest_magnitude(x), fmt, fmt.headroom, power_of_two=True)
+
+
+def roomy_scale(amax: Tensor, fmt: Format, headroom: float, *, power_of_two: bool) -> Tensor:
+    """:func:`scale_for` of ``amax · headroom``."""
+    if power_of_two and backend_for(amax) == "triton" and amax.is_contiguous():
+        from altgrad_core.quantization.kernels import gpu_scales
+
+        return gpu_scales.scales(amax, headroom, power_of_two_limits(fmt.max_finite))
+    return scale_for(_roomy(amax, headroom), fmt, power_of_two=power_of_two)
 
 
 def _roomy(amax: Tensor, headroom: float) -> Tensor:
@@ -263,8 +282,8 @@ class Scaler:
 
     def fresh(self, amax: Tensor) -> Tensor:
         """The scale for that ``amax``, headroom included."""
-        roomy = _roomy(amax, self.headroom)
-        return scale_for(roomy, self.format, power_of_two=self.settings.power_of_two)
+        power_of_two = self.settings.power_of_two
+        return roomy_scale(amax, self.format, self.headroom, power_of_two=power_of_two)
 
     def _delayed(
         self,

@@ -28,6 +28,7 @@ from altgrad_core.training.checkpoint import CheckpointDamaged, load_checkpoint,
 from altgrad_core.training.clock import StepClock
 from altgrad_core.training.determinism import refusals_explained
 from altgrad_core.training.divergence import Diverged, DivergenceWatch
+from altgrad_core.training.graphs import StepGraphs
 from altgrad_core.training.monitoring import MonitorPanel, Outcome
 from altgrad_core.training.protocol import MonitoredStep, carry_out
 from altgrad_core.training.replay import Replayer
@@ -128,6 +129,15 @@ class Trainer:
             replayer=self._replayer(),
             residency=parts.residency,
         )
+        self.gradients = StepGraphs(
+            model=parts.model,
+            device=parts.device,
+            compute=self._gradients,
+            key=parts.task.graph_key,
+            reseed=lambda: seed_step(seed, self.view.step, parts.generator),
+            failed=lambda why: sink.event(self.view.step, Event("not_captured", "model", why)),
+            wanted=settings.cuda_graphs == "auto" and micro_batches == 1,
+        )
         self.monitored = MonitoredStep(self.view, parts.panel, self.clock)
         self._shifts: list[tuple[str, Any]] = []
         self._losses: list[Tensor] = []
@@ -193,19 +203,24 @@ class Trainer:
         for group in parts.optimizer.param_groups:
             group["lr"] = rate
         self.monitored.begin(step)
-        batch = parts.task.batch(step, settings.batch_size, self.seed).to(parts.device)
         seed_step(self.seed, step, parts.generator)
-        with hold_weights(parts.model):
-            loss = backward(batch, self.micro_batches, self._loss)
-        if settings.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(parts.model.parameters(), settings.max_grad_norm)
+        loss, batch = self.gradients(parts.task.batch(step, settings.batch_size, self.seed))
         if not self.monitored.before_update(loss, batch).skip_update:
             parts.optimizer.step()
         self.watch.update(loss, step)
         seen = self.monitored.after_update()
-        self._losses.append(loss.detach())
+        self._losses.append(loss)
         self._book(step, rate, seen)
         parts.optimizer.zero_grad(set_to_none=True)
+
+    def _gradients(self, batch: Batch) -> Tensor:
+        """Leave the gradients of ``batch``, and return its loss."""
+        model = self.parts.model
+        with hold_weights(model):
+            loss = backward(batch, self.micro_batches, self._loss)
+        if self.settings.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), self.settings.max_grad_norm)
+        return loss.detach()
 
     def _loss(self, batch: Batch) -> Tensor:
         with self._autocast():
@@ -247,6 +262,7 @@ class Trainer:
     def _shift(self, name: str, choice: Any) -> None:
         """Move a weight to another format, and remember it for the checkpoint."""
         self.parts.change_format(name, choice)
+        self.gradients.forget()
         self._shifts.append((name, choice))
         self._validation = None  # it was that of the model before
 

@@ -27,6 +27,11 @@ class TrainingSettings(Settings):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="autocast; auto is bf16 on CUDA and fp32 on the CPU"
     )
+    cuda_graphs: Literal["auto", "off"] = Field(
+        "auto",
+        description="capture forward and backward passes as CUDA graphs where that can be: the same bits, sooner",
+        json_schema_extra={"identity": False},
+    )
     divergence_patience: PositiveInt = Field(
         10, description="consecutive steps with a NaN or inf loss that end the run as diverged"
     )

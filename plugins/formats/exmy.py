@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +30,9 @@ class ExMy(Format):
     With ``overflow="special"`` a value that would round beyond the largest becomes NaN (``fn``) or
     inf (``ieee``) in :meth:`round` and :meth:`encode`. Rungs always saturate.
     """
+
+    _by_numbers: ClassVar[Callable[..., Tensor]]
+    """The method that gives what the kernels give for these numbers."""
 
     def __init__(
         self, name: str, layout: Layout, overflow: Overflow = "saturate", scaled: bool = True
@@ -76,6 +81,23 @@ class ExMy(Format):
             return backends.round_nearest(x, self.numbers, out)
         return backends.round_stochastic(x, self.numbers, generator, out)
 
+    def round_scaled(
+        self,
+        x: Tensor,
+        scale: Tensor | None,
+        dtype: torch.dtype,
+        rounding: Rounding = "nearest",
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """See :class:`Format`. In one launch on a GPU."""
+        check_rounding(rounding, generator)
+        if type(self).round is self._by_numbers:  # not if a subclass rounds in a way of its own
+            draws = None if rounding == "nearest" else generator
+            found = backends.round_scaled(x, scale, self.numbers, dtype, draws)
+            if found is not None:
+                return found
+        return super().round_scaled(x, scale, dtype, rounding, generator)
+
     def to_rung(self, x: Tensor) -> Tensor:
         """See :class:`Format`."""
         return kernel.rungs(x, self.numbers)
@@ -105,6 +127,9 @@ class ExMy(Format):
     def facts(self) -> dict[str, object]:
         """See :class:`Format`."""
         return {**self.layout.facts(), "overflow": self.overflow}
+
+
+ExMy._by_numbers = ExMy.round
 
 
 def build_ladder(name: str, settings: OverflowSettings | SaturatingSettings) -> ExMy:

@@ -27,7 +27,7 @@ class BFloat16(ExMy):
         """See :class:`Format`."""
         # A float64 would be cast by way of float32, that is, rounded twice.
         wide = compute_dtype(x) == torch.float64
-        if rounding != "nearest" or wide or backend_for(x) == "numba":
+        if rounding != "nearest" or wide or backend_for(x) != "eager":
             return super().round(x, rounding, generator)
         self.check_dtype(x)
         work = x.detach()
@@ -48,6 +48,9 @@ class BFloat16(ExMy):
     def exact_in(self, dtype: torch.dtype) -> bool:
         """See :class:`Format`."""
         return dtype in (torch.bfloat16, torch.float32, torch.float64)
+
+
+BFloat16._by_numbers = BFloat16.round
 
 
 class Float32(Format):

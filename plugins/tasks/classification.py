@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,10 @@ class TextClassification(Task):
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean over all entries of the batch."""
         return self._loss(_logits_of(model, batch), batch.tensors["targets"])
+
+    def graph_key(self, batch: Batch) -> Hashable:
+        """Whether there is padding, since a mask is made only then."""
+        return batch.tokens < batch.tensors["input_ids"].numel()
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         device = logits.device

@@ -16,6 +16,7 @@ from altgrad_core.interfaces.monitor import Event, Monitor, Observation, StepVie
 from altgrad_core.interfaces.task import Batch, Evaluation, Task
 from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.residency import GridResidency
+from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.registry.build import load_format
 from altgrad_core.training.determinism import make_deterministic
@@ -118,6 +119,9 @@ class Reading(Task):
         found = model(batch.tensors["ids"], batch.tensors["mask"])
         return (self.spoil(found).float() - batch.tensors["y"]).square().mean()
 
+    def graph_key(self, batch: Batch) -> str:
+        return "tensors"
+
     def evaluate(self, model: nn.Module, split: Any, **options: Any) -> Evaluation:
         device = options["device"]
         return Evaluation({"loss": float(self.loss(model, self.batch(99, 4, 0).to(device)))}, {})
@@ -144,6 +148,9 @@ class Sink:
     def begins(self, step: int, why: str = "") -> None: ...
 
 
+GRID = {"format": "e5m2", "residency": "grid", "rounding": "stochastic"}
+
+
 class Unrepeatable(Monitor):
     def before_update(self, step: StepView) -> Observation:
         return Observation({"bad/all/value": scattered(step.loss.expand(3))[0]})
@@ -154,11 +161,19 @@ class Fine(Monitor):
         return Observation({"fine/all/loss": step.loss})
 
 
-def trainer(folder: Path, sink: Sink, task: Task, device: str = "cpu", **changes: Any) -> Trainer:
+def trainer(
+    folder: Path,
+    sink: Sink,
+    task: Task,
+    device: str = "cpu",
+    quantization: Mapping[str, Any] = GRID,
+    **changes: Any,
+) -> Trainer:
     place = torch.device(device)
     torch.manual_seed(1)
     model, generator = task.build_model(), torch.Generator(place)
-    quantize_model(model, load_format("e5m2"), residency="grid", rounding="stochastic")
+    formats = {k: load_format(v) for k, v in quantization.items() if k.endswith("format")}
+    quantize_model(model, **{**quantization, **formats}, generator=generator)
     model.to(place)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
     residency = GridResidency(model, generator)
@@ -229,3 +244,37 @@ def test_on_cuda_an_interrupted_run_ends_bit_identical(
     assert sink.lines == whole.lines
     for name, value in resumed.parts.model.state_dict().items():
         assert torch.equal(value, uninterrupted.parts.model.state_dict()[name]), name
+
+
+EVERYWHERE = {"format": "e5m2", "activation_format": "e4m3", "gradient_format": "e5m2"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        {"format": "bf16"},
+        EVERYWHERE,
+        {**EVERYWHERE, "scaling": ScalingSettings(mode="delayed")},
+        GRID,
+    ],
+    ids=["bf16", "everywhere", "delayed", "grid"],
+)
+def test_on_cuda_graphs_change_no_bit(
+    tmp_path: Path, quantization: Mapping[str, Any], precision: str
+) -> None:
+    make_deterministic(torch.device("cuda", 0))
+    options = {"device": "cuda", "quantization": quantization, "precision": precision}
+    found = []
+    for mode in ("auto", "off"):
+        sink = Sink()
+        run = trainer(tmp_path / mode, sink, Reading(), cuda_graphs=mode, **options)
+        run.run()
+        assert bool(run.gradients._made) == (mode == "auto")
+        found.append((sink.lines, run.parts.model.state_dict()))
+    (lines, ours), (expected, theirs) = found
+    assert lines == expected
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name

@@ -39,6 +39,34 @@ def round_stochastic(
     return _applied(kernels.stochastic, x, out, new_key(generator))
 
 
+def round_scaled(
+    x: Tensor,
+    scale: Tensor | None,
+    numbers: GridNumbers,
+    dtype: torch.dtype,
+    generator: torch.Generator | None,
+) -> Tensor | None:
+    """``scale · round(x / scale)`` in ``dtype``, in one launch on a GPU; None where no kernel does that.
+
+    scale:
+        one number; None for 1, where inf stays inf.
+    generator:
+        what stochastic rounding draws from; None rounds to nearest.
+    """
+    if scale is not None and (scale.dim() or scale.dtype != torch.float32):
+        return None
+    if backend_for(x) != "triton" or compute_dtype(x) != torch.float32:
+        return None
+    kernels = _made("triton", numbers)
+    if kernels is None:
+        return None
+    work = x.detach().contiguous()
+    out = torch.empty_like(work, dtype=dtype)
+    key = None if generator is None else new_key(generator)
+    kernels.scaled(work, scale, out, key, hands_inf_on=scale is None)
+    return out
+
+
 def plain_on_cpu(x: Tensor) -> bool:
     """Whether compiled kernels may read ``x`` as it is: float32 on the CPU, one element after the other."""
     if backend_for(x) != "numba" or x.dtype != torch.float32:
@@ -82,12 +110,12 @@ def _kernels(x: Tensor, numbers: GridNumbers) -> _Kernels | None:
 @cache
 def _made(backend: str, numbers: GridNumbers) -> _Kernels | None:
     """The kernels of a grid, or None where the reference has to do it."""
-    if backend == "numba" and (numbers.fits_float32 or numbers.is_float32_prefix):
+    if not (numbers.fits_float32 or numbers.is_float32_prefix):
+        return None
+    if backend == "numba":
         from altgrad_core.quantization.kernels import compiled
 
         return compiled.Kernels(numbers)
-    if backend == "triton" and numbers.fits_float32:
-        from altgrad_core.quantization.kernels import gpu
+    from altgrad_core.quantization.kernels import gpu
 
-        return gpu.Kernels(numbers)
-    return None
+    return gpu.Kernels(numbers)

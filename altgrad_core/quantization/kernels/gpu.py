@@ -6,6 +6,8 @@ The arithmetic is that of :mod:`.compiled`, the draws those of :mod:`~altgrad_co
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -33,8 +35,58 @@ def _finished(size, bits, x, largest, beyond, SPECIAL: tl.constexpr):  # type: i
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _nearest(  # type: ignore[no-untyped-def]
+def on_grid(  # type: ignore[no-untyped-def]
+    x,
+    limit,
+    largest,
+    beyond,
+    lowest,
+    shift,
+    odd,
+    key,
+    STOCHASTIC: tl.constexpr,
+    LEAN: tl.constexpr,
+    SPECIAL: tl.constexpr,
+    PREFIX: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The program's ``BLOCK`` float32 on the grid of these numbers; of a prefix, ``shift`` is how many bits go."""
+    c = _clipped(x, limit)
+    bits = c.to(tl.int32, bitcast=True)
+    if PREFIX:
+        size = bits & 0x7FFFFFFF
+        whole = size >> shift
+        if STOCHASTIC:
+            share = (size - (whole << shift)).to(tl.float32) * _power_of_two(-shift)
+            whole += tl.where(block_draws(key, BLOCK) < share, 1, 0)
+        else:
+            whole = (size + ((1 << (shift - 1)) - 1) + (whole & 1)) >> shift
+        return _finished(
+            (whole << shift).to(tl.float32, bitcast=True), bits, x, largest, beyond, True
+        )
+    if STOCHASTIC:
+        step = tl.maximum(bits & 0x7F800000, lowest) - shift
+        multiple = tl.abs(c) * ((254 << 23) - step).to(tl.float32, bitcast=True)
+        lower = tl.floor(multiple)
+        away = tl.where(block_draws(key, BLOCK) < multiple - lower, 1.0, 0.0)
+        size = (lower + away) * step.to(tl.float32, bitcast=True)
+        return _finished(size, bits, x, largest, beyond, SPECIAL)
+    e = tl.maximum(bits & 0x7F800000, lowest)
+    if LEAN:
+        c = (bits - (((e >> 23) ^ odd) & 1)).to(tl.float32, bitcast=True)
+    magic = ((e + shift) | 0x400000).to(tl.float32, bitcast=True)
+    return _finished(tl.abs((c + magic) - magic), bits, x, largest, beyond, SPECIAL)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _power_of_two(exponent):  # type: ignore[no-untyped-def]
+    return ((exponent + 127) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _round(  # type: ignore[no-untyped-def]
     source,
+    scale,
     out,
     count,
     limit,
@@ -43,71 +95,90 @@ def _nearest(  # type: ignore[no-untyped-def]
     lowest,
     shift,
     odd,
+    key,
+    SCALED: tl.constexpr,
+    HANDS_INF_ON: tl.constexpr,
+    STOCHASTIC: tl.constexpr,
     LEAN: tl.constexpr,
     SPECIAL: tl.constexpr,
+    PREFIX: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    x = tl.load(source + i, mask=i < count, other=0.0)
-    c = _clipped(x, limit)
-    bits = c.to(tl.int32, bitcast=True)
-    e = tl.maximum(bits & 0x7F800000, lowest)
-    if LEAN:
-        c = (bits - (((e >> 23) ^ odd) & 1)).to(tl.float32, bitcast=True)
-    magic = ((e + shift) | 0x400000).to(tl.float32, bitcast=True)
-    rounded = (c + magic) - magic
-    tl.store(out + i, _finished(tl.abs(rounded), bits, x, largest, beyond, SPECIAL), mask=i < count)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _stochastic(  # type: ignore[no-untyped-def]
-    source,
-    out,
-    count,
-    key,
-    limit,
-    largest,
-    beyond,
-    lowest,
-    shift,
-    SPECIAL: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    x = tl.load(source + i, mask=i < count, other=0.0)
-    c = _clipped(x, limit)
-    bits = c.to(tl.int32, bitcast=True)
-    step = tl.maximum(bits & 0x7F800000, lowest) - shift
-    multiple = tl.abs(c) * ((254 << 23) - step).to(tl.float32, bitcast=True)
-    lower = tl.floor(multiple)
-    draw = block_draws(key, BLOCK)
-    size = (lower + tl.where(draw < multiple - lower, 1.0, 0.0)) * step.to(tl.float32, bitcast=True)
-    tl.store(out + i, _finished(size, bits, x, largest, beyond, SPECIAL), mask=i < count)
+    given = tl.load(source + i, mask=i < count, other=0.0).to(tl.float32)
+    x = given
+    if SCALED:
+        unit = tl.load(scale)
+        x = tl.div_rn(given, unit)
+    value = on_grid(
+        x, limit, largest, beyond, lowest, shift, odd, key, STOCHASTIC, LEAN, SPECIAL, PREFIX, BLOCK
+    )
+    if SCALED:
+        value *= unit
+    if HANDS_INF_ON:
+        value = tl.where(tl.abs(given) == float("inf"), given, value)
+    tl.store(out + i, value.to(out.dtype.element_ty), mask=i < count)
 
 
 class Kernels:
-    """The kernels with the numbers of one grid, which ``fits_float32``; see :mod:`.backends`."""
+    """The kernels of a grid that ``fits_float32`` or ``is_float32_prefix``; see :mod:`.backends`."""
 
     def __init__(self, numbers: GridNumbers) -> None:
         lowest, m = numbers.min_exponent + 127, numbers.mantissa_bits
         largest, special = numbers.max_value, numbers.overflow
-        ends = (largest, largest, largest) if special is None else (2 * largest, largest, special)
-        self._numbers = *ends, lowest << 23, (23 - m) << 23, lowest & 1
-        self._stochastic_numbers = *ends, lowest << 23, m << 23
-        self._lean, self._special = m == 0, special is not None
+        prefix = not numbers.fits_float32
+        top = math.inf if prefix else 2 * largest
+        ends = (largest, largest, largest) if special is None else (top, largest, special)
+        shifts = (23 - m, 23 - m) if prefix else ((23 - m) << 23, m << 23)
+        self._numbers = [(*ends, lowest << 23, shift, lowest & 1) for shift in shifts]
+        self._flags = {"LEAN": m == 0, "SPECIAL": special is not None, "PREFIX": prefix}
 
     def nearest(self, x: Tensor, out: Tensor) -> None:
         """Write the nearest grid values of ``x`` into ``out``."""
-        special, lean = self._special, self._lean
-        call = _nearest[_grid(x)]
-        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # Triton launches where CUDA is at the moment
-            call(x, out, x.numel(), *self._numbers, LEAN=lean, SPECIAL=special, BLOCK=_BLOCK)
+        self.scaled(x, None, out)
 
     def stochastic(self, x: Tensor, out: Tensor, key: int) -> None:
         """Write one of the two grid values around each of ``x`` into ``out``, with the draws of a key."""
-        call, numbers = _stochastic[_grid(x)], self._stochastic_numbers
-        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-            call(x, out, x.numel(), as_int64(key), *numbers, SPECIAL=self._special, BLOCK=_BLOCK)
+        self.scaled(x, None, out, key)
+
+    def scaled(
+        self,
+        x: Tensor,
+        scale: Tensor | None,
+        out: Tensor,
+        key: int | None = None,
+        *,
+        hands_inf_on: bool = False,
+    ) -> None:
+        """Write ``scale · round(x / scale)`` into ``out``, of any dtype: one division, one product, one cast.
+
+        scale:
+            float32, 0-d; None for 1.
+        key:
+            of the draws; None to nearest.
+        hands_inf_on:
+            whether inf stays inf.
+        """
+        stochastic = key is not None
+        flags = {
+            "SCALED": scale is not None,
+            "HANDS_INF_ON": hands_inf_on,
+            "STOCHASTIC": stochastic,
+        }
+        numbers, unit = self._numbers[stochastic], x if scale is None else scale
+        call = _round[_grid(x)]
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # Triton launches where CUDA is at the moment
+            call(
+                x,
+                unit,
+                out,
+                x.numel(),
+                *numbers,
+                as_int64(key or 0),
+                **flags,
+                **self._flags,
+                BLOCK=_BLOCK,
+            )
 
 
 def _grid(x: Tensor) -> tuple[int]:

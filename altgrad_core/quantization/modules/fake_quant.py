@@ -58,23 +58,17 @@ def round_to_grid(
     the values where ``dtype`` is a 16-bit one. What is inf stays so.
     """
     with torch.no_grad():
+        if not fmt.scaled:
+            return Rounded(fmt.round_scaled(x, None, dtype, rounding, generator), None, scale)
+        wide = expanded(scale, x, scaling, axis)
+        late = not scaling.power_of_two and scaling.granularity != "block"
+        if not (late and dtype in _LOW_PRECISION):
+            return Rounded(fmt.round_scaled(x, wide, dtype, rounding, generator), None, scale)
         # float16 and bfloat16 would round the quotient, and the grid would round it a second time.
         work = x.detach().float() if x.dtype in _LOW_PRECISION else x.detach()
-        if not fmt.scaled:
-            rounded = _with_inf_of(work, fmt.round(work, rounding, generator))
-            return Rounded(rounded.to(dtype), None, scale)
-        wide = expanded(scale, work, scaling, axis)
+        power = power_of_two_part(scale)
         grid = fmt.round(work / wide, rounding, generator)
-        late = not scaling.power_of_two and scaling.granularity != "block"
-        if late and dtype in _LOW_PRECISION:
-            power = power_of_two_part(scale)
-            return Rounded((grid * power).to(dtype), scale / power, scale)
-        return Rounded((grid * wide).to(dtype), None, scale)
-
-
-def _with_inf_of(x: Tensor, rounded: Tensor) -> Tensor:
-    """``rounded``, with inf where ``x`` has it: saturation would hide a broken tensor."""
-    return torch.where(x.isinf(), x, rounded)
+        return Rounded((grid * power).to(dtype), scale / power, scale)
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +82,14 @@ class TensorQuantizer:
     def forget(self, module: nn.Module) -> None:
         """The tensors that come are others than those before: what is remembered of them goes."""
         self.scaler.forget(module)
+
+    def remembered(self) -> object:
+        """What the last forward left here, for :meth:`remember`."""
+        return (self._past,)
+
+    def remember(self, what: Any) -> None:
+        """A forward was repeated that left this."""
+        (self._past,) = what
 
     def scale_of(self, module: nn.Module, x: Tensor) -> Tensor:
         """The scale for ``x``, broadcasting against it; nothing is recorded.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -48,6 +50,15 @@ class WeightQuantizer(TensorQuantizer):
         self._last = None
         if self.resident is None:
             super().forget(module)
+
+    def remembered(self) -> object:
+        """See :class:`TensorQuantizer`."""
+        return super().remembered(), self._last
+
+    def remember(self, what: Any) -> None:
+        """See :class:`TensorQuantizer`."""
+        past, self._last = what
+        super().remember(past)
 
     def buffers(self) -> tuple[str, ...]:
         """See :class:`TensorQuantizer`."""

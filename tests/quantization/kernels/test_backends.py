@@ -19,9 +19,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from altgrad_core import load_format
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces import backend
+from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.kernels import backends, compiled, rounding
 from altgrad_core.quantization.kernels.numbers import GridNumbers
-from altgrad_core.quantization.scaling import largest_magnitude, scale_for
+from altgrad_core.quantization.scaling import largest_magnitude, roomy_scale, scale_for
 
 LADDER = ("e0m7", "e1m6", "e2m5", "e3m4", "e4m3", "e5m2", "e6m1", "e7m0")
 
@@ -53,9 +54,13 @@ def agree(found: Tensor, expected: Tensor) -> bool:
     return bool((same | (found.isnan() & expected.isnan())).all())
 
 
-def numbers_of(name: str, overflow: str) -> GridNumbers:
+def format_of(name: str, overflow: str) -> Format:
     settings = {"overflow": overflow} if name in ("e4m3", "e5m2", "bf16") else {}
-    found: GridNumbers = load_format(name, **settings).numbers  # type: ignore[attr-defined]
+    return load_format(name, **settings)
+
+
+def numbers_of(name: str, overflow: str) -> GridNumbers:
+    found: GridNumbers = format_of(name, overflow).numbers  # type: ignore[attr-defined]
     return found
 
 
@@ -167,19 +172,36 @@ def test_an_unknown_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 INTERPRETED = """
+import math
 import torch
+from altgrad_core import load_format
 from altgrad_core.interfaces import compiled_draws, gpu_draws
-from altgrad_core.quantization.kernels import compiled, gpu
-from test_backends import CASES, PATTERNS, agree, around_boundaries, numbers_of
-for name, overflow in CASES:
-    numbers = numbers_of(name, overflow)
-    x = torch.cat([PATTERNS[::41], around_boundaries(numbers), PATTERNS[-1:]])
+from altgrad_core.quantization import scaling
+from altgrad_core.quantization.kernels import compiled, gpu, gpu_scales
+from test_backends import BF16, CASES, PATTERNS, agree, around_boundaries, format_of
+for name, overflow in CASES + BF16:
+    fmt = format_of(name, overflow)
+    numbers = fmt.numbers
+    x = torch.cat([PATTERNS[::211], around_boundaries(numbers)[::3], PATTERNS[-1:]])
     ours, theirs = torch.empty_like(x), torch.empty_like(x)
     for call in ("nearest", "stochastic"):
         for kernels, out in ((gpu, ours), (compiled, theirs)):
             key = () if call == "nearest" else (2**64 - 5,)
             getattr(kernels.Kernels(numbers), call)(x, out, *key)
         assert agree(ours, theirs), (name, overflow, call)
+    for size in (None,) if name == "bf16" else (2.0**-126, 0.25, 3.7, 2.0**100, math.inf, math.nan):
+        scale = None if size is None else torch.tensor(size)
+        for dtype in (torch.float32, torch.float16):  # the interpreter has a cast to bfloat16 of its own
+            out = torch.empty_like(x, dtype=dtype)
+            gpu.Kernels(numbers).scaled(x, scale, out, hands_inf_on=size is None)
+            assert agree(out.float(), fmt.round_scaled(x, scale, dtype).float()), (name, size, dtype)
+for x in (PATTERNS, PATTERNS[PATTERNS.isfinite()], torch.zeros(5), torch.tensor([1.0, -math.inf])):
+    assert agree(gpu_scales.amax(x), x.abs().amax())
+for name in ("e0m7", "e3m4", "e5m2", "e7m0"):
+    fmt, amax = format_of(name, "saturate"), PATTERNS[::41].abs()
+    for room in (1.0, 1.5, 1024.0):
+        found = gpu_scales.scales(amax, room, scaling.power_of_two_limits(fmt.max_finite))
+        assert agree(found, scaling.roomy_scale(amax, fmt, room, power_of_two=True)), (name, room)
 for dtype in (torch.float32, torch.float64):
     for count in (1, 2, 3, 1023, 2050):
         ours, theirs = torch.empty(count, dtype=dtype), torch.empty(count, dtype=dtype)
@@ -215,6 +237,29 @@ def test_the_gpu_gives_the_cpus_bits(name: str, overflow: str, stochastic: bool)
         return backends.round_stochastic(x, numbers, torch.Generator().manual_seed(3))
 
     assert agree(rounded(x.cuda()).cpu(), rounded(x))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("name", "overflow"), CASES + BF16)
+def test_scaled_on_the_gpu_as_on_the_cpu(name: str, overflow: str, dtype: torch.dtype) -> None:
+    fmt = format_of(name, overflow)
+    x = torch.cat([PATTERNS, around_boundaries(fmt.numbers)])  # type: ignore[attr-defined]
+    for size in (2.0**-126, 0.25, 3.7, 2.0**100, float("inf"), float("nan")):
+        scale = torch.tensor(size) if fmt.scaled else None
+        for given_x in (x, x.bfloat16(), x.half()):
+            there = None if scale is None else scale.cuda()
+            found = fmt.round_scaled(given_x.cuda(), there, dtype).cpu()
+            assert agree(found.float(), fmt.round_scaled(given_x, scale, dtype).float())
+    for some in (x, x[x.isfinite()], x[x.abs() < 1e-3], torch.zeros(7), x[:0]):
+        for amax in (largest_magnitude(some), largest_magnitude(some.bfloat16()).float()):
+            assert agree(scale_of(fmt, amax.cuda()).cpu(), scale_of(fmt, amax))
+        assert agree(largest_magnitude(some.cuda()).cpu(), largest_magnitude(some))
+
+
+def scale_of(fmt: Format, amax: Tensor) -> Tensor:
+    return roomy_scale(amax, fmt, fmt.headroom, power_of_two=True)
 
 
 def fake_quantized(x: Tensor) -> Tensor:

@@ -1,0 +1,144 @@
+"""Forward and backward pass as one CUDA graph: the host then asks for them once, not kernel by kernel.
+
+At the sizes of a fine-tuned encoder a GPU is done sooner than Python has asked for the next kernel. A pass that has
+been seen a few times is captured, and replayed from then on: the same kernels on the same numbers, so the same bits.
+The update, and what monitors look at, is done as ever.
+
+Run kernel by kernel are the passes that a replay could not repeat: those with hooks, which monitors put on
+modules, those that draw for stochastic rounding on the host, and those of a task that does not say what its loss
+goes by (``Task.graph_key``). What fails to be captured is never tried again, and said.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from altgrad_core.interfaces.task import Batch
+from altgrad_core.quantization.modules.linear import quantizers_of
+from altgrad_core.quantization.modules.quantizer import TensorQuantizer
+
+WARM = 3
+"""Passes of one kind before it is captured: libraries make their plans, and tables reach the device."""
+MOST = 16
+"""Kinds that are captured: each keeps its gradients, and shares the rest of its memory with the others."""
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_OF_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+
+Compute = Callable[[Batch], Tensor]
+"""Leaves the gradients of a batch, and returns its loss."""
+
+
+@dataclass
+class _Captured:
+    replay: Callable[[], None]
+    batch: Batch
+    loss: Tensor
+    gradients: list[tuple[Tensor, Tensor]]
+    remembered: list[tuple[TensorQuantizer, object]]
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Batch]:
+        for name, tensor in batch.to(self.loss.device).tensors.items():
+            self.batch.tensors[name].copy_(tensor)
+        self.replay()
+        for parameter, gradient in self.gradients:
+            parameter.grad = gradient
+        for quantizer, what in self.remembered:
+            quantizer.remember(what)
+        return self.loss.clone(), Batch(self.batch.tensors, batch.samples, batch.tokens)
+
+
+@dataclass
+class StepGraphs:
+    """Computes loss and gradients of batches with ``compute``, which is captured where that can be.
+
+    key:
+        what of a batch ``compute`` goes by, beside its tensors; None for anything, which is never captured.
+    reseed:
+        puts the generators back to where the step began.
+    failed:
+        is told why something could not be captured.
+    """
+
+    model: nn.Module
+    device: torch.device
+    compute: Compute
+    key: Callable[[Batch], Hashable | None]
+    reseed: Callable[[], None]
+    failed: Callable[[str], None]
+    wanted: bool = True
+    _seen: Counter[Hashable] = field(default_factory=Counter)
+    _made: dict[Hashable, _Captured] = field(default_factory=dict)
+    _pool: object = None
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Batch]:
+        """The loss, 0-d and detached, and the batch on the device."""
+        key = self._kind(batch)
+        if key is not None and key in self._made:
+            return self._made[key](batch)
+        moved = batch.to(self.device)
+        if key is not None:
+            self._seen[key] += 1
+            if self._seen[key] > WARM and len(self._made) < MOST and self._capture(key, moved):
+                return self._made[key](batch)
+        return self.compute(moved), moved
+
+    def forget(self) -> None:
+        """The model is not what it was."""
+        self._seen.clear()
+        self._made.clear()
+
+    def _kind(self, batch: Batch) -> Hashable | None:
+        if not self.wanted or self.device.type != "cuda":
+            return None
+        key = self.key(batch)
+        if key is None or not _repeatable(self.model):
+            return None
+        shapes = ((name, t.shape, t.dtype) for name, t in sorted(batch.tensors.items()))
+        return key, batch.samples, *shapes
+
+    def _capture(self, key: Hashable, batch: Batch) -> bool:
+        """Capture ``compute`` for batches like that one. On failure: say so, and never try again."""
+        static = Batch(
+            {n: t.clone() for n, t in batch.tensors.items()}, batch.samples, batch.tokens
+        )
+        graph = torch.cuda.CUDAGraph()
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        try:
+            with _capturing(graph, self._pool):
+                loss = self.compute(static)
+        except (
+            Exception
+        ) as error:  # whatever a model or a library does not allow while it is captured
+            self.wanted = False
+            self.forget()
+            self.model.zero_grad(set_to_none=True)
+            self.reseed()
+            first = (str(error).splitlines() or [""])[0]
+            self.failed(f"steps are not captured as CUDA graphs: {type(error).__name__}: {first}")
+            return False
+        gradients = [(p, p.grad) for p in self.model.parameters() if p.grad is not None]
+        remembered = [(q, q.remembered()) for q in quantizers_of(self.model)]
+        self._made[key] = _Captured(graph.replay, static, loss, gradients, remembered)
+        return True
+
+
+@contextmanager
+def _capturing(graph: torch.cuda.CUDAGraph, pool: object) -> Iterator[None]:
+    """What other threads ask the device for meanwhile is none of it."""
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # type: ignore[arg-type]
+        yield
+
+
+def _repeatable(model: nn.Module) -> bool:
+    """Whether a pass does nothing but launch kernels, which a replay launches again."""
+    if any(q.rounding == "stochastic" for q in quantizers_of(model)):
+        return False
+    if any(getattr(module, hooks) for module in model.modules() for hooks in _HOOKS):
+        return False
+    return not any(getattr(p, hooks) for p in model.parameters() for hooks in _OF_TENSORS)
