@@ -12,7 +12,7 @@ goes by (``Task.graph_key``). What fails to be captured is never tried again, an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -39,8 +39,8 @@ class _Captured:
     replay: Callable[[], None]
     batch: Batch
     loss: Tensor
-    gradients: list[tuple[Tensor, Tensor]]
-    remembered: list[tuple[TensorQuantizer, object]]
+    gradients: Sequence[tuple[nn.Parameter, Tensor]]
+    remembered: Sequence[tuple[TensorQuantizer, object]]
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Batch]:
         for name, tensor in batch.to(self.loss.device).tensors.items():

@@ -91,7 +91,9 @@ class ExMy(Format):
     ) -> Tensor:
         """See :class:`Format`. In one launch on a GPU."""
         check_rounding(rounding, generator)
-        if type(self).round is type(self)._by_numbers:  # not if a subclass rounds in a way of its own
+        if (
+            type(self).round is type(self)._by_numbers
+        ):  # not if a subclass rounds in a way of its own
             draws = None if rounding == "nearest" else generator
             found = backends.round_scaled(x, scale, self.numbers, dtype, draws)
             if found is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from altgrad_core.interfaces.draws import new_key
 from altgrad_core.interfaces.grid import compute_dtype
 from altgrad_core.quantization.kernels import rounding
 from altgrad_core.quantization.kernels.numbers import GridNumbers
+
+if TYPE_CHECKING:
+    from altgrad_core.quantization.kernels import gpu
 
 
 def round_nearest(x: Tensor, numbers: GridNumbers, out: Tensor | None = None) -> Tensor:
@@ -57,13 +60,12 @@ def round_scaled(
         return None
     if backend_for(x) != "triton" or compute_dtype(x) != torch.float32:
         return None
-    kernels = _made("triton", numbers)
-    if kernels is None:
+    if not (numbers.fits_float32 or numbers.is_float32_prefix):
         return None
     work = x.detach().contiguous()
     out = torch.empty_like(work, dtype=dtype)
     key = None if generator is None else new_key(generator)
-    kernels.scaled(work, scale, out, key, hands_inf_on=scale is None)
+    _on_gpu(numbers).scaled(work, scale, out, key, hands_inf_on=scale is None)
     return out
 
 
@@ -116,6 +118,11 @@ def _made(backend: str, numbers: GridNumbers) -> _Kernels | None:
         from altgrad_core.quantization.kernels import compiled
 
         return compiled.Kernels(numbers)
+    return _on_gpu(numbers)
+
+
+@cache
+def _on_gpu(numbers: GridNumbers) -> gpu.Kernels:
     from altgrad_core.quantization.kernels import gpu
 
     return gpu.Kernels(numbers)

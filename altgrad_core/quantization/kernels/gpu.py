@@ -78,7 +78,7 @@ def on_grid(  # type: ignore[no-untyped-def]
     return _finished(tl.abs((c + magic) - magic), bits, x, largest, beyond, SPECIAL)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _power_of_two(exponent):  # type: ignore[no-untyped-def]
     return ((exponent + 127) << 23).to(tl.float32, bitcast=True)
 

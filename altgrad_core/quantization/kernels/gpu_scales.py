@@ -21,7 +21,7 @@ def _amax(source, found, count, BLOCK: tl.constexpr):  # type: ignore[no-untyped
     tl.atomic_max(found, tl.max(size, 0))  # of bits, among which those of NaN are the largest
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def scale_of(amax, headroom, smallest, highest, ceiling):  # type: ignore[no-untyped-def]
     """``scaling.scale_for`` of a roomy ``amax``, to a power of two."""
     finite = amax < float("inf")  # false for NaN
