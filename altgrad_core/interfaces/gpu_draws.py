@@ -11,9 +11,9 @@ _BLOCK = 1024
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def block_words(key, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Four tensors with the words of the program's ``BLOCK`` counters."""
-    counter = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+def block_words(key, block, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Four tensors with the words of the ``BLOCK`` counters of a block, which is an int64."""
+    counter = block * BLOCK + tl.arange(0, BLOCK)
     none = tl.zeros_like(counter).to(tl.uint32)
     low, high = (counter & 0xFFFFFFFF).to(tl.uint32), (counter >> 32).to(tl.uint32)
     return tl.philox(key, low, high, none, none)
@@ -22,7 +22,13 @@ def block_words(key, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator]
 def block_draws(key, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """The float32 numbers of the program's ``BLOCK`` elements."""
-    w0, w1, w2, w3 = block_words(key, BLOCK // 4)
+    return draws_of(key, tl.program_id(0).to(tl.int64), BLOCK)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def draws_of(key, block, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The float32 numbers of the ``BLOCK`` elements of a block, which is an int64."""
+    w0, w1, w2, w3 = block_words(key, block, BLOCK // 4)
     word = tl.interleave(tl.interleave(w0, w2), tl.interleave(w1, w3))
     return ((word >> 8) & 0xFFFFFF).to(tl.float32) * 5.9604644775390625e-08
 
@@ -31,7 +37,9 @@ def block_draws(key, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
 def _fill(out, count, key, DOUBLE: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     if DOUBLE:
-        w0, w1, w2, w3 = block_words(key, BLOCK // 2)  # two numbers a counter
+        w0, w1, w2, w3 = block_words(
+            key, tl.program_id(0).to(tl.int64), BLOCK // 2
+        )  # two numbers a counter
         first = ((w0 >> 5).to(tl.int64) << 26) + (w1 >> 6).to(tl.int64)
         second = ((w2 >> 5).to(tl.int64) << 26) + (w3 >> 6).to(tl.int64)
         draw = tl.interleave(first, second).to(tl.float64) * 1.1102230246251565e-16

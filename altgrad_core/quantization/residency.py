@@ -19,6 +19,7 @@ from altgrad_core.quantization.resident.kept import (
     moving,
     unkept,
 )
+from altgrad_core.quantization.resident.together import Tables
 from altgrad_core.quantization.resident.weight import Resident
 
 
@@ -126,8 +127,11 @@ class GridResidency:
         optimizer:
             whose weights to round; None: all.
         """
+        tables = Tables(self._generator, skipped)
         for module, resident in self._residents(optimizer).values():
-            resident.settle(module, self._generator, skipped)
+            if not tables.take(module, resident):
+                resident.settle(module, self._generator, skipped)
+        tables.settle()
 
     def _residents(
         self, optimizer: torch.optim.Optimizer | None = None

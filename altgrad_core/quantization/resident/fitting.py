@@ -24,6 +24,7 @@ from torch import Tensor
 
 from altgrad_core.interfaces.format import Format, Rounding
 from altgrad_core.quantization.modules.repetition import traced
+from altgrad_core.quantization.resident.table import bits
 from altgrad_core.quantization.scaling import (
     compact_amax,
     expanded,
@@ -81,6 +82,18 @@ class ScaleFit:
         new = torch.where(leaves, roomy, stays)
         return torch.where((amax > 0) & (amax < torch.inf), new, scale)
 
+    def columns(self) -> tuple[int, ...] | None:
+        """The rule in the numbers of ``gpu_settling``; None where it takes more than these, or more than one scale."""
+        if self._scaling.granularity != "tensor":
+            return None
+        if self._fixed:
+            return 1, *[0] * 6
+        if self._reach != self._reach_below or not self._closed:
+            return None
+        least, most, ceiling = power_of_two_numbers(self._largest)
+        floats = self._reach, self._smallest, self._headroom, least, most
+        return 0, *map(bits, floats), ceiling
+
     def _plainly_stays(self, scale: Tensor, amax: Tensor) -> bool:
         """Whether a look at the values is free and shows that no scale changes.
 
@@ -101,6 +114,15 @@ class ScaleFit:
 
     def _holds(self, weight: Tensor, compact: Tensor) -> Tensor:
         return holds(self._format, weight, expanded(compact, weight, self._scaling, self._axis))
+
+
+def power_of_two_numbers(largest: float) -> tuple[float, float, int]:
+    """Of :func:`power_of_two_at_least`: between what amax is held, and what is added to its bits."""
+    mantissa, exponent = math.frexp(largest)
+    top = ((exponent - 1 + 127) << 23) + int((2 * mantissa - 1) * (1 << 23))
+    least = max(2.0**-126, math.ldexp(largest, -126))
+    most = math.ldexp(largest, min(127, 128 - exponent))
+    return least, most, (127 << 23) + (1 << 23) - 1 - top
 
 
 def look_is_free(tensor: Tensor) -> bool:

@@ -27,6 +27,7 @@ Where the optimizer has put ``w + Δw`` exactly on a grid value, it stays, and `
 from __future__ import annotations
 
 from collections.abc import Callable, Container
+from functools import cached_property
 from typing import SupportsIndex
 
 import torch
@@ -39,6 +40,7 @@ from altgrad_core.quantization.kernels.packing import packed, unpacked
 from altgrad_core.quantization.modules.roles import WeightRole
 from altgrad_core.quantization.resident.fitting import ScaleFit, ends_of
 from altgrad_core.quantization.resident.held import with_error
+from altgrad_core.quantization.resident.table import Row, grid_columns, kept_by_bfloat16, places
 from altgrad_core.quantization.scaling import (
     Scaler,
     own_scale,
@@ -184,8 +186,7 @@ class Resident:
         """
         weight, stored = self._weight(module), self._stored(module)
         moved = weight.detach()
-        if self.watched:
-            self.watched, self.intended = False, moved.clone()
+        self.moved(module)
         target, held = moved, None
         if self.compensation is not None:
             error, wide = self._error_of(module, moved), self._scaler.expanded(stored, moved)
@@ -206,6 +207,35 @@ class Resident:
             settled = torch.where(skipped != 0, moved, settled)
         if settled is not moved:
             weight.copy_(settled)
+        self.mark(module)
+
+    def row(self, module: nn.Module) -> Row | None:
+        """What kernels on a GPU need to do the same as :meth:`settle`, of all weights at once; None if they cannot."""
+        if self._numbers is None:
+            return None
+        found = places(self._places(module))
+        return None if found is None else found + self._numbers
+
+    @cached_property
+    def _numbers(self) -> Row | None:
+        """The columns that never change."""
+        grid = grid_columns(self.format) if kept_by_bfloat16(self.compensation) else None
+        rule = self._fit.columns() if grid is not None else None
+        return None if grid is None or rule is None else grid + rule
+
+    def _places(self, module: nn.Module) -> list[Tensor]:
+        """What a settling writes."""
+        names = [self._scale, self._changes, *([self._error] if self.compensation else [])]
+        return [self._weight(module), *map(module.get_buffer, names)]
+
+    def moved(self, module: nn.Module) -> None:
+        """Before kernels settle the weight: keep what the optimizer wanted, if somebody wants to see it."""
+        if self.watched:
+            self.watched, self.intended = False, self._weight(module).detach().clone()
+
+    def settled(self, module: nn.Module) -> None:
+        """Kernels have settled the weight."""
+        torch.autograd.graph.increment_version(self._places(module))
         self.mark(module)
 
     def __str__(self) -> str:

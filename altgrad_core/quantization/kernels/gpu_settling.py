@@ -1,0 +1,287 @@
+"""The settling of weights that live on their grids, in Triton: all of a model's in a few launches, without a wait.
+
+A table has a row of int64 for each weight: where it and its buffers lie, the numbers of its grid, and those of the
+rule for its scale. Each program has a block of one weight. The first launch finds what the weights reach, the second
+rounds them at the scale which that asks for, the third writes the scales down. Every number is that of
+``Resident.settle`` by torch's operators, bit for bit: no product is contracted into a sum, and no quotient is an
+estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from altgrad_core.interfaces.gpu_draws import as_int64, draws_of
+from altgrad_core.quantization.resident.table import COLUMNS, COUNT, FIRST, Row
+
+_BLOCK = 2048
+_WEIGHT, _SCALE, _CHANGES, _ERROR, _COUNT, _FIRST = (tl.constexpr(i) for i in range(6))
+_LIMIT, _LOWEST, _MANTISSA, _KEEPS_INF = (tl.constexpr(i) for i in range(6, 10))
+_FIXED, _REACH, _SMALLEST, _ROOM, _LOW, _HIGH, _CEILING = (tl.constexpr(i) for i in range(10, 17))
+_WIDTH = tl.constexpr(COLUMNS)
+_INF = tl.constexpr(0x7F800000)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _float(row, COLUMN: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The float32 whose bits a column holds."""
+    return tl.load(row + COLUMN).to(tl.int32).to(tl.float32, bitcast=True)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _int(row, COLUMN: tl.constexpr):  # type: ignore[no-untyped-def]
+    return tl.load(row + COLUMN).to(tl.int32)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _floats_at(row, COLUMN: tl.constexpr):  # type: ignore[no-untyped-def]
+    return tl.load(row + COLUMN).to(tl.pointer_type(tl.float32))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _size(x):  # type: ignore[no-untyped-def]
+    """The bits of ``|x|``, among which those of NaN are the largest."""
+    return x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _fitted(row, scale, top):  # type: ignore[no-untyped-def]
+    """``ScaleFit`` for a weight whose largest magnitude has the bits ``top``."""
+    amax = top.to(tl.float32, bitcast=True)
+    wanted = (amax * _float(row, _ROOM)).to(tl.int32, bitcast=True)
+    wanted = tl.minimum(tl.maximum(wanted, _int(row, _LOW)), _int(row, _HIGH))
+    roomy = ((wanted + _int(row, _CEILING)) & (-8388608)).to(tl.float32, bitcast=True)
+    leaves = (amax > scale * _float(row, _REACH)) | (amax < scale * _float(row, _SMALLEST))
+    twice = 2.0 * roomy
+    new = tl.where(leaves, roomy, tl.where(scale <= twice, scale, twice))
+    decides = (top > 0) & (top < _INF) & (_int(row, _FIXED) == 0)
+    return tl.where(decides, new, scale)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _divided(x, scale):  # type: ignore[no-untyped-def]
+    """``x / scale``. Of a power of two the inverse is exact, and a product costs a fraction of a quotient."""
+    bits = scale.to(tl.int32, bitcast=True)
+    if ((bits & 0x7FFFFF) == 0) & (bits > 0) & (bits < (254 << 23)):
+        found = x * ((254 << 23) - bits).to(tl.float32, bitcast=True)
+    else:
+        found = tl.div_rn(x, tl.zeros_like(x) + scale)
+    return found
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _clipped(x, limit):  # type: ignore[no-untyped-def]
+    return tl.where(x > limit, limit, tl.where(x < -limit, -limit, x))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _nearest(row, x):  # type: ignore[no-untyped-def]
+    """The nearest value of the row's grid, saturating; anything for NaN, and either zero."""
+    lowest, m = _int(row, _LOWEST), _int(row, _MANTISSA)
+    c = _clipped(x, _float(row, _LIMIT))
+    bits = c.to(tl.int32, bitcast=True)
+    e = tl.maximum(bits & 0x7F800000, lowest)
+    parity = (
+        ((e ^ lowest) >> 23) & 1 & (m == 0).to(tl.int32)
+    )  # see rounding: ties where there is no mantissa
+    c = (bits - parity).to(tl.float32, bitcast=True)
+    magic = ((e + ((23 - m) << 23)) | 0x400000).to(tl.float32, bitcast=True)
+    return (c + magic) - magic
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _stochastic(row, x, key, chunk, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """One of the two values around it, likewise."""
+    c = _clipped(x, _float(row, _LIMIT))
+    e = tl.maximum(c.to(tl.int32, bitcast=True) & 0x7F800000, _int(row, _LOWEST))
+    step = e - (_int(row, _MANTISSA) << 23)
+    multiple = tl.abs(c) * ((254 << 23) - step).to(tl.float32, bitcast=True)
+    lower = tl.floor(multiple)
+    away = tl.where(draws_of(key, chunk, BLOCK) < multiple - lower, 1.0, 0.0)
+    size = (lower + away) * step.to(tl.float32, bitcast=True)
+    return tl.where(c < 0, -size, size)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _read(start, left, FILL: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A block of a tensor of which ``left`` elements are left; a whole one takes no mask, and so wide loads."""
+    i = tl.arange(0, BLOCK)
+    at = tl.multiple_of(start + i, 16)
+    if left >= BLOCK:
+        x = tl.load(at)
+    else:
+        x = tl.load(at, mask=i < left, other=FILL)
+    return x
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _write(start, left, x, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    i = tl.arange(0, BLOCK)
+    at = tl.multiple_of(start + i, 16)
+    if left >= BLOCK:
+        tl.store(at, x)
+    else:
+        tl.store(at, x, mask=i < left)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _resting(row, x, stored):  # type: ignore[no-untyped-def]
+    """Where the weight is a value of the grid at the stored scale: ``fitting.holds``."""
+    inside = _divided(x, stored)
+    found = (_nearest(row, inside) * stored == x) & (inside == inside)
+    return tl.where(_size(x) == _INF, _int(row, _KEEPS_INF) != 0, found)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _error_of(row, first, left, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The compensation, which bfloat16 keeps."""
+    kept = tl.load(row + _ERROR).to(tl.pointer_type(tl.int16)) + first
+    return (_read(kept, left, 0, BLOCK).to(tl.int32) << 16).to(tl.float32, bitcast=True)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _as_bfloat16(x):  # type: ignore[no-untyped-def]
+    """The bits of the nearest bfloat16, saturating; of zero for what is not finite."""
+    x = tl.where(_size(x) < _INF, x, 0.0)
+    bits = _clipped(x, 3.3895313892515355e38).to(tl.int32, bitcast=True)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).to(tl.int16)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _look(table, owners, state, rows, KAHAN: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """What each target reaches, and whether any of its weights is not at rest."""
+    owner = tl.load(owners + tl.program_id(0))
+    row = table + owner * _WIDTH
+    first = (tl.program_id(0) - tl.load(row + _FIRST)) * BLOCK
+    left = tl.minimum(tl.load(row + _COUNT) - first, BLOCK).to(tl.int32)
+    x = _read(_floats_at(row, _WEIGHT) + first, left, 0.0, BLOCK)
+    if KAHAN:
+        rest = _resting(row, x, tl.load(_floats_at(row, _SCALE)))
+        moves = (rest == 0) & (tl.arange(0, BLOCK) < left)
+        x = tl.where(rest, x, x + _error_of(row, first, left, BLOCK))
+        tl.atomic_max(state + 2 * rows + owner, tl.max(moves.to(tl.int32), 0), sem="relaxed")
+    tl.atomic_max(state + owner, tl.max(_size(x), 0), sem="relaxed")
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _round(  # type: ignore[no-untyped-def]
+    table,
+    owners,
+    state,
+    keys,
+    skipped,
+    rows,
+    SKIPPING: tl.constexpr,
+    STOCHASTIC: tl.constexpr,
+    KAHAN: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Round every weight to its grid, at the scale that its target asks for."""
+    owner = tl.load(owners + tl.program_id(0))
+    row = table + owner * _WIDTH
+    chunk = tl.program_id(0) - tl.load(row + _FIRST)
+    first = chunk * BLOCK
+    left = tl.minimum(tl.load(row + _COUNT) - first, BLOCK).to(tl.int32)
+    if SKIPPING:
+        left = tl.where(tl.load(skipped) != 0, 0, left)
+    stored = tl.load(_floats_at(row, _SCALE))
+    scale = _fitted(row, stored, tl.load(state + owner))
+    place = _floats_at(row, _WEIGHT) + first
+    x = _read(place, left, 0.0, BLOCK)
+    if KAHAN:
+        error = _error_of(row, first, left, BLOCK)
+        rest = _resting(row, x, stored)
+        x = tl.where(rest, x, x + error)
+    inside = _divided(x, scale)
+    if STOCHASTIC:
+        rounded = _stochastic(row, inside, tl.load(keys + owner), chunk, BLOCK)
+    else:
+        rounded = _nearest(row, inside)
+    settled = rounded * scale
+    settled = tl.where(settled == 0, 0.0, settled)
+    settled = tl.where(inside == inside, settled, inside)
+    settled = tl.where(_size(x) < _INF, settled, x)
+    _write(place, left, settled, BLOCK)
+    tl.atomic_max(state + rows + owner, tl.max(_size(settled), 0), sem="relaxed")
+    if KAHAN:
+        lost = x - settled
+        kept = tl.load(row + _ERROR).to(tl.pointer_type(tl.int16)) + first
+        left = tl.where(tl.load(state + 2 * rows + owner) == 0, 0, left)  # all are at rest
+        _write(kept, left, _as_bfloat16(tl.where(rest, error + lost, lost)), BLOCK)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _finish(table, state, skipped, rows, SKIPPING: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Write the scale of one weight, as the settled values ask for it, and count its change."""
+    owner = tl.program_id(0)
+    row = table + owner * _WIDTH
+    place = _floats_at(row, _SCALE)
+    stored = tl.load(place)
+    scale = _fitted(row, stored, tl.load(state + owner))
+    scale = _fitted(row, scale, tl.load(state + rows + owner))
+    if SKIPPING:
+        scale = tl.where(tl.load(skipped) != 0, stored, scale)
+    changes = tl.load(row + _CHANGES).to(tl.pointer_type(tl.int32))
+    tl.store(changes, tl.load(changes) + (scale != stored).to(tl.int32))
+    tl.store(place, scale)
+
+
+def settle(
+    rows: Sequence[Row],
+    keys: Sequence[int],
+    skipped: Tensor | None,
+    device: torch.device,
+    *,
+    kahan: bool,
+) -> None:
+    """Settle the weights of a table, all with compensation or none.
+
+    keys:
+        of the draws, one for each row; none to round to nearest.
+    skipped:
+        0-d float32 on the device; where it is not 0, nothing is changed.
+    """
+    table, owners = _tables(tuple(rows), device)
+    count, chunks = len(rows), owners.numel()
+    state = torch.zeros(3 * count, dtype=torch.int32, device=device)
+    drawn = _put([as_int64(key) for key in keys], torch.int64, device) if keys else table
+    flag = state if skipped is None else skipped
+    how = {"KAHAN": kahan, "BLOCK": _BLOCK, "enable_fp_fusion": False}
+    skipping = skipped is not None
+    with torch.cuda.device_of(table):  # type: ignore[no-untyped-call]  # Triton launches where CUDA is at the moment
+        _look[(chunks,)](table, owners, state, count, **how)
+        _round[(chunks,)](
+            table,
+            owners,
+            state,
+            drawn,
+            flag,
+            count,
+            SKIPPING=skipping,
+            STOCHASTIC=bool(keys),
+            **how,
+        )
+        _finish[(count,)](table, state, flag, count, SKIPPING=skipping, enable_fp_fusion=False)
+
+
+@lru_cache(maxsize=8)
+def _tables(rows: tuple[Row, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The rows on the device, and for each block that of the weight which it is of: made when a weight has moved."""
+    flat: list[int] = []
+    owners: list[int] = []
+    for index, row in enumerate(rows):
+        flat += [*row[:FIRST], len(owners), *row[FIRST + 1 :]]
+        owners += [index] * -(-row[COUNT] // _BLOCK)
+    return _put(flat, torch.int64, device), _put(owners, torch.int32, device)
+
+
+def _put(numbers: list[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """On the device, without a wait."""
+    made = torch.tensor(numbers, dtype=dtype, device="cpu")
+    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made

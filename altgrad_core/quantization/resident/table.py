@@ -1,0 +1,90 @@
+"""Which resident weights one table of a GPU's kernels can hold, and what it says of them.
+
+That is the usual case: a float32 weight in one piece with one scale, and a format that rounds by the numbers that it
+states, none of which moves when the scale is halved. All others settle one by one.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from altgrad_core.interfaces.backend import backend_for
+from altgrad_core.interfaces.format import Format
+from altgrad_core.quantization.kernels.stated import stated_numbers
+
+Row = tuple[int, ...]
+"""The columns that :mod:`~altgrad_core.quantization.kernels.gpu_settling` names: where weight, scale, count of changes
+and compensation lie (0 for none), the number of elements, the first block (filled in later), and ten of :func:`grid_columns`
+and the rule for the scale."""
+COUNT, FIRST, COLUMNS = 4, 5, 17
+_ALIGNED = 16
+_DTYPES = torch.float32, torch.float32, torch.int32, torch.bfloat16
+
+
+def places(tensors: Sequence[Tensor]) -> tuple[int, ...] | None:
+    """Where weight, scale, changes and, if it has any, compensation lie; None unless kernels may work there."""
+    weight, scale, changes, *error = tensors
+    if backend_for(weight) != "triton" or weight.numel() == 0:
+        return None
+    found = []
+    for tensor, dtype, aligned in zip(tensors, _DTYPES, (True, False, False, True), strict=False):
+        place = _place(tensor, dtype, weight.device)
+        if place == 0 or (aligned and place % _ALIGNED):
+            return None
+        found.append(place)
+    if scale.numel() != 1 or changes.numel() != 1 or (error and error[0].shape != weight.shape):
+        return None
+    return (*found, *[0] * (4 - len(found)), weight.numel(), 0)
+
+
+def _place(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> int:
+    """Its address; 0 for a tensor that is not plain."""
+    plain = tensor.dtype is dtype and tensor.device == device and tensor.is_contiguous()
+    if not plain or tensor.is_neg() or tensor.is_inference():
+        return 0
+    return tensor.data_ptr()
+
+
+def flag(skipped: Tensor | None, device: torch.device) -> bool:
+    """Whether kernels on the device may read it."""
+    return skipped is None or (skipped.numel() == 1 and _place(skipped, torch.float32, device) != 0)
+
+
+def grid_columns(fmt: Format) -> tuple[int, ...] | None:
+    """The numbers of the grid; None if its format does not round by them."""
+    numbers = stated_numbers(fmt)
+    if (
+        numbers is None
+        or not numbers.fits_float32
+        or not fmt.scaled
+        or not fmt.closed_under_doubling
+    ):
+        return None
+    lowest = numbers.min_exponent + 127
+    keeps_inf = numbers.overflow is not None and math.isinf(numbers.overflow)
+    return bits(numbers.max_value), lowest << 23, numbers.mantissa_bits, int(keeps_inf)
+
+
+def kept_by_bfloat16(fmt: Format | None) -> bool:
+    """Whether a compensation in this format, if there is any, is what kernels can write: bfloat16."""
+    if fmt is None:
+        return True
+    numbers = stated_numbers(fmt)
+    if numbers is None or fmt.scaled or numbers.overflow is not None:
+        return False
+    return (
+        numbers.is_float32_prefix and numbers.mantissa_bits == 7 and numbers.max_value == _LARGEST
+    )
+
+
+_LARGEST = float(torch.finfo(torch.bfloat16).max)
+
+
+def bits(value: float) -> int:
+    """Of a float32."""
+    return int(struct.unpack("<i", struct.pack("<f", value))[0])

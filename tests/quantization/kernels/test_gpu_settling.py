@@ -1,0 +1,156 @@
+"""All weights of a model settled by a GPU's kernels together: the bits of torch's operators, for step after step."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from altgrad_core.interfaces import backend
+from altgrad_core.quantization.residency import keep_on_grid
+from altgrad_core.quantization.settings import ScalingSettings
+from altgrad_core.quantization.surgery import quantize_model
+from altgrad_core.registry.build import load_format
+
+LADDER = ("e0m7", "e1m6", "e2m5", "e3m4", "e4m3", "e5m2", "e6m1", "e7m0")
+SPECIAL = {"overflow": "special"}
+STEPS = 9
+Case = tuple[str, dict[str, Any], Any, bool, bool, Any]
+"""Format, its settings, rounding, Kahan compensation, whether steps are skipped, mode of the scale."""
+FEW: list[Case] = [
+    ("e5m2", {}, "stochastic", True, True, "current"),
+    ("e7m0", {}, "nearest", True, False, "current"),
+    ("e4m3", SPECIAL, "stochastic", False, False, "frozen"),
+]
+ALL: list[Case] = [
+    (name, settings, rounding, kahan, skips, mode)
+    for name, settings in [*((n, {}) for n in LADDER), ("e4m3", SPECIAL), ("e5m2", SPECIAL)]
+    for rounding in ("nearest", "stochastic")
+    for kahan in (False, True)
+    for skips, mode in ((False, "current"), (True, "current"), (False, "frozen"))
+]
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    """NaN is NaN; zeros are told apart."""
+    broken = a.isnan()
+    sound = [one.float().masked_fill(broken, 0).view(torch.int32) for one in (a, b)]
+    return torch.equal(broken, b.isnan()) and torch.equal(*sound)
+
+
+def adverse(model: nn.Module, step: int, draw: torch.Generator, device: str) -> None:
+    """Gradients that make scales grow and shrink, or are nothing or broken; and writes behind the optimizer."""
+    for parameter in model.parameters():
+        size = 2.0**step if step < 6 else 1e-2
+        grad = torch.randn(parameter.shape, generator=draw) * (0.0 if step == 3 else size)
+        if step == 7 and parameter.dim() > 1:
+            grad.view(-1)[:3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+        if step == 6:
+            parameter.data.mul_(1e-3)
+        if step == 8:
+            parameter.data.nan_to_num_(0, 3e38, -3e38).view(-1)[0] = -0.0
+            grad.zero_()
+        parameter.grad = grad.to(device)
+
+
+def trained(case: Case, device: str = "cpu") -> list[dict[str, Tensor]]:
+    """What is stored after each step."""
+    fmt, settings, rounding, kahan, skips, mode = case
+    model = nn.Sequential(nn.Linear(65, 33), nn.Linear(32, 32), nn.Linear(5, 1, bias=False))
+    draw = torch.Generator().manual_seed(2)
+    for parameter in model.parameters():
+        parameter.data.copy_(torch.randn(parameter.shape, generator=draw))
+    model.to(device)
+    options = {"compensation": load_format("bf16")} if kahan else {}
+    scaling = ScalingSettings(mode=mode)
+    grid = load_format(fmt, **settings)
+    quantize_model(model, grid, residency="grid", rounding=rounding, scaling=scaling, **options)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
+    keep_on_grid(model, optimizer, torch.Generator(device).manual_seed(3))
+    found = []
+    for step in range(STEPS):
+        adverse(model, step, draw, device)
+        if skips:
+            optimizer.found_inf = torch.tensor(float(step % 2), device=device)  # type: ignore[attr-defined]
+        optimizer.step()
+        found.append({name: value.clone() for name, value in model.state_dict().items()})
+    return found
+
+
+def agree(case: Case, device: str, name: str, kernels: str, operators: str) -> None:
+    """Both ways to the same bits, and the kernels really used: once a step, with all three weights."""
+    from altgrad_core.quantization.kernels import gpu_settling
+
+    with (
+        mock.patch.object(backend, name, return_value=kernels),
+        mock.patch.object(gpu_settling, "settle", wraps=gpu_settling.settle) as settle,
+    ):
+        ours = trained(case, device)
+        assert [len(call.args[0]) for call in settle.call_args_list] == [3] * STEPS
+    with mock.patch.object(backend, name, return_value=operators):
+        theirs = trained(case, device)
+    for step, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        for key, value in a.items():
+            assert same(value, b[key]), (case, step, key)
+
+
+INTERPRETED = """
+from test_gpu_settling import FEW, agree
+for case in FEW:
+    agree(case, "cpu", "cpu_backend", "triton", "eager")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(find_spec("triton") is None, reason="needs triton: pip install triton")
+def test_under_the_interpreter() -> None:
+    here = str(Path(__file__).parent)
+    surroundings = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": here}
+    command = [sys.executable, "-W", "ignore", "-c", INTERPRETED]
+    done = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_on_cuda(case: Case) -> None:
+    agree(case, "cuda", "gpu_backend", "triton", "eager")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kahan", [False, True])
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_a_large_weight_on_cuda(rounding: Any, kahan: bool) -> None:
+    """More than one block to each weight, at many scales of value; and nothing waits."""
+    found = []
+    for name in ("triton", "eager"):
+        with mock.patch.object(backend, "gpu_backend", return_value=name):
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Linear(1000, 999), nn.Linear(768, 3072)).cuda()
+            options = {"compensation": load_format("bf16")} if kahan else {}
+            quantize_model(
+                model, load_format("e5m2"), residency="grid", rounding=rounding, **options
+            )
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True)
+            keep_on_grid(model, optimizer, torch.Generator("cuda").manual_seed(3))
+            draw = torch.Generator("cuda").manual_seed(4)
+            for step in range(5):
+                for parameter in model.parameters():
+                    parameter.grad = torch.randn(parameter.shape, device="cuda", generator=draw)
+                torch.cuda.set_sync_debug_mode("error" if step else "default")
+                optimizer.step()
+                torch.cuda.set_sync_debug_mode("default")
+            found.append(model.state_dict())
+    for key, value in found[0].items():
+        assert same(value, found[1][key]), key
