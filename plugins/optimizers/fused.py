@@ -41,6 +41,8 @@ class FusedStep:
         """Update what can be; what is returned is left to do."""
         if not group["fused"] or isinstance(group["lr"], Tensor):
             return state
+        if any(backend_for(parameter) == "triton" for parameter in state.params):
+            return state.without(self._done_on_gpu(group, state))
         if not any(backend_for(parameter) == "numba" for parameter in state.params):
             return state
         from altgrad_plugins.optimizers.agreement import torch_lanes  # imports numba
@@ -82,6 +84,30 @@ class FusedStep:
         torch.autograd.graph.increment_version([state.params[index] for index in finished])
         return finished
 
+    def _done_on_gpu(self, group: Mapping[str, Any], state: AdamState) -> Sequence[int]:
+        """Update what the kernels of one GPU can, and say which parameters that was."""
+        from altgrad_plugins.optimizers import gpu_manifold
+
+        rows: dict[int, tuple[int, ...]] = {}
+        read: list[Tensor] = []  # what nobody else need hold while the kernels read it
+        device = state.params[0].device
+        for index, (parameter, grad, *_) in enumerate(state.rows()):
+            if parameter.device != device or not _fits_gpu(parameter, grad):
+                continue
+            numbers, scale = self._grid(self._geometry[parameter])
+            if numbers is None:
+                continue
+            place = 0
+            if scale is not None:
+                read.append(scale)
+                place = scale.data_ptr()
+            fields = numbers.lowest + 127, numbers.highest + 127, numbers.mantissa_bits
+            rows[index] = parameter.data_ptr(), grad.data_ptr(), place, parameter.numel(), *fields
+        if rows:
+            rest = [index for index in range(len(state.params)) if index not in rows]
+            gpu_manifold.update(group, self._settings, state.without(rest), list(rows.values()))
+        return list(rows)
+
     def _grid(self, geometry: WeightGeometry) -> tuple[Binades | None, Tensor | None]:
         """Its numbers, and its one scale if it has any; None and None if S takes more than these."""
         if self._settings.stiffness != "grid" or type(geometry) is not ParameterGeometry:
@@ -91,7 +117,8 @@ class FusedStep:
         if numbers is None or not fmt.scaled:
             return numbers, None
         scale = geometry.scale()
-        return (numbers, scale) if _plain(scale, 1) and scale.dim() == 0 else (None, None)
+        plain = scale.dtype is torch.float32 and scale.dim() == 0
+        return (numbers, scale) if plain else (None, None)
 
 
 def _fits(parameter: nn.Parameter, others: Sequence[Tensor]) -> bool:
@@ -107,6 +134,22 @@ def _fits(parameter: nn.Parameter, others: Sequence[Tensor]) -> bool:
         and _plain(step, 1)
         and not grad.is_neg()
         and grad.data_ptr() != 0  # as that of a zero that is nowhere in memory
+    )
+
+
+def _fits_gpu(parameter: nn.Parameter, grad: Tensor) -> bool:
+    """Whether the kernels can work on a parameter with its gradient."""
+    if parameter.numel() == 0 or backend_for(parameter) != "triton":
+        return False
+    return all(
+        one.dtype is torch.float32
+        and one.device == parameter.device
+        and one.shape == parameter.shape
+        and one.is_contiguous()
+        and not one.is_neg()
+        and one.data_ptr() != 0
+        and one.data_ptr() % 16 == 0
+        for one in (parameter, grad)
     )
 
 

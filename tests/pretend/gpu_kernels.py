@@ -32,6 +32,7 @@ def install(watch: Watch) -> None:
     """Let ``import triton`` find it in this process."""
     triton, language = ModuleType("triton"), ModuleType("triton.language")
     triton.jit = lambda function: _Kernel(watch, function.__name__.strip("_"))  # type: ignore[attr-defined]
+    language.constexpr = lambda value: value  # type: ignore[attr-defined]
     triton.language = language  # type: ignore[attr-defined]
     for module in (triton, language):
         module.__spec__ = ModuleSpec(module.__name__, loader=None)

@@ -247,10 +247,11 @@ def settle(
     skipped:
         0-d float32 on the device; where it is not 0, nothing is changed.
     """
-    table, owners = _tables(tuple(rows), device)
+    table = _table(tuple(rows), device)
+    owners = _owners(tuple(row[COUNT] for row in rows), device)
     count, chunks = len(rows), owners.numel()
     state = torch.zeros(3 * count, dtype=torch.int32, device=device)
-    drawn = _put([as_int64(key) for key in keys], torch.int64, device) if keys else table
+    drawn = _put([as_int64(key) for key in keys], device) if keys else table
     flag = state if skipped is None else skipped
     how = {"KAHAN": kahan, "BLOCK": _BLOCK, "enable_fp_fusion": False}
     skipping = skipped is not None
@@ -271,17 +272,25 @@ def settle(
 
 
 @lru_cache(maxsize=8)
-def _tables(rows: tuple[Row, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """The rows on the device, and for each block that of the weight which it is of: made when a weight has moved."""
+def _table(rows: tuple[Row, ...], device: torch.device) -> Tensor:
+    """The rows, each with its first block, on the device: made anew when a weight has moved."""
     flat: list[int] = []
-    owners: list[int] = []
-    for index, row in enumerate(rows):
-        flat += [*row[:FIRST], len(owners), *row[FIRST + 1 :]]
-        owners += [index] * -(-row[COUNT] // _BLOCK)
-    return _put(flat, torch.int64, device), _put(owners, torch.int32, device)
+    block = 0
+    for row in rows:
+        flat += [*row[:FIRST], block, *row[FIRST + 1 :]]
+        block += -(-row[COUNT] // _BLOCK)
+    return _put(flat, device)
 
 
-def _put(numbers: list[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+@lru_cache(maxsize=8)
+def _owners(counts: tuple[int, ...], device: torch.device) -> Tensor:
+    """For each block the row of the weight that it is of, on the device."""
+    blocks = torch.tensor([-(-count // _BLOCK) for count in counts], device="cpu")
+    index = torch.arange(len(counts), dtype=torch.int32, device="cpu").repeat_interleave(blocks)
+    return index.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else index
+
+
+def _put(numbers: list[int], device: torch.device) -> Tensor:
     """On the device, without a wait."""
-    made = torch.tensor(numbers, dtype=dtype, device="cpu")
+    made = torch.tensor(numbers, dtype=torch.int64, device="cpu")
     return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 
+from altgrad_core.interfaces import backend
 from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.hold import hold_weights
 from altgrad_core.quantization.settings import ScalingSettings
@@ -114,6 +116,42 @@ def test_a_uniform_grid_without_decay_is_adamw_on_cuda_too(site: Any) -> None:
             optimizer.step()
         results.append(model.weight.detach())
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("site", ["pre", "post", "both"])
+@pytest.mark.parametrize("fmt", ["e0m7", "e3m4", "e5m2", "e7m0"])
+@pytest.mark.parametrize("options", [{}, {"normalize": "none"}, {"max_stiffness": 1.5}], ids=str)
+def test_kernels_take_the_step_of_the_operators(site: Any, fmt: str, options: Any) -> None:
+    """But for the last bit of the root mean square of S; and twice the same bits."""
+    from altgrad_plugins.optimizers import gpu_manifold
+
+    found = []
+    for name in ("triton", "triton", "eager"):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(300, 200), nn.Linear(33, 17)).cuda()
+        settings = ManifoldAdamWSettings(site=site, **options)
+        with (
+            mock.patch.object(backend, "gpu_backend", return_value=name),
+            mock.patch.object(gpu_manifold, "update", wraps=gpu_manifold.update) as update,
+        ):
+            quantize_model(model, load_format(fmt))
+            optimizer = ManifoldAdamWPlugin(settings).build(
+                [{"params": list(model.parameters())}],
+                {g.parameter: g for g in weight_geometry(model).values()},
+                learning_rate=1e-3,
+                generator=torch.Generator("cuda"),
+            )
+            noise = torch.Generator("cuda").manual_seed(1)
+            for _ in range(4):
+                for parameter in model.parameters():
+                    parameter.grad = torch.randn(parameter.shape, device="cuda", generator=noise)
+                optimizer.step()
+            taken = [len(call.args[3]) for call in update.call_args_list]
+            assert taken == ([2] * 4 if name == "triton" else [])
+        found.append([parameter.detach() for parameter in model.parameters()])
+    for once, again, operators in zip(*found, strict=True):
+        assert torch.equal(once, again)
+        torch.testing.assert_close(once, operators, rtol=1e-5, atol=1e-6)
 
 
 def test_the_permutation_is_that_of_the_cpu() -> None:
