@@ -41,7 +41,7 @@ def _read(start, left, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """A block of a tensor of which ``left`` elements are left; a whole one takes no mask, and so wide loads."""
     i = tl.arange(0, BLOCK)
     at = tl.multiple_of(start + i, 16)
-    if left >= BLOCK:
+    if left >= BLOCK:  # noqa: SIM108
         x = tl.load(at)
     else:
         x = tl.load(at, mask=i < left, other=0.0)

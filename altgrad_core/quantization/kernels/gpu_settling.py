@@ -113,7 +113,7 @@ def _read(start, left, FILL: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore
     """A block of a tensor of which ``left`` elements are left; a whole one takes no mask, and so wide loads."""
     i = tl.arange(0, BLOCK)
     at = tl.multiple_of(start + i, 16)
-    if left >= BLOCK:
+    if left >= BLOCK:  # noqa: SIM108
         x = tl.load(at)
     else:
         x = tl.load(at, mask=i < left, other=FILL)
@@ -199,7 +199,7 @@ def _round(  # type: ignore[no-untyped-def]
         rest = _resting(row, x, stored)
         x = tl.where(rest, x, x + error)
     inside = _divided(x, scale)
-    if STOCHASTIC:
+    if STOCHASTIC:  # noqa: SIM108
         rounded = _stochastic(row, inside, tl.load(keys + owner), chunk, BLOCK)
     else:
         rounded = _nearest(row, inside)
