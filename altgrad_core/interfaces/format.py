@@ -113,16 +113,24 @@ class Format(ABC):
         dtype: torch.dtype,
         rounding: Rounding = "nearest",
         generator: torch.Generator | None = None,
+        *,
+        keep_inf: bool = False,
     ) -> Tensor:
         """``scale · round(x / scale)`` in ``dtype``: what products take. Computed in that of :func:`compute_dtype`.
 
-        ``scale`` broadcasts against ``x``; None for 1, and then inf stays inf, since saturation would hide
-        a broken tensor. Overridden only to do the same in fewer passes.
+        scale:
+            broadcasts against ``x``; None for 1.
+        keep_inf:
+            whether inf stays inf, since saturation would hide a broken tensor.
+
+        Overridden only to do the same in fewer passes.
         """
         work = x.detach().to(compute_dtype(x))
         if scale is None:
-            return torch.where(work.isinf(), work, self.round(work, rounding, generator)).to(dtype)
-        return (self.round(work / scale, rounding, generator) * scale).to(dtype)
+            found = self.round(work, rounding, generator)
+        else:
+            found = self.round(work / scale, rounding, generator) * scale
+        return (torch.where(work.isinf(), work, found) if keep_inf else found).to(dtype)
 
     def _round(
         self, x: Tensor, rounding: Rounding, generator: torch.Generator | None, out: Tensor | None

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from altgrad_core.interfaces.backend import backend_for
 from altgrad_core.interfaces.format import Format, Overflow, Rounding, check_rounding
 from altgrad_core.quantization.kernels import backends
 from altgrad_core.quantization.kernels import rounding as kernel
 from altgrad_core.quantization.kernels.numbers import GridNumbers
+from altgrad_core.quantization.kernels.stated import stated_numbers
 from altgrad_plugins.formats.ladder import LADDER
 from altgrad_plugins.formats.layout import Layout
 from altgrad_plugins.formats.settings import ExMySettings, OverflowSettings, SaturatingSettings
@@ -30,9 +30,6 @@ class ExMy(Format):
     With ``overflow="special"`` a value that would round beyond the largest becomes NaN (``fn``) or
     inf (``ieee``) in :meth:`round` and :meth:`encode`. Rungs always saturate.
     """
-
-    _by_numbers: ClassVar[Callable[..., Tensor]]
-    """The method that gives what the kernels give for these numbers."""
 
     def __init__(
         self, name: str, layout: Layout, overflow: Overflow = "saturate", scaled: bool = True
@@ -88,17 +85,18 @@ class ExMy(Format):
         dtype: torch.dtype,
         rounding: Rounding = "nearest",
         generator: torch.Generator | None = None,
+        *,
+        keep_inf: bool = False,
     ) -> Tensor:
         """See :class:`Format`. In one launch on a GPU."""
-        check_rounding(rounding, generator)
-        if (
-            type(self).round is type(self)._by_numbers
-        ):  # not if a subclass rounds in a way of its own
-            draws = None if rounding == "nearest" else generator
-            found = backends.round_scaled(x, scale, self.numbers, dtype, draws)
-            if found is not None:
-                return found
-        return super().round_scaled(x, scale, dtype, rounding, generator)
+        draws = None if check_rounding(rounding, generator) == "nearest" else generator
+        if backend_for(x) == "triton":
+            numbers = stated_numbers(self)  # none if a subclass rounds in a way of its own
+            if numbers is not None:
+                found = backends.round_scaled(x, scale, numbers, dtype, draws, keep_inf=keep_inf)
+                if found is not None:
+                    return found
+        return super().round_scaled(x, scale, dtype, rounding, generator, keep_inf=keep_inf)
 
     def to_rung(self, x: Tensor) -> Tensor:
         """See :class:`Format`."""
@@ -129,9 +127,6 @@ class ExMy(Format):
     def facts(self) -> dict[str, object]:
         """See :class:`Format`."""
         return {**self.layout.facts(), "overflow": self.overflow}
-
-
-ExMy._by_numbers = ExMy.round
 
 
 def build_ladder(name: str, settings: OverflowSettings | SaturatingSettings) -> ExMy:

@@ -50,9 +50,6 @@ class BFloat16(ExMy):
         return dtype in (torch.bfloat16, torch.float32, torch.float64)
 
 
-BFloat16._by_numbers = BFloat16.round
-
-
 class Float32(Format):
     """float32: rounding leaves every tensor but float64 as it is, save that inf saturates.
 

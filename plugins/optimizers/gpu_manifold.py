@@ -19,71 +19,42 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from altgrad_core.quantization.kernels.gpu_tables import (
+    BLOCK,
+    blocks_of,
+    divided,
+    floats_at,
+    numbers,
+    owners,
+    read,
+    write,
+)
 from altgrad_plugins.optimizers.adamw import AdamState, adam_update
 from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings
 
 Row = tuple[int, ...]
 """Addresses of weight, gradient and scale (0 for none); number of elements; fields of lowest and highest binade, M."""
-_BLOCK = 2048
 _WEIGHT, _GRAD, _SCALE, _COUNT, _LOWEST, _HIGHEST, _MANTISSA = (tl.constexpr(i) for i in range(7))
 _CHUNK, _PLACE = (tl.constexpr(i) for i in range(7, 9))
 _WIDTH = tl.constexpr(9)
 COUNT = 3
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _floats_at(row, COLUMN: tl.constexpr):  # type: ignore[no-untyped-def]
-    return tl.load(row + COLUMN).to(tl.pointer_type(tl.float32))
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _read(start, left, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """A block of a tensor of which ``left`` elements are left; a whole one takes no mask, and so wide loads."""
-    i = tl.arange(0, BLOCK)
-    at = tl.multiple_of(start + i, 16)
-    if left >= BLOCK:  # noqa: SIM108
-        x = tl.load(at)
-    else:
-        x = tl.load(at, mask=i < left, other=0.0)
-    return x
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _write(start, left, x, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    i = tl.arange(0, BLOCK)
-    at = tl.multiple_of(start + i, 16)
-    if left >= BLOCK:
-        tl.store(at, x)
-    else:
-        tl.store(at, x, mask=i < left)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _divided(x, unit):  # type: ignore[no-untyped-def]
-    """``x / unit``. Of a power of two the inverse is exact, and a product costs a fraction of a quotient."""
-    bits = unit.to(tl.int32, bitcast=True)
-    if ((bits & 0x7FFFFF) == 0) & (bits > 0) & (bits < (254 << 23)):
-        found = x * ((254 << 23) - bits).to(tl.float32, bitcast=True)
-    else:
-        found = tl.div_rn(x, tl.zeros_like(x) + unit)
-    return found
-
-
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _inverse_power(top):  # type: ignore[no-untyped-def]
     """``2^-k`` for the bits of a float32 from ``2^k`` to ``2^(k+1)``."""
     field = tl.minimum(tl.maximum(top >> 23, 1), 253)
     return ((254 - field) << 23).to(tl.float32, bitcast=True)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _gaps(row, w):  # type: ignore[no-untyped-def]
     """``WeightGeometry.ulp`` of each weight; NaN for NaN."""
     lowest, highest = tl.load(row + _LOWEST).to(tl.int32), tl.load(row + _HIGHEST).to(tl.int32)
     m = tl.load(row + _MANTISSA).to(tl.int32)
     place = tl.load(row + _SCALE)
     scale = tl.load(place.to(tl.pointer_type(tl.float32)), mask=place != 0, other=1.0)
-    x = _divided(w, scale)
+    x = divided(w, scale)
     field = (x.to(tl.int32, bitcast=True) >> 23) & 0xFF
     field = tl.minimum(tl.maximum(field, lowest), highest) - m
     # a power of two that is subnormal is half of 2^-126, and so on
@@ -100,7 +71,7 @@ def _gaps(row, w):  # type: ignore[no-untyped-def]
 def _stiffness(row, w, largest, size, limit, RMS: tl.constexpr):  # type: ignore[no-untyped-def]
     gap = _gaps(row, w)
     if RMS:
-        gap = _divided(gap, largest)
+        gap = divided(gap, largest)
         gap = tl.div_rn(gap, tl.zeros_like(gap) + size)
     return tl.where(gap > limit, limit, gap)
 
@@ -112,7 +83,7 @@ def _survey(table, owners, tops, sums, BLOCK: tl.constexpr):  # type: ignore[no-
     row = table + tl.load(owners + pid) * _WIDTH
     first = (pid - tl.load(row + _CHUNK)) * BLOCK
     left = tl.minimum(tl.load(row + _COUNT) - first, BLOCK).to(tl.int32)
-    gap = _gaps(row, _read(_floats_at(row, _WEIGHT) + first, left, BLOCK))
+    gap = _gaps(row, read(floats_at(row, _WEIGHT) + first, left, 0.0, BLOCK))
     gap = tl.where(tl.arange(0, BLOCK) < left, gap, 0.0)
     top = tl.max(gap.to(tl.int32, bitcast=True) & 0x7FFFFFFF, 0)
     ratio = (gap * _inverse_power(top)).to(tl.float64)
@@ -156,10 +127,10 @@ def _before(  # type: ignore[no-untyped-def]
     row = table + owner * _WIDTH
     first = (pid - tl.load(row + _CHUNK)) * BLOCK
     left = tl.minimum(tl.load(row + _COUNT) - first, BLOCK).to(tl.int32)
-    w = _read(_floats_at(row, _WEIGHT) + first, left, BLOCK)
+    w = read(floats_at(row, _WEIGHT) + first, left, 0.0, BLOCK)
     s = _stiffness(row, w, tl.load(largest + owner), tl.load(sizes + owner), limit, RMS)
-    g = _read(_floats_at(row, _GRAD) + first, left, BLOCK)
-    _write(out + tl.load(row + _PLACE) + first, left, g * s, BLOCK)
+    g = read(floats_at(row, _GRAD) + first, left, 0.0, BLOCK)
+    write(out + tl.load(row + _PLACE) + first, left, g * s, BLOCK)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -172,11 +143,11 @@ def _after(  # type: ignore[no-untyped-def]
     row = table + owner * _WIDTH
     first = (pid - tl.load(row + _CHUNK)) * BLOCK
     left = tl.minimum(tl.load(row + _COUNT) - first, BLOCK).to(tl.int32)
-    place = _floats_at(row, _WEIGHT) + first
-    w = _read(place, left, BLOCK)
+    place = floats_at(row, _WEIGHT) + first
+    w = read(place, left, 0.0, BLOCK)
     s = _stiffness(row, w, tl.load(largest + owner), tl.load(sizes + owner), limit, RMS)
-    step = _read(steps + tl.load(row + _PLACE) + first, left, BLOCK)
-    _write(place, left, w * decay + s * step, BLOCK)
+    step = read(steps + tl.load(row + _PLACE) + first, left, 0.0, BLOCK)
+    write(place, left, w * decay + s * step, BLOCK)
 
 
 def update(
@@ -185,19 +156,19 @@ def update(
     """One step of all parameters of ``state``, of which ``rows`` says where they lie and on what grid."""
     device = state.params[0].device
     table = _table(tuple(rows), device)
-    owners = _owners(tuple(row[COUNT] for row in rows), device)
-    count, chunks, rms = len(rows), owners.numel(), settings.normalize == "rms"
+    blocks = owners(tuple(row[COUNT] for row in rows), device)
+    count, chunks, rms = len(rows), blocks.numel(), settings.normalize == "rms"
     limit = math.inf if settings.max_stiffness is None else settings.max_stiffness
-    how: dict[str, Any] = {"BLOCK": _BLOCK, "enable_fp_fusion": False}
-    numbers = torch.empty(2, count, dtype=torch.float32, device=device)
+    how: dict[str, Any] = {"BLOCK": BLOCK, "enable_fp_fusion": False}
+    levels = torch.empty(2, count, dtype=torch.float32, device=device)
     grads = state.grads
     with torch.cuda.device_of(table):  # type: ignore[no-untyped-call]  # Triton launches where CUDA is at the moment
         if rms:
             tops = torch.empty(chunks, dtype=torch.int32, device=device)
             sums = torch.empty(chunks, dtype=torch.float64, device=device)
-            _survey[(chunks,)](table, owners, tops, sums, **how)
-            _level[(count,)](table, tops, sums, numbers[0], numbers[1], **how)
-        places = owners, numbers[0], numbers[1]
+            _survey[(chunks,)](table, blocks, tops, sums, **how)
+            _level[(count,)](table, tops, sums, levels[0], levels[1], **how)
+        places = blocks, levels[0], levels[1]
         if settings.site in ("pre", "both"):
             flat = torch.empty(_space(rows), dtype=torch.float32, device=device)
             _before[(chunks,)](table, *places, flat, limit, RMS=rms, **how)
@@ -222,7 +193,7 @@ def _space(rows: Sequence[Row]) -> int:
 
 
 def _views(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    parts = flat.split([_padded(one.numel()) for one in like])
+    parts = torch.split(flat, [_padded(one.numel()) for one in like])
     return [part[: one.numel()].view(one.shape) for part, one in zip(parts, like, strict=True)]
 
 
@@ -233,19 +204,6 @@ def _table(rows: tuple[Row, ...], device: torch.device) -> Tensor:
     block = place = 0
     for row in rows:
         flat += [*row, block, place]
-        block += -(-row[COUNT] // _BLOCK)
+        block += blocks_of(row[COUNT])
         place += _padded(row[COUNT])
-    return _put(torch.tensor(flat, dtype=torch.int64, device="cpu"), device)
-
-
-@lru_cache(maxsize=8)
-def _owners(counts: tuple[int, ...], device: torch.device) -> Tensor:
-    """For each block the row of the weight that it is of, on the device."""
-    blocks = torch.tensor([-(-count // _BLOCK) for count in counts], device="cpu")
-    index = torch.arange(len(counts), dtype=torch.int32, device="cpu")
-    return _put(index.repeat_interleave(blocks), device)
-
-
-def _put(made: Tensor, device: torch.device) -> Tensor:
-    """On the device, without a wait."""
-    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made
+    return numbers(flat, device)

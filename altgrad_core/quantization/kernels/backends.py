@@ -48,11 +48,11 @@ def round_scaled(
     numbers: GridNumbers,
     dtype: torch.dtype,
     generator: torch.Generator | None,
+    *,
+    keep_inf: bool,
 ) -> Tensor | None:
-    """``scale · round(x / scale)`` in ``dtype``, in one launch on a GPU; None where no kernel does that.
+    """``Format.round_scaled`` in one launch on a GPU; None where no kernel does that.
 
-    scale:
-        one number; None for 1, where inf stays inf.
     generator:
         what stochastic rounding draws from; None rounds to nearest.
     """
@@ -65,7 +65,7 @@ def round_scaled(
     work = x.detach().contiguous()
     out = torch.empty_like(work, dtype=dtype)
     key = None if generator is None else new_key(generator)
-    _on_gpu(numbers).scaled(work, scale, out, key, hands_inf_on=scale is None)
+    _on_gpu(numbers).scaled(work, scale, out, key, keep_inf=keep_inf)
     return out
 
 

@@ -14,13 +14,15 @@ import triton.language as tl
 from torch import Tensor
 
 from altgrad_core.interfaces.gpu_draws import as_int64, block_draws
+from altgrad_core.quantization.kernels.gpu_tables import divided
 from altgrad_core.quantization.kernels.numbers import GridNumbers
 
 _BLOCK = 1024
 
 
 @triton.jit
-def _clipped(x, LIMIT):  # type: ignore[no-untyped-def]
+def clipped(x, LIMIT):  # type: ignore[no-untyped-def]
+    """``x`` between ``-LIMIT`` and ``LIMIT``; NaN stays."""
     return tl.where(x > LIMIT, LIMIT, tl.where(x < -LIMIT, -LIMIT, x))
 
 
@@ -51,7 +53,7 @@ def on_grid(  # type: ignore[no-untyped-def]
     BLOCK: tl.constexpr,
 ):
     """The program's ``BLOCK`` float32 on the grid of these numbers; of a prefix, ``shift`` is how many bits go."""
-    c = _clipped(x, limit)
+    c = clipped(x, limit)
     bits = c.to(tl.int32, bitcast=True)
     if PREFIX:
         size = bits & 0x7FFFFFFF
@@ -97,7 +99,7 @@ def _round(  # type: ignore[no-untyped-def]
     odd,
     key,
     SCALED: tl.constexpr,
-    HANDS_INF_ON: tl.constexpr,
+    KEEP_INF: tl.constexpr,
     STOCHASTIC: tl.constexpr,
     LEAN: tl.constexpr,
     SPECIAL: tl.constexpr,
@@ -109,13 +111,13 @@ def _round(  # type: ignore[no-untyped-def]
     x = given
     if SCALED:
         unit = tl.load(scale)
-        x = tl.div_rn(given, unit)
+        x = divided(given, unit)
     value = on_grid(
         x, limit, largest, beyond, lowest, shift, odd, key, STOCHASTIC, LEAN, SPECIAL, PREFIX, BLOCK
     )
     if SCALED:
         value *= unit
-    if HANDS_INF_ON:
+    if KEEP_INF:
         value = tl.where(tl.abs(given) == float("inf"), given, value)
     tl.store(out + i, value.to(out.dtype.element_ty), mask=i < count)
 
@@ -148,7 +150,7 @@ class Kernels:
         out: Tensor,
         key: int | None = None,
         *,
-        hands_inf_on: bool = False,
+        keep_inf: bool = False,
     ) -> None:
         """Write ``scale · round(x / scale)`` into ``out``, of any dtype: one division, one product, one cast.
 
@@ -156,13 +158,13 @@ class Kernels:
             float32, 0-d; None for 1.
         key:
             of the draws; None to nearest.
-        hands_inf_on:
+        keep_inf:
             whether inf stays inf.
         """
         stochastic = key is not None
         flags = {
             "SCALED": scale is not None,
-            "HANDS_INF_ON": hands_inf_on,
+            "KEEP_INF": keep_inf,
             "STOCHASTIC": stochastic,
         }
         numbers, unit = self._numbers[stochastic], x if scale is None else scale

@@ -18,9 +18,20 @@ import triton.language as tl
 from torch import Tensor
 
 from altgrad_core.interfaces.gpu_draws import as_int64, draws_of
+from altgrad_core.quantization.kernels.gpu import clipped
+from altgrad_core.quantization.kernels.gpu_scales import amax
+from altgrad_core.quantization.kernels.gpu_tables import (
+    BLOCK,
+    blocks_of,
+    divided,
+    floats_at,
+    numbers,
+    owners,
+    read,
+    write,
+)
 from altgrad_core.quantization.resident.table import COLUMNS, COUNT, FIRST, Row
 
-_BLOCK = 2048
 _WEIGHT, _SCALE, _CHANGES, _ERROR, _COUNT, _FIRST = (tl.constexpr(i) for i in range(6))
 _LIMIT, _LOWEST, _MANTISSA, _KEEPS_INF = (tl.constexpr(i) for i in range(6, 10))
 _FIXED, _REACH, _SMALLEST, _ROOM, _LOW, _HIGH, _CEILING = (tl.constexpr(i) for i in range(10, 17))
@@ -39,52 +50,54 @@ def _int(row, COLUMN: tl.constexpr):  # type: ignore[no-untyped-def]
     return tl.load(row + COLUMN).to(tl.int32)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _floats_at(row, COLUMN: tl.constexpr):  # type: ignore[no-untyped-def]
-    return tl.load(row + COLUMN).to(tl.pointer_type(tl.float32))
-
-
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _size(x):  # type: ignore[no-untyped-def]
     """The bits of ``|x|``, among which those of NaN are the largest."""
     return x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _fitted(row, scale, top):  # type: ignore[no-untyped-def]
-    """``ScaleFit`` for a weight whose largest magnitude has the bits ``top``."""
+@triton.jit
+def _by_rule(scale, top, reach, smallest, room, low, high, ceiling):  # type: ignore[no-untyped-def]
+    """``ScaleFit`` for a weight whose largest magnitude has the bits ``top``, with the rule's numbers."""
     amax = top.to(tl.float32, bitcast=True)
-    wanted = (amax * _float(row, _ROOM)).to(tl.int32, bitcast=True)
-    wanted = tl.minimum(tl.maximum(wanted, _int(row, _LOW)), _int(row, _HIGH))
-    roomy = ((wanted + _int(row, _CEILING)) & (-8388608)).to(tl.float32, bitcast=True)
-    leaves = (amax > scale * _float(row, _REACH)) | (amax < scale * _float(row, _SMALLEST))
+    wanted = (amax * room.to(tl.float32, bitcast=True)).to(tl.int32, bitcast=True)
+    wanted = tl.minimum(tl.maximum(wanted, low), high)
+    roomy = ((wanted + ceiling) & (-8388608)).to(tl.float32, bitcast=True)
+    beyond = amax > scale * reach.to(tl.float32, bitcast=True)
+    leaves = beyond | (amax < scale * smallest.to(tl.float32, bitcast=True))
     twice = 2.0 * roomy
     new = tl.where(leaves, roomy, tl.where(scale <= twice, scale, twice))
-    decides = (top > 0) & (top < _INF) & (_int(row, _FIXED) == 0)
-    return tl.where(decides, new, scale)
+    return tl.where((top > 0) & (top < _INF), new, scale)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _divided(x, scale):  # type: ignore[no-untyped-def]
-    """``x / scale``. Of a power of two the inverse is exact, and a product costs a fraction of a quotient."""
-    bits = scale.to(tl.int32, bitcast=True)
-    if ((bits & 0x7FFFFF) == 0) & (bits > 0) & (bits < (254 << 23)):
-        found = x * ((254 << 23) - bits).to(tl.float32, bitcast=True)
-    else:
-        found = tl.div_rn(x, tl.zeros_like(x) + scale)
-    return found
+@triton.jit
+def _fitted(row, scale, top):  # type: ignore[no-untyped-def]
+    """The same by the numbers of the row."""
+    new = _by_rule(
+        scale,
+        top,
+        _int(row, _REACH),
+        _int(row, _SMALLEST),
+        _int(row, _ROOM),
+        _int(row, _LOW),
+        _int(row, _HIGH),
+        _int(row, _CEILING),
+    )
+    return tl.where(_int(row, _FIXED) == 0, new, scale)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _clipped(x, limit):  # type: ignore[no-untyped-def]
-    return tl.where(x > limit, limit, tl.where(x < -limit, -limit, x))
+@triton.jit
+def _fit(top, stored, out, reach, smallest, room, low, high, ceiling):  # type: ignore[no-untyped-def]
+    found = tl.load(top)
+    scale = tl.load(stored)
+    tl.store(out, _by_rule(scale, found, reach, smallest, room, low, high, ceiling))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _nearest(row, x):  # type: ignore[no-untyped-def]
     """The nearest value of the row's grid, saturating; anything for NaN, and either zero."""
     lowest, m = _int(row, _LOWEST), _int(row, _MANTISSA)
-    c = _clipped(x, _float(row, _LIMIT))
+    c = clipped(x, _float(row, _LIMIT))
     bits = c.to(tl.int32, bitcast=True)
     e = tl.maximum(bits & 0x7F800000, lowest)
     parity = (
@@ -98,7 +111,7 @@ def _nearest(row, x):  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator]
 def _stochastic(row, x, key, chunk, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """One of the two values around it, likewise."""
-    c = _clipped(x, _float(row, _LIMIT))
+    c = clipped(x, _float(row, _LIMIT))
     e = tl.maximum(c.to(tl.int32, bitcast=True) & 0x7F800000, _int(row, _LOWEST))
     step = e - (_int(row, _MANTISSA) << 23)
     multiple = tl.abs(c) * ((254 << 23) - step).to(tl.float32, bitcast=True)
@@ -108,32 +121,10 @@ def _stochastic(row, x, key, chunk, BLOCK: tl.constexpr):  # type: ignore[no-unt
     return tl.where(c < 0, -size, size)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _read(start, left, FILL: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """A block of a tensor of which ``left`` elements are left; a whole one takes no mask, and so wide loads."""
-    i = tl.arange(0, BLOCK)
-    at = tl.multiple_of(start + i, 16)
-    if left >= BLOCK:  # noqa: SIM108
-        x = tl.load(at)
-    else:
-        x = tl.load(at, mask=i < left, other=FILL)
-    return x
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _write(start, left, x, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    i = tl.arange(0, BLOCK)
-    at = tl.multiple_of(start + i, 16)
-    if left >= BLOCK:
-        tl.store(at, x)
-    else:
-        tl.store(at, x, mask=i < left)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _resting(row, x, stored):  # type: ignore[no-untyped-def]
     """Where the weight is a value of the grid at the stored scale: ``fitting.holds``."""
-    inside = _divided(x, stored)
+    inside = divided(x, stored)
     found = (_nearest(row, inside) * stored == x) & (inside == inside)
     return tl.where(_size(x) == _INF, _int(row, _KEEPS_INF) != 0, found)
 
@@ -142,14 +133,14 @@ def _resting(row, x, stored):  # type: ignore[no-untyped-def]
 def _error_of(row, first, left, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """The compensation, which bfloat16 keeps."""
     kept = tl.load(row + _ERROR).to(tl.pointer_type(tl.int16)) + first
-    return (_read(kept, left, 0, BLOCK).to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    return (read(kept, left, 0, BLOCK).to(tl.int32) << 16).to(tl.float32, bitcast=True)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _as_bfloat16(x):  # type: ignore[no-untyped-def]
     """The bits of the nearest bfloat16, saturating; of zero for what is not finite."""
     x = tl.where(_size(x) < _INF, x, 0.0)
-    bits = _clipped(x, 3.3895313892515355e38).to(tl.int32, bitcast=True)
+    bits = clipped(x, 3.3895313892515355e38).to(tl.int32, bitcast=True)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).to(tl.int16)
 
 
@@ -160,9 +151,9 @@ def _look(table, owners, state, rows, KAHAN: tl.constexpr, BLOCK: tl.constexpr):
     row = table + owner * _WIDTH
     first = (tl.program_id(0) - tl.load(row + _FIRST)) * BLOCK
     left = tl.minimum(tl.load(row + _COUNT) - first, BLOCK).to(tl.int32)
-    x = _read(_floats_at(row, _WEIGHT) + first, left, 0.0, BLOCK)
+    x = read(floats_at(row, _WEIGHT) + first, left, 0.0, BLOCK)
     if KAHAN:
-        rest = _resting(row, x, tl.load(_floats_at(row, _SCALE)))
+        rest = _resting(row, x, tl.load(floats_at(row, _SCALE)))
         moves = (rest == 0) & (tl.arange(0, BLOCK) < left)
         x = tl.where(rest, x, x + _error_of(row, first, left, BLOCK))
         tl.atomic_max(state + 2 * rows + owner, tl.max(moves.to(tl.int32), 0), sem="relaxed")
@@ -190,15 +181,15 @@ def _round(  # type: ignore[no-untyped-def]
     left = tl.minimum(tl.load(row + _COUNT) - first, BLOCK).to(tl.int32)
     if SKIPPING:
         left = tl.where(tl.load(skipped) != 0, 0, left)
-    stored = tl.load(_floats_at(row, _SCALE))
+    stored = tl.load(floats_at(row, _SCALE))
     scale = _fitted(row, stored, tl.load(state + owner))
-    place = _floats_at(row, _WEIGHT) + first
-    x = _read(place, left, 0.0, BLOCK)
+    place = floats_at(row, _WEIGHT) + first
+    x = read(place, left, 0.0, BLOCK)
     if KAHAN:
         error = _error_of(row, first, left, BLOCK)
         rest = _resting(row, x, stored)
         x = tl.where(rest, x, x + error)
-    inside = _divided(x, scale)
+    inside = divided(x, scale)
     if STOCHASTIC:  # noqa: SIM108
         rounded = _stochastic(row, inside, tl.load(keys + owner), chunk, BLOCK)
     else:
@@ -207,13 +198,13 @@ def _round(  # type: ignore[no-untyped-def]
     settled = tl.where(settled == 0, 0.0, settled)
     settled = tl.where(inside == inside, settled, inside)
     settled = tl.where(_size(x) < _INF, settled, x)
-    _write(place, left, settled, BLOCK)
+    write(place, left, settled, BLOCK)
     tl.atomic_max(state + rows + owner, tl.max(_size(settled), 0), sem="relaxed")
     if KAHAN:
         lost = x - settled
         kept = tl.load(row + _ERROR).to(tl.pointer_type(tl.int16)) + first
         left = tl.where(tl.load(state + 2 * rows + owner) == 0, 0, left)  # all are at rest
-        _write(kept, left, _as_bfloat16(tl.where(rest, error + lost, lost)), BLOCK)
+        write(kept, left, _as_bfloat16(tl.where(rest, error + lost, lost)), BLOCK)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -221,7 +212,7 @@ def _finish(table, state, skipped, rows, SKIPPING: tl.constexpr):  # type: ignor
     """Write the scale of one weight, as the settled values ask for it, and count its change."""
     owner = tl.program_id(0)
     row = table + owner * _WIDTH
-    place = _floats_at(row, _SCALE)
+    place = floats_at(row, _SCALE)
     stored = tl.load(place)
     scale = _fitted(row, stored, tl.load(state + owner))
     scale = _fitted(row, scale, tl.load(state + rows + owner))
@@ -248,18 +239,18 @@ def settle(
         0-d float32 on the device; where it is not 0, nothing is changed.
     """
     table = _table(tuple(rows), device)
-    owners = _owners(tuple(row[COUNT] for row in rows), device)
-    count, chunks = len(rows), owners.numel()
+    blocks = owners(tuple(row[COUNT] for row in rows), device)
+    count, chunks = len(rows), blocks.numel()
     state = torch.zeros(3 * count, dtype=torch.int32, device=device)
-    drawn = _put([as_int64(key) for key in keys], device) if keys else table
+    drawn = numbers([as_int64(key) for key in keys], device) if keys else table
     flag = state if skipped is None else skipped
-    how = {"KAHAN": kahan, "BLOCK": _BLOCK, "enable_fp_fusion": False}
+    how = {"KAHAN": kahan, "BLOCK": BLOCK, "enable_fp_fusion": False}
     skipping = skipped is not None
     with torch.cuda.device_of(table):  # type: ignore[no-untyped-call]  # Triton launches where CUDA is at the moment
-        _look[(chunks,)](table, owners, state, count, **how)
+        _look[(chunks,)](table, blocks, state, count, **how)
         _round[(chunks,)](
             table,
-            owners,
+            blocks,
             state,
             drawn,
             flag,
@@ -271,6 +262,17 @@ def settle(
         _finish[(count,)](table, state, flag, count, SKIPPING=skipping, enable_fp_fusion=False)
 
 
+def scale_in_force(weight: Tensor, stored: Tensor, row: Row) -> Tensor:
+    """``ScaleFit`` for the weight of a row as it is: its stored scale, unless that does not fit."""
+    fixed, *rule = row[10:]
+    if fixed:
+        return stored
+    out = torch.empty_like(stored)
+    with torch.cuda.device_of(stored):  # type: ignore[no-untyped-call]
+        _fit[(1,)](amax(weight).view(torch.int32), stored, out, *rule)
+    return out
+
+
 @lru_cache(maxsize=8)
 def _table(rows: tuple[Row, ...], device: torch.device) -> Tensor:
     """The rows, each with its first block, on the device: made anew when a weight has moved."""
@@ -278,19 +280,5 @@ def _table(rows: tuple[Row, ...], device: torch.device) -> Tensor:
     block = 0
     for row in rows:
         flat += [*row[:FIRST], block, *row[FIRST + 1 :]]
-        block += -(-row[COUNT] // _BLOCK)
-    return _put(flat, device)
-
-
-@lru_cache(maxsize=8)
-def _owners(counts: tuple[int, ...], device: torch.device) -> Tensor:
-    """For each block the row of the weight that it is of, on the device."""
-    blocks = torch.tensor([-(-count // _BLOCK) for count in counts], device="cpu")
-    index = torch.arange(len(counts), dtype=torch.int32, device="cpu").repeat_interleave(blocks)
-    return index.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else index
-
-
-def _put(numbers: list[int], device: torch.device) -> Tensor:
-    """On the device, without a wait."""
-    made = torch.tensor(numbers, dtype=torch.int64, device="cpu")
-    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made
+        block += blocks_of(row[COUNT])
+    return numbers(flat, device)

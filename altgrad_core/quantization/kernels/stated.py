@@ -30,7 +30,7 @@ def _tried(fmt: Format) -> GridNumbers | None:
     if not isinstance(numbers, GridNumbers) or numbers.max_value != fmt.max_finite:
         return None
     values = fmt.code_values().float()
-    values = values[values.isfinite()].unique()
+    values = torch.unique(values[values.isfinite()])
     middles = values[1:] / 2 + values[:-1] / 2
     ends = torch.tensor([torch.inf, -torch.inf, torch.nan, 3e38, -3e38, 1e-45, -0.0], device="cpu")
     points = torch.cat([values, middles])

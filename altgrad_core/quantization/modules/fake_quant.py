@@ -51,24 +51,29 @@ def round_to_grid(
     axis: int | None = None,
     rounding: Rounding = "nearest",
     generator: torch.Generator | None = None,
+    keep_inf: bool = False,
 ) -> Rounded:
     """``scale · fmt.round(x / scale)``: values in ``dtype``, and what the epilogue has to do.
 
     ``scale`` is compact. An exact scale per block has no place in an epilogue, and is rounded with
-    the values where ``dtype`` is a 16-bit one. What is inf stays so.
+    the values where ``dtype`` is a 16-bit one. What is inf stays so if ``keep_inf``, and in a format
+    that is not scaled; else its scale is inf, and shows it.
     """
     with torch.no_grad():
         if not fmt.scaled:
-            return Rounded(fmt.round_scaled(x, None, dtype, rounding, generator), None, scale)
+            values = fmt.round_scaled(x, None, dtype, rounding, generator, keep_inf=True)
+            return Rounded(values, None, scale)
         wide = expanded(scale, x, scaling, axis)
         late = not scaling.power_of_two and scaling.granularity != "block"
         if not (late and dtype in _LOW_PRECISION):
-            return Rounded(fmt.round_scaled(x, wide, dtype, rounding, generator), None, scale)
+            values = fmt.round_scaled(x, wide, dtype, rounding, generator, keep_inf=keep_inf)
+            return Rounded(values, None, scale)
         # float16 and bfloat16 would round the quotient, and the grid would round it a second time.
         work = x.detach().float() if x.dtype in _LOW_PRECISION else x.detach()
         power = power_of_two_part(scale)
-        grid = fmt.round(work / wide, rounding, generator)
-        return Rounded((grid * power).to(dtype), scale / power, scale)
+        values = fmt.round(work / wide, rounding, generator) * power
+        values = torch.where(work.isinf(), work, values) if keep_inf else values
+        return Rounded(values.to(dtype), scale / power, scale)
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -140,11 +140,15 @@ class WeightQuantizer(TensorQuantizer):
         assert self.resident is not None
         scale = self.resident.scale(module)
         scaler = self.scaler
-        rounded = round_to_grid(
-            x, self.format, scale, dtype, scaling=scaler.settings, axis=scaler.axis
+        return round_to_grid(
+            x,
+            self.format,
+            scale,
+            dtype,
+            scaling=scaler.settings,
+            axis=scaler.axis,
+            keep_inf=True,
         )
-        values = torch.where(x.detach().isinf(), x.detach().to(dtype), rounded.values)
-        return Rounded(values, rounded.epilogue, rounded.scale)
 
     def _held(self, module: nn.Module, dtype: torch.dtype, weight: Tensor) -> Held | None:
         """What is held for that very tensor, as it is now."""

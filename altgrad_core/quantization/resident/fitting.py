@@ -30,6 +30,7 @@ from altgrad_core.quantization.scaling import (
     expanded,
     headroom_of,
     power_of_two_at_least,
+    power_of_two_limits,
 )
 from altgrad_core.quantization.settings import ScalingSettings
 
@@ -90,7 +91,7 @@ class ScaleFit:
             return 1, *[0] * 6
         if self._reach != self._reach_below or not self._closed:
             return None
-        least, most, ceiling = power_of_two_numbers(self._largest)
+        least, most, ceiling = power_of_two_limits(self._largest)
         floats = self._reach, self._smallest, self._headroom, least, most
         return 0, *map(bits, floats), ceiling
 
@@ -114,15 +115,6 @@ class ScaleFit:
 
     def _holds(self, weight: Tensor, compact: Tensor) -> Tensor:
         return holds(self._format, weight, expanded(compact, weight, self._scaling, self._axis))
-
-
-def power_of_two_numbers(largest: float) -> tuple[float, float, int]:
-    """Of :func:`power_of_two_at_least`: between what amax is held, and what is added to its bits."""
-    mantissa, exponent = math.frexp(largest)
-    top = ((exponent - 1 + 127) << 23) + int((2 * mantissa - 1) * (1 << 23))
-    least = max(2.0**-126, math.ldexp(largest, -126))
-    most = math.ldexp(largest, min(127, 128 - exponent))
-    return least, most, (127 << 23) + (1 << 23) - 1 - top
 
 
 def look_is_free(tensor: Tensor) -> bool:

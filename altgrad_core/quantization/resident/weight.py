@@ -123,7 +123,14 @@ class Resident:
         not fit.
         """
         weight, stored = self._weight(module).detach(), self._stored(module)
-        return self._fit(stored, weight, weight) if self.format.scaled else stored
+        if not self.format.scaled:
+            return stored
+        row = self.row(module)
+        if row is None:
+            return self._fit(stored, weight, weight)
+        from altgrad_core.quantization.kernels import gpu_settling
+
+        return gpu_settling.scale_in_force(weight, stored, row)
 
     def stores(self, module: nn.Module) -> bool:
         """Whether every weight is a finite value of the grid at the stored scale. Waits."""
