@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from altgrad_core.errors import UserError
+from altgrad_core.interfaces.backend import backend_for
 from altgrad_core.interfaces.format import Format, Rounding
 from altgrad_core.quantization.kernels.backends import plain_on_cpu
 from altgrad_core.quantization.kernels.packing import packed, unpacked
@@ -125,7 +126,7 @@ class Resident:
         weight, stored = self._weight(module).detach(), self._stored(module)
         if not self.format.scaled:
             return stored
-        row = self.row(module)
+        row = self.row(module) if backend_for(weight) == "triton" else None
         if row is None:
             return self._fit(stored, weight, weight)
         from altgrad_core.quantization.kernels import gpu_settling
