@@ -7,14 +7,19 @@ The update, and what monitors look at, is done as ever.
 Run kernel by kernel are the passes that a replay could not repeat: those with hooks, which monitors put on
 modules, those that draw for stochastic rounding on the host, and those of a task that does not say what its loss
 goes by (``Task.graph_key``). What fails to be captured is never tried again, and said.
+
+All passes run in one stream beside that of the update, which waits for them, and they for it: autograd's nodes for
+the parameters belong to the stream in which they were made, and a capture must not meet one of another.
 """
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +79,8 @@ class StepGraphs:
     wanted: bool = True
     _seen: Counter[Hashable] = field(default_factory=Counter)
     _made: dict[Hashable, _Captured] = field(default_factory=dict)
-    _pool: object = None
+    _stream: Any = None
+    _pool: Any = None
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Batch]:
         """The loss, 0-d and detached, and the batch on the device."""
@@ -86,15 +92,22 @@ class StepGraphs:
             self._seen[key] += 1
             if self._seen[key] > WARM and len(self._made) < MOST and self._capture(key, moved):
                 return self._made[key](batch)
-        return self.compute(moved), moved
+        if not self._possible():
+            return self.compute(moved), moved
+        self._stream = self._stream or torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        with _beside(self._stream):
+            return self.compute(moved), moved
 
     def forget(self) -> None:
         """The model is not what it was."""
         self._seen.clear()
         self._made.clear()
 
+    def _possible(self) -> bool:
+        return self.wanted and self.device.type == "cuda"
+
     def _kind(self, batch: Batch) -> Hashable | None:
-        if not self.wanted or self.device.type != "cuda":
+        if not self._possible():
             return None
         key = self.key(batch)
         if key is None or not _repeatable(self.model):
@@ -109,30 +122,49 @@ class StepGraphs:
         )
         graph = torch.cuda.CUDAGraph()
         self._pool = self._pool or torch.cuda.graph_pool_handle()
+        gc.collect()  # nodes of earlier passes, if anything still holds them
         try:
-            with _capturing(graph, self._pool):
+            with _capturing(graph, self._pool, self._stream):
                 loss = self.compute(static)
-        except (
-            Exception
-        ) as error:  # whatever a model or a library does not allow while it is captured
-            self.wanted = False
-            self.forget()
-            self.model.zero_grad(set_to_none=True)
-            self.reseed()
+        except Exception as error:  # whatever a library does not allow while it is captured
             first = (str(error).splitlines() or [""])[0]
-            self.failed(f"steps are not captured as CUDA graphs: {type(error).__name__}: {first}")
+            self._give_up(f"{type(error).__name__}: {first}")
             return False
         gradients = [(p, p.grad) for p in self.model.parameters() if p.grad is not None]
         remembered = [(q, q.remembered()) for q in quantizers_of(self.model)]
         self._made[key] = _Captured(graph.replay, static, loss, gradients, remembered)
         return True
 
+    def _give_up(self, why: str) -> None:
+        self.wanted = False
+        self.forget()
+        self.model.zero_grad(set_to_none=True)
+        _leave_capture(self.device)
+        self.reseed()
+        self.failed(f"steps are not captured as CUDA graphs: {why}")
+
 
 @contextmanager
-def _capturing(graph: torch.cuda.CUDAGraph, pool: object) -> Iterator[None]:
-    """What other threads ask the device for meanwhile is none of it."""
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # type: ignore[arg-type]
+def _beside(stream: torch.cuda.Stream) -> Iterator[None]:
+    """In ``stream``, after what was asked for before, and before what is asked for then."""
+    current = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
         yield
+    current.wait_stream(stream)
+
+
+@contextmanager
+def _capturing(graph: torch.cuda.CUDAGraph, pool: Any, stream: torch.cuda.Stream) -> Iterator[None]:
+    """What other threads ask the device for meanwhile is none of it."""
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        yield
+
+
+def _leave_capture(device: torch.device) -> None:
+    """A capture that failed leaves the generator waiting for its end: a copy of it is not."""
+    generator = torch.cuda.default_generators[device.index or 0]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 def _repeatable(model: nn.Module) -> bool:

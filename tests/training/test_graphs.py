@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -38,13 +38,16 @@ class Bench:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
         quantize_model(self.model, load_format("e5m2"), **options.pop("quantize", {}))
-        self.passes, self.why, self.reseeded = 0, [], 0
+        self.passes, self.reseeded = 0, 0
+        self.why: list[str] = []
+        self.left: list[torch.device] = []
         self.refused: str | None = None
         self.capturing: Recorded | None = None
         Recorded.replays = 0
 
         @contextmanager
-        def capturing(graph: Recorded, pool: object) -> Iterator[None]:
+        def capturing(graph: Recorded, pool: object, stream: object) -> Iterator[None]:
+            assert stream == "beside"
             if self.refused:
                 raise RuntimeError(self.refused)
             self.capturing = graph
@@ -52,6 +55,9 @@ class Bench:
             self.capturing = None
 
         monkeypatch.setattr(graphs, "_capturing", capturing)
+        monkeypatch.setattr(graphs, "_beside", lambda stream: nullcontext())
+        monkeypatch.setattr(graphs, "_leave_capture", self.left.append)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda device: "beside")
         monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
         monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
         monkeypatch.setattr(Batch, "to", lambda batch, device: batch)
@@ -178,6 +184,7 @@ def test_what_cannot_be_captured_is_said_once(monkeypatch: pytest.MonkeyPatch) -
         "steps are not captured as CUDA graphs: RuntimeError: operation not permitted when stream is capturing"
     ]
     assert (bench.reseeded, Recorded.replays) == (1, 0)
+    assert bench.left == [torch.device("cuda", 0)]
 
 
 def test_a_model_that_was_changed_is_captured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
