@@ -135,7 +135,10 @@ def trainer(condition: Condition, sink: Sink) -> Trainer:
         quantization=QuantizationSettings(**(condition.quantization or {"format": "bf16"})),
         optimizer=_choice("optimizer", condition.optimizer),
         training=TrainingSettings(
-            max_steps=10 * DUE, eval_interval=7 * DUE, checkpoint_interval=7 * DUE
+            max_steps=10 * DUE,
+            eval_interval=7 * DUE,
+            checkpoint_interval=7 * DUE,
+            cuda_graphs="off",  # there is no stream to capture
         ),
         monitors=[_choice("monitor", name) for name in condition.monitors],
     )
