@@ -27,8 +27,8 @@ Refused = Callable[..., str]
 def refused(cli: Cli, tmp_path: Path) -> Refused:
     """Runs something that must be refused with one paragraph, exit code 2 and no traceback."""
 
-    def said(*arguments: str | Path) -> str:
-        done = cli.run(*arguments, folder=tmp_path)
+    def said(*arguments: str | Path, by: Cli = cli) -> str:
+        done = by.run(*arguments, folder=tmp_path)
         assert done.returncode == 2, done.stdout + done.stderr
         assert "Traceback" not in done.stdout + done.stderr
         message = done.stderr.strip()
@@ -214,7 +214,7 @@ def test_missing_data_is_refused_before_anything_runs(
 
 
 def test_a_malformed_row_is_named(
-    refused: Refused, write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path
+    refused: Refused, warm: Cli, write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path
 ) -> None:
     folder = tmp_path / "acts"
     folder.mkdir()
@@ -222,16 +222,16 @@ def test_a_malformed_row_is_named(
     for split in ("train", "validation", "test"):
         rows = [good, good | {"eurovoc_concepts": "1"}] if split == "train" else [good]
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    message = refused("run", write_suite(), "--set", f"data.path={folder}")
+    message = refused("run", write_suite(), "--set", f"data.path={folder}", by=warm)
     assert "train.jsonl" in message
     assert "row 2" in message
     assert "eurovoc_concepts" in message
 
 
 def test_a_device_that_is_not_there_is_not_replaced(
-    refused: Refused, write_suite: Callable[..., Path], own_cache: Path
+    refused: Refused, warm: Cli, write_suite: Callable[..., Path], own_cache: Path
 ) -> None:
-    message = refused("run", write_suite(), "--device", "cuda:63")
+    message = refused("run", write_suite(), "--device", "cuda:63", by=warm)
     assert "cuda:63" in message
     assert "--device cpu" in message
 

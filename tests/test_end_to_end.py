@@ -91,3 +91,9 @@ def test_a_suite_from_file_to_report(
 def predictions(directory: RunDirectory) -> dict[str, bytes]:
     with np.load(directory.predictions) as arrays:
         return {name: arrays[name].tobytes() for name in arrays}
+
+
+def test_templates_are_copies_of_what_is_warm(warm: Cli) -> None:
+    """Else each suite of the tests would import everything again, and nothing would show it."""
+    program = "from altgrad_plugins.executors import children; print(children.subprocess.Popen)"
+    assert "_popen" in warm.run("-c", program).stdout

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,12 +28,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+_CHILDREN = "altgrad_plugins.executors.children"
 LIGHT = ("altgrad_core.cli", "altgrad_core.planning.planner", "altgrad_core.registry.present")
 FULL = (
     *("altgrad_core.cli", "altgrad_core.execution.runner", "altgrad_core.execution.worker"),
     *("altgrad_core.analysis.find", "altgrad_core.analysis.formats"),
     *("altgrad_core.report.build", "altgrad_core.report.terminal", "altgrad_core.report.charts"),
     *("altgrad_core.execution.ready", "altgrad_plugins.tasks.classification", "vl_convert"),
+    _CHILDREN,
     *(
         f"transformers.models.{name}.modeling_{name}"
         for name in ("auto", "bert", "distilbert", "roberta")
@@ -192,7 +195,7 @@ def _command(
         os.dup2(opened, descriptor)
         os.close(opened)
     sys.argv = ["altgrad-bench", *arguments]
-    if children := sys.modules.get("altgrad_plugins.executors.children"):
+    if children := sys.modules.get(_CHILDREN):
         names = {"DEVNULL": subprocess.DEVNULL, "STDOUT": subprocess.STDOUT}
         children.subprocess = SimpleNamespace(Popen=_popen, **names)  # type: ignore[attr-defined]
     try:
@@ -251,6 +254,8 @@ class _Copy:
             return
         try:
             os.setsid()
+            # or what ends first would remove the folders that the command made for a time
+            weakref.finalize._registry.clear()  # type: ignore[attr-defined]
             nothing = os.open(os.devnull, os.O_RDONLY)
             for descriptor, source in enumerate((nothing, stdout.fileno(), stdout.fileno())):
                 os.dup2(source, descriptor)
