@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -59,12 +60,36 @@ def _answer(found: Findings) -> str:
     left = [c for c in map(str, found.conditions["condition"]) if c not in set(tuning["condition"])]
     if left:
         text += f" {named(left)}: not tuned."
+    text += _close_calls(tuning)
     censored = list(dict.fromkeys(tuning.loc[tuning["censored"], "condition"]))
     if not censored:
         return f"{text} No best rate lies on an edge of the grid."
     return (
         f"{text} The best rate of {named(censored)} lies on an edge of the grid: what these conditions "
         "reach at their own best rate is not known, and their differences are censored."
+    )
+
+
+def _close_calls(tuning: pd.DataFrame) -> str:
+    """The conditions whose rate leads the next best by no more than the standard error of their paired difference."""
+    close = []
+    for condition, tried in tuning.groupby("condition", sort=False):
+        scores = tried.pivot_table(index="seed", columns="rate", values="score", dropna=False)
+        chosen = tried.loc[tried["chosen"], "rate"]
+        if chosen.empty or len(scores) < 2:
+            continue
+        behind = scores.drop(columns=chosen.iloc[0]).sub(scores[chosen.iloc[0]], axis=0)
+        leads = behind.mean(skipna=False).abs().dropna()
+        if leads.empty:
+            continue
+        rate = leads.idxmin()
+        if leads[rate] <= behind[rate].std() / math.sqrt(len(behind)):
+            close.append(f"{condition} ({chosen.iloc[0]:g} before {rate:g})")
+    if not close:
+        return ""
+    return (
+        f" By no more than the standard error of their difference was the rate chosen of {named(close)}: other tuning "
+        "seeds might have chosen the other, and what the condition is compared for may hang on that."
     )
 
 
