@@ -88,8 +88,9 @@ def _close_calls(tuning: pd.DataFrame) -> str:
     if not close:
         return ""
     return (
-        f" By no more than the standard error of their difference was the rate chosen of {named(close)}: other tuning "
-        "seeds might have chosen the other, and what the condition is compared for may hang on that."
+        " The chosen rate leads the next best by no more than the standard error of their difference "
+        f"in {named(close)}: other tuning seeds might have chosen the other, and what is found for a "
+        "condition may hang on that."
     )
 
 
