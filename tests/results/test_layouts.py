@@ -103,6 +103,14 @@ def shape(value: Any) -> Any:
     return "number" if type(value) in (int, float) else type(value).__name__
 
 
+def line_shape(line: str) -> str:
+    """Of a record; of settings, which come and go, the names at the top."""
+    record = json.loads(line)
+    if "settings" in record:
+        record["settings"] = dict.fromkeys(record["settings"])
+    return json.dumps(shape(record))
+
+
 def shapes(folder: Path) -> dict[str, Any]:
     """The files of a suite's folder, without ids, and what they are made of."""
     found: dict[str, Any] = {}
@@ -119,9 +127,7 @@ def shapes(folder: Path) -> dict[str, Any]:
             case ".yaml":
                 made = sorted(yaml.safe_load(path.read_text()))  # settings come and go
             case ".jsonl":
-                made = sorted(
-                    {json.dumps(shape(json.loads(line))) for line in path.read_text().splitlines()}
-                )
+                made = sorted({line_shape(line) for line in path.read_text().splitlines()})
             case ".npz":
                 with np.load(path) as arrays:
                     made = {
