@@ -30,7 +30,7 @@ from altgrad_core.quantization.kernels.gpu_tables import (
     read,
     write,
 )
-from altgrad_core.quantization.resident.table import COLUMNS, COUNT, FIRST, Row
+from altgrad_core.quantization.resident.table import COLUMNS, COUNT, FIRST, RULE, Row
 
 _WEIGHT, _SCALE, _CHANGES, _ERROR, _COUNT, _FIRST = (tl.constexpr(i) for i in range(6))
 _LIMIT, _LOWEST, _MANTISSA, _KEEPS_INF = (tl.constexpr(i) for i in range(6, 10))
@@ -264,7 +264,7 @@ def settle(
 
 def scale_in_force(weight: Tensor, stored: Tensor, row: Row) -> Tensor:
     """``ScaleFit`` for the weight of a row as it is: its stored scale, unless that does not fit."""
-    fixed, *rule = row[10:]
+    fixed, *rule = row[RULE:]
     if fixed:
         return stored
     out = torch.empty_like(stored)

@@ -21,7 +21,7 @@ Row = tuple[int, ...]
 """The columns that :mod:`~altgrad_core.quantization.kernels.gpu_settling` names: where weight, scale, count of changes
 and compensation lie (0 for none), the number of elements, the first block (filled in later), :func:`grid_columns`, and
 the rule for the scale."""
-COUNT, FIRST, COLUMNS = 4, 5, 17
+COUNT, FIRST, RULE, COLUMNS = 4, 5, 10, 17
 _ALIGNED = 16
 _DTYPES = torch.float32, torch.float32, torch.int32, torch.bfloat16
 
