@@ -18,11 +18,12 @@ ROOT = Path(__file__).parents[1]
 ALLOWED: dict[str, set[str]] = {
     "interfaces": set(),
     "registry": set(),
-    "results": {"registry"},
+    "locks": set(),
+    "results": {"registry", "locks"},
     "quantization": set(),
     "training": {"quantization", "results"},
     "planning": {"training", "quantization", "registry"},
-    "execution": {"planning", "training", "quantization", "registry", "results"},
+    "execution": {"planning", "training", "quantization", "registry", "results", "locks"},
     "analysis": {"planning", "results", "registry", "quantization"},
     "report": {"analysis", "registry", "results"},
     "testing": {

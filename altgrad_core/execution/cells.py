@@ -28,6 +28,7 @@ from altgrad_core.execution.plan_file import SuiteHold, plan_of, refuse_another,
 from altgrad_core.execution.preparation import prepare_data
 from altgrad_core.execution.splitting import Splitter, parts_on_record, with_parts
 from altgrad_core.interfaces.executor import Executor, Job
+from altgrad_core.locks.lock import RunHeld, run_lock
 from altgrad_core.planning.declaration import Suite
 from altgrad_core.planning.identity import run_id
 from altgrad_core.planning.plan import Cell
@@ -35,7 +36,6 @@ from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import OtherLayout, dump_spec, load_spec
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.results.differences import differing, flat
-from altgrad_core.results.lock import RunHeld, run_lock
 from altgrad_core.results.run_directory import FAILED, FINISHED, RunDirectory, Status
 
 _NAMES = {"suite", "condition", "axes", "trackers", "metrics"}
@@ -170,7 +170,10 @@ def open_directory(directory: RunDirectory, spec: RunSpec, say: Callable[[str], 
     if directory.spec.exists() and not fault and directory.has_result():
         return
     directory.path.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(RunHeld), run_lock(directory):  # held: another suite has it in hand
+    with (
+        contextlib.suppress(RunHeld),
+        run_lock(directory.lock),
+    ):  # held: another suite has it in hand
         if fault:
             say(f"note: {fault}; it is written anew")
             directory.write_spec(text)

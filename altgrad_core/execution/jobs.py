@@ -21,7 +21,7 @@ from altgrad_core.execution.options import Observer
 from altgrad_core.execution.outcome import HELD, how_it_ended, settle, status_after_exit
 from altgrad_core.execution.splitting import Splitter, parts_of
 from altgrad_core.interfaces.executor import Executor, Exit, Job
-from altgrad_core.results.lock import RunHeld, is_running
+from altgrad_core.locks.lock import RunHeld, is_running
 from altgrad_core.results.run_directory import FINISHED, RunDirectory, Status
 
 _PROGRESS_SECONDS = 1.0
@@ -211,7 +211,7 @@ class _Watch:
             for job in list(self._elsewhere.values()):
                 directory = self._directories[job.run_id]
                 done = directory.has_result()
-                if not done and is_running(directory):
+                if not done and is_running(directory.lock):
                     continue
                 del self._elsewhere[job.run_id]
                 if done or directory.has_result():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from altgrad_core._text import plain
 from altgrad_core.interfaces.executor import Exit
-from altgrad_core.results.lock import run_lock
+from altgrad_core.locks.lock import run_lock
 from altgrad_core.results.run_directory import FINISHED, RunDirectory, Status
 
 HELD = 75
@@ -30,7 +30,7 @@ def settle(directory: RunDirectory, ended: Callable[[], Status]) -> Status:
     """
     status = directory.status()
     if status.status not in FINISHED:
-        with run_lock(directory):
+        with run_lock(directory.lock):
             status = directory.status()
             if status.status not in FINISHED:
                 status = ended()

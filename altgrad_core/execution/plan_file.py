@@ -16,10 +16,10 @@ from typing import Any
 
 from altgrad_core._files import write_json
 from altgrad_core.errors import UserError
+from altgrad_core.locks.lock import file_lock
 from altgrad_core.planning.declaration import Suite
 from altgrad_core.planning.plan import Cell, metrics_of
 from altgrad_core.results.kept import StoredPlan
-from altgrad_core.results.lock import file_lock
 from altgrad_core.results.objects import read_object
 from altgrad_core.results.run_directory import FINISHED, RunDirectory
 from altgrad_core.results.stored import read_plan
@@ -36,7 +36,7 @@ class SuiteHold(contextlib.ExitStack):
     def changing(self) -> Iterator[bool]:
         """Keep others from beginning; whether another process is running the suite.
 
-        Raises :class:`~altgrad_core.results.lock.LockRefused`.
+        Raises :class:`~altgrad_core.locks.lock.LockRefused`.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         lock = self._folder / "lock"

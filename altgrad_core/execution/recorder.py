@@ -10,13 +10,13 @@ from typing import Any
 from altgrad_core._files import write_json
 from altgrad_core._text import plain
 from altgrad_core.errors import UserError
+from altgrad_core.execution.metrics_writer import MetricsWriter
 from altgrad_core.execution.tracking import TrackerPanel
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.results.attempts import changes, with_attempt
 from altgrad_core.results.objects import read_environment
 from altgrad_core.results.run_directory import (
     FINISHED,
-    MetricsWriter,
     Record,
     RecordKind,
     RunDirectory,

@@ -41,13 +41,13 @@ from altgrad_core.execution.silence import Silences
 from altgrad_core.execution.tracking import TrackerPanel, ask_trackers
 from altgrad_core.interfaces.monitor import Event
 from altgrad_core.interfaces.tracker import RunInfo
+from altgrad_core.locks.lock import RunHeld, run_lock
 from altgrad_core.planning.identity import run_id
 from altgrad_core.planning.spec import RunSpec
 from altgrad_core.planning.spec_file import load_spec
 from altgrad_core.quantization.format_numbers import numbers_of
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.results.attempts import MICRO_BATCHES
-from altgrad_core.results.lock import RunHeld, run_lock
 from altgrad_core.results.run_directory import RunDirectory, StatusName
 from altgrad_core.training.determinism import make_deterministic
 from altgrad_core.training.divergence import Diverged
@@ -64,7 +64,7 @@ def run_worker(path: Path, device_name: str, cache: Path, micro_batches: int = 1
         how many parts each batch is cut into, whose gradients are added up.
     """
     directory = RunDirectory(path)
-    with run_lock(directory):
+    with run_lock(directory.lock):
         spec = true_spec(directory.spec)
         if directory.has_result():
             _log("another process has finished this run")

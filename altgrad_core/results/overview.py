@@ -18,8 +18,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from altgrad_core.locks.lock import is_running
 from altgrad_core.results.kept import PlannedCell
-from altgrad_core.results.lock import is_running
 from altgrad_core.results.run_directory import FINISHED, RunDirectory
 from altgrad_core.results.stored import read_plan
 
@@ -97,7 +97,7 @@ def _progress(folder: Path, cell: PlannedCell, now: float, silent: float) -> Pro
     status = directory.status()
     name, message = str(status.status), status.message
     age = max(0.0, now - status.updated) if status.updated is not None else None
-    if name == "running" and (age is None or age > silent) and not is_running(directory):
+    if name == "running" and (age is None or age > silent) and not is_running(directory.lock):
         name, message = "interrupted", "its process is gone; run the suite again to go on"
     return Progress(cell, name, status.step, status.max_steps, status.seconds, age, message)
 

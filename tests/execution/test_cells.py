@@ -16,11 +16,11 @@ from altgrad_core.execution.jobs import Ended
 from altgrad_core.execution.options import RunOptions
 from altgrad_core.execution.runner import run_suite
 from altgrad_core.interfaces.executor import Job
+from altgrad_core.locks.lock import run_lock
 from altgrad_core.planning.plan import Plan
 from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.spec_file import dump_spec, load_spec
 from altgrad_core.planning.suite import load_suite
-from altgrad_core.results.lock import run_lock
 from altgrad_core.results.run_directory import Record, RunDirectory, Status, StatusName
 
 
@@ -107,7 +107,7 @@ def test_a_run_whose_process_and_launcher_are_gone_is_not_running(
     gone, held = (spec.id for spec in plan.specs[:2])
     begun(tmp_path, gone, "running", 1, checkpoint=True)
     begun(tmp_path, held, "running", 1, checkpoint=True)
-    with run_lock(RunDirectory(tmp_path / "tiny" / held)):
+    with run_lock(RunDirectory(tmp_path / "tiny" / held).lock):
         statuses = run_suite(plan, RunOptions(runs=tmp_path), said).statuses  # type: ignore[arg-type]
     assert statuses[gone].status == "killed"
     assert statuses[held].status == "running"

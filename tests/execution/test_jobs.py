@@ -17,7 +17,7 @@ from altgrad_core.execution.interruption import Interrupted
 from altgrad_core.execution.jobs import Ended, Policy, run_jobs
 from altgrad_core.execution.outcome import HELD
 from altgrad_core.interfaces.executor import Executor, Exit, Job
-from altgrad_core.results.lock import run_lock
+from altgrad_core.locks.lock import run_lock
 from altgrad_core.results.run_directory import RunDirectory, Status, StatusName
 
 GO_ON = Policy()
@@ -170,7 +170,7 @@ def test_a_run_in_other_hands_is_waited_for_and_its_status_left_alone(stage: Sta
     held, end = threading.Event(), threading.Event()
 
     def other_suite() -> None:
-        with run_lock(directory):
+        with run_lock(directory.lock):
             directory.write_status(Status(status="running", step=3))
             held.set()
             end.wait(30)
@@ -212,7 +212,7 @@ def test_an_end_is_not_written_over_a_run_that_another_process_took_up(stage: St
     took, leave = threading.Event(), threading.Event()
 
     def other_suite() -> None:
-        with run_lock(directory):
+        with run_lock(directory.lock):
             directory.write_status(Status(status="running", step=7))
             took.set()
             leave.wait(30)
@@ -258,7 +258,7 @@ def test_a_deleted_run_is_made_again_where_it_is_tried_again(stage: Stage) -> No
 
 
 def test_what_has_its_result_is_not_waited_for_whoever_holds_its_lock(stage: Stage) -> None:
-    with run_lock(stage.directories["a"]):
+    with run_lock(stage.directories["a"].lock):
         ended = stage.run(a=[stage.says("a", "ok", -9)], b=[lambda: HELD, stage.says("b", "ok")])
     assert ended.statuses["a"].status == "ok"
 

@@ -17,11 +17,11 @@ from altgrad_core.execution import worker
 from altgrad_core.execution.outcome import HELD, status_after_exit
 from altgrad_core.execution.recorder import RunRecorder
 from altgrad_core.interfaces.executor import Exit
+from altgrad_core.locks.lock import run_lock
 from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.spec_file import dump_spec
 from altgrad_core.planning.suite import load_suite
 from altgrad_core.registry.catalog import Catalog
-from altgrad_core.results.lock import run_lock
 from altgrad_core.results.run_directory import RunDirectory, Status
 from altgrad_core.training.divergence import Diverged
 from altgrad_core.training.loop import Result
@@ -103,7 +103,7 @@ def test_a_run_that_is_finished_is_not_run_again(
 def test_a_run_in_other_hands_is_left_alone(directory: RunDirectory, tmp_path: Path) -> None:
     directory.write_status(Status(status="running", step=7))
     arguments = [str(directory.path), "--device", "cpu", "--cache", str(tmp_path / "cache")]
-    with run_lock(directory):
+    with run_lock(directory.lock):
         assert worker.main(arguments) == HELD
     assert (directory.status().status, directory.status().step) == ("running", 7)
 

@@ -14,7 +14,7 @@ for name in ("fcntl", "grp", "resource", "syslog"):
     sys.modules[name] = None
 at_fork = os.register_at_fork
 del os.register_at_fork
-from altgrad_core.results.lock import run_lock
+from altgrad_core.locks.lock import run_lock
 os.register_at_fork = at_fork
 from pathlib import Path
 from rich.console import Console
@@ -30,7 +30,7 @@ print(len(load_results(folder)))
 print_status(folder, "here", Console())
 print(write_report(find(read_one(folder)), folder / "report").html.is_file())
 try:
-    with run_lock(RunDirectory(next(folder.glob("*/spec.yaml")).parent)):
+    with run_lock(RunDirectory(next(folder.glob("*/spec.yaml")).parent).lock):
         pass
 except UserError as error:
     print(error)

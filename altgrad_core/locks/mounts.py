@@ -7,20 +7,8 @@ from pathlib import Path
 
 _LOCAL = frozenset(
     (
-        *(
-            "apfs",
-            "bcachefs",
-            "btrfs",
-            "exfat",
-            "ext2",
-            "ext3",
-            "ext4",
-            "f2fs",
-            "hfs",
-            "jfs",
-            "ntfs3",
-        ),
-        *("overlay", "ramfs", "reiserfs", "tmpfs", "vfat", "xfs", "zfs"),
+        *("apfs", "bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfs", "jfs"),
+        *("ntfs3", "overlay", "ramfs", "reiserfs", "tmpfs", "vfat", "xfs", "zfs"),
     )
 )
 _TABLE = Path("/proc/self/mountinfo")

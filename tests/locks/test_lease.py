@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from altgrad_core.errors import UserError
-from altgrad_core.results import lease, lock, mounts
-from altgrad_core.results.lock import RunHeld, file_lock, is_running, run_lock
+from altgrad_core.locks import lease, lock, mounts
+from altgrad_core.locks.lock import RunHeld, file_lock, is_running, run_lock
 from altgrad_core.results.run_directory import RunDirectory
 
 ELSEWHERE = "0123456789ab"
@@ -59,13 +59,13 @@ def test_where_there_is_no_flock_a_run_is_held_once(
     directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", partial(_refuse, number=number))
-    assert not is_running(directory)
-    with run_lock(directory):
-        assert is_running(directory)
-        with pytest.raises(RunHeld), run_lock(directory):
+    assert not is_running(directory.lock)
+    with run_lock(directory.lock):
+        assert is_running(directory.lock)
+        with pytest.raises(RunHeld), run_lock(directory.lock):
             pytest.fail("two hold one run")
         assert len(held(directory)) == 1
-    assert not is_running(directory)
+    assert not is_running(directory.lock)
     assert held(directory) == []
 
 
@@ -115,19 +115,19 @@ def test_a_holder_that_was_killed_holds_no_longer(
 ) -> None:
     told, say = os.pipe()
     if not (child := os.fork()):
-        with run_lock(directory):
+        with run_lock(directory.lock):
             os.write(say, b".")
             time.sleep(60)
         os._exit(0)
     os.read(told, 1)
-    with pytest.raises(RunHeld), run_lock(directory):
+    with pytest.raises(RunHeld), run_lock(directory.lock):
         pytest.fail("two hold one run")
     os.kill(child, signal.SIGKILL)
     # It is not waited for before: a process whose end nobody has asked for yet is no holder.
-    while is_running(directory):
+    while is_running(directory.lock):
         time.sleep(0.01)
     assert len(held(directory)) == 1
-    with run_lock(directory):
+    with run_lock(directory.lock):
         assert len(held(directory)) == 1
     os.waitpid(child, 0)
 
@@ -135,7 +135,7 @@ def test_a_holder_that_was_killed_holds_no_longer(
 def test_a_copy_of_the_holder_neither_holds_it_nor_gives_it_back(
     directory: RunDirectory, without_flock: None
 ) -> None:
-    with run_lock(directory):
+    with run_lock(directory.lock):
         if not (copy := os.fork()):
             with contextlib.suppress(BaseException):
                 for path in held(directory):
@@ -143,15 +143,15 @@ def test_a_copy_of_the_holder_neither_holds_it_nor_gives_it_back(
             os._exit(0)
         os.waitpid(copy, 0)
         assert len(held(directory)) == 1
-        assert is_running(directory)
+        assert is_running(directory.lock)
 
 
 def test_a_number_that_another_process_has_now_holds_nothing(
     directory: RunDirectory, without_flock: None
 ) -> None:
     left = written_by(directory, lease.machine(), os.getpid(), 1, age=0)
-    assert not is_running(directory)
-    with run_lock(directory):
+    assert not is_running(directory.lock)
+    with run_lock(directory.lock):
         assert not left.exists()
 
 
@@ -160,15 +160,15 @@ def test_one_elsewhere_holds_it_as_long_as_it_beats(
 ) -> None:
     monkeypatch.setattr(lease, "WATCHED_SECONDS", 0.3)
     left = written_by(directory, ELSEWHERE, 1, 1, age=lease.SILENT_SECONDS - 10)
-    assert is_running(directory)
-    with pytest.raises(RunHeld), run_lock(directory):
+    assert is_running(directory.lock)
+    with pytest.raises(RunHeld), run_lock(directory.lock):
         pytest.fail("two hold one run")
 
     written_by(directory, ELSEWHERE, 1, 1, age=lease.SILENT_SECONDS + 10)
-    assert not is_running(directory)
-    with run_lock(directory):
+    assert not is_running(directory.lock)
+    with run_lock(directory.lock):
         assert not left.exists()
-        assert is_running(directory)
+        assert is_running(directory.lock)
 
 
 def test_one_elsewhere_that_beats_while_it_is_watched_keeps_it(
@@ -179,7 +179,7 @@ def test_one_elsewhere_that_beats_while_it_is_watched_keeps_it(
     left = written_by(directory, ELSEWHERE, 1, 1, age=lease.SILENT_SECONDS + 10)
     beat = threading.Timer(0.5, os.utime, [left])
     beat.start()
-    with pytest.raises(RunHeld), run_lock(directory):
+    with pytest.raises(RunHeld), run_lock(directory.lock):
         pytest.fail("two hold one run")
     beat.join()
     assert left.exists()
@@ -191,8 +191,8 @@ def test_it_is_the_clock_of_the_file_system_that_counts(
     monkeypatch.setattr(time, "time", lambda: 1e12)
     written_by(directory, ELSEWHERE, 1, 1, age=0)
     os.utime(held(directory)[0])
-    assert is_running(directory)
-    with pytest.raises(RunHeld), run_lock(directory):
+    assert is_running(directory.lock)
+    with pytest.raises(RunHeld), run_lock(directory.lock):
         pytest.fail("two hold one run")
 
 
@@ -203,7 +203,7 @@ def test_a_holder_beats_and_one_that_lost_its_lease_ends(
     ended: list[int] = []
     monkeypatch.setattr(os, "kill", lambda _, number: ended.append(number))
     monkeypatch.setattr(lease, "_heart", lease._Heart())
-    with run_lock(directory):
+    with run_lock(directory.lock):
         (mine,) = held(directory)
         os.utime(mine, (0, 0))
         deadline = time.monotonic() + 30
@@ -222,17 +222,17 @@ def test_leases_are_heeded_where_flock_is_trusted_and_taken_where_others_may_com
     directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, flocked: bool
 ) -> None:
     monkeypatch.setattr(lock, "is_local", lambda folder: flocked)
-    with run_lock(directory):
+    with run_lock(directory.lock):
         assert bool(held(directory)) is not flocked
     written_by(directory, ELSEWHERE, 1, 1, age=0)
-    assert is_running(directory)
-    with pytest.raises(UserError, match="another process"), run_lock(directory):
+    assert is_running(directory.lock)
+    with pytest.raises(UserError, match="another process"), run_lock(directory.lock):
         pytest.fail("two hold one run")
 
 
 def test_leases_can_be_asked_for(directory: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(lock.LOCKS, "files")
-    with run_lock(directory):
+    with run_lock(directory.lock):
         assert held(directory)
 
 

@@ -1,7 +1,7 @@
 """Locks that die with their holder, however it ended: that of a run, and that of a suite's folder.
 
 They are ``flock`` on a file that stays. Where that cannot be had, or may hold on one machine only (on a file system
-that others may use), they are leases as well (:mod:`altgrad_core.results.lease`), which are heeded everywhere.
+that others may use), they are leases as well (:mod:`altgrad_core.locks.lease`), which are heeded everywhere.
 Without ``fcntl``, as on Windows, results are read and nothing is run. A copy of the holder, as libraries fork them,
 would hold ``flock`` as well and may outlive the run: it lets go where it begins.
 """
@@ -17,9 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from altgrad_core.errors import UserError
-from altgrad_core.results.lease import give_back, is_leased, leases, take
-from altgrad_core.results.mounts import is_local
-from altgrad_core.results.run_directory import RunDirectory
+from altgrad_core.locks.lease import give_back, is_leased, leases, take
+from altgrad_core.locks.mounts import is_local
 
 LOCKS = "ALTGRAD_LOCKS"
 """Environment variable: ``files`` takes leases everywhere, also where ``flock`` is trusted."""
@@ -41,16 +40,17 @@ class LockRefused(UserError):
 
 
 @contextlib.contextmanager
-def run_lock(directory: RunDirectory) -> Iterator[None]:
-    """Hold the run's lock, which dies with its holder. Raises :class:`RunHeld` if another process has it.
+def run_lock(path: Path) -> Iterator[None]:
+    """Hold a run's lock, the file ``path``, which dies with its holder.
 
-    It waits a moment for those who only ask whether it is held. Raises :class:`LockRefused` where there
-    is nothing to lock, no right to, or a file system without locks.
+    It waits a moment for those who only ask whether it is held. Raises :class:`RunHeld` if another
+    process has it, and :class:`LockRefused` where there is nothing to lock, no right to, or a file
+    system without locks.
     """
-    with file_lock(directory.lock, seconds=_SECONDS) as held:
+    with file_lock(path, seconds=_SECONDS) as held:
         if not held:
             raise RunHeld(
-                f"{directory.path} is being run by another process. Wait for it, or stop it."
+                f"{path.parent} is being run by another process. Wait for it, or stop it."
             )
         yield
 
@@ -131,12 +131,12 @@ def _unlock(handle: int) -> None:
     os.close(handle)
 
 
-def is_running(directory: RunDirectory) -> bool:
+def is_running(path: Path) -> bool:
     """Whether a living process holds the run's lock; where there are no locks, none does."""
-    if _is_flocked(directory.lock):
+    if _is_flocked(path):
         return True
     with contextlib.suppress(OSError):
-        return is_leased(directory.lock)
+        return is_leased(path)
     return False
 
 
