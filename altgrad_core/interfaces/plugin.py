@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pluggy
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
 from altgrad_core.interfaces.metric import Metric
 
@@ -32,6 +33,28 @@ Kind = Literal["format", "optimizer", "monitor", "task", "section", "executor", 
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
+UNLESS_DEFAULT: Literal["unless default"] = "unless default"
+"""The mark of a field that is part of a run's content id only where it differs from its default."""
+
+
+def mark_of(field: FieldInfo) -> Literal[True, False, "unless default"]:
+    """How a field of :class:`Settings` takes part in a run's content id: always (True), never, or unless default.
+
+    Raises ``ValueError`` for a mark that means nothing, and for ``unless default`` without a default.
+    """
+    extra = field.json_schema_extra
+    mark = extra.get("identity", True) if isinstance(extra, Mapping) else True
+    if mark is True or mark is False:
+        return mark
+    if mark != UNLESS_DEFAULT:
+        raise ValueError(
+            f"is marked identity: {mark!r}, where False and {UNLESS_DEFAULT!r} mean something"
+        )
+    if field.is_required():
+        raise ValueError(f"is marked identity: {mark!r} and has no default")
+    return UNLESS_DEFAULT
+
+
 def _simple(annotation: Any) -> set[Any]:
     """The types that an annotation is made of, but for those within lists and other containers."""
     if get_origin(annotation) in (Union, UnionType, Annotated):
@@ -42,8 +65,10 @@ def _simple(annotation: Any) -> set[Any]:
 class Settings(BaseModel):
     """Base of every settings model: unknown keys are errors, values never change after validation.
 
-    A field declared with ``json_schema_extra={"identity": False}`` (a path, a cache folder, a
-    host name) is left out of a run's content id.
+    Which fields are part of a run's content id is marked in ``json_schema_extra``: without a mark a field
+    is. ``{"identity": False}`` leaves it out (a path, a cache folder, a host name). ``{"identity":
+    "unless default"}`` leaves it out where it has its default: for a field that is added after a release, so
+    that the runs that were made without it keep their ids. That default must mean what was done before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)

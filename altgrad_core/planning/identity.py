@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from altgrad_core.errors import UserError
-from altgrad_core.interfaces.plugin import Kind
+from altgrad_core.interfaces.plugin import UNLESS_DEFAULT, Kind, mark_of
 from altgrad_core.planning.spec import PluginChoice, RunSpec
 from altgrad_core.quantization.settings import FormatChoice
 from altgrad_core.registry.catalog import Catalog
@@ -90,16 +90,12 @@ def _choice(kind: Kind, choice: PluginChoice | FormatChoice, catalog: Catalog) -
 
 
 def _plain(value: Any, catalog: Catalog) -> Any:
-    """``value`` as JSON data, without the fields that are marked with ``identity: False``."""
+    """``value`` as JSON data, without the fields that their marks leave out: see :class:`Settings`."""
     match value:
         case FormatChoice():
             return _choice("format", value, catalog)
         case BaseModel():
-            return {
-                name: _plain(getattr(value, name), catalog)
-                for name, info in type(value).model_fields.items()
-                if not _outside(info.json_schema_extra)
-            }
+            return dict(_members(value, catalog))
         case Mapping():
             return {str(key): _plain(item, catalog) for key, item in value.items()}
         case list() | tuple():
@@ -117,5 +113,15 @@ def _plain(value: Any, catalog: Catalog) -> Any:
     )
 
 
-def _outside(extra: Any) -> bool:
-    return isinstance(extra, Mapping) and extra.get("identity") is False
+def _members(value: BaseModel, catalog: Catalog) -> Iterator[tuple[str, Any]]:
+    """The fields of a settings model that are part of the identity, as JSON data."""
+    for name, info in type(value).model_fields.items():
+        mark = mark_of(info)
+        if mark is False:
+            continue
+        plain = _plain(getattr(value, name), catalog)
+        if mark == UNLESS_DEFAULT and plain == _plain(
+            info.get_default(call_default_factory=True), catalog
+        ):
+            continue
+        yield name, plain

@@ -25,8 +25,8 @@ class RunSpec(Settings):
 
     ``id`` is the first 12 hex digits of the SHA-256 of the canonical JSON of everything that
     determines the result: ``task``, ``quantization``, ``optimizer``, ``training``, ``monitors``,
-    ``seed``, ``distributions`` and ``fingerprint``, less the settings that their models mark with
-    ``identity: False``. Names of suite and condition, trackers, executor, device and
+    ``seed``, ``distributions`` and ``fingerprint``, less the settings that their models mark as no part of
+    it (:class:`~altgrad_core.interfaces.plugin.Settings`). Names of suite and condition, trackers, executor, device and
     paths never enter.
     """
 

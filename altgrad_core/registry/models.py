@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from altgrad_core.interfaces.plugin import Settings
+from altgrad_core.interfaces.plugin import Settings, mark_of
 
 
 def settings_fault(model: Any) -> str:
@@ -27,6 +27,11 @@ def settings_fault(model: Any) -> str:
                 f"are {model.__name__}, whose values can be changed after they were checked{where}: make it a "
                 f"subclass of altgrad_core.interfaces.Settings"
             )
+        for name, info in one.model_fields.items():
+            try:
+                mark_of(info)
+            except ValueError as error:
+                return f"are {model.__name__}, of which {name}{where} {error}"
     if not issubclass(model, Settings):
         return f"are {model.__name__}, which is not a subclass of altgrad_core.interfaces.Settings: make it one"
     return ""

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 import altgrad_core
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import Offer, Settings, hookimpl
-from altgrad_core.planning.identity import canonical, run_id
+from altgrad_core.planning.identity import Identities, canonical, digest, run_id
 from altgrad_core.planning.plan import Plan
 from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.spec import RunSpec
-from altgrad_core.registry.catalog import Catalog
+from altgrad_core.planning.suite import load_suite, shipped_suites
+from altgrad_core.quantization.settings import FormatChoice
+from altgrad_core.registry.catalog import Catalog, catalog
 
 PlanOf = Callable[..., Plan]
 
@@ -164,3 +167,81 @@ def test_ids_of_many_specs_are_those_of_each_alone(plan_of: PlanOf, stubs: Catal
     )
     assert [spec.id for spec in plan.specs] == [run_id(spec, stubs) for spec in plan.specs]
     assert len({spec.id for spec in plan.specs}) == len(plan.specs)
+
+
+SHIPPED = {
+    "eurlex_lm": ("b42613de662d", 12, "6430c7b4daa8"),
+    "eurlex_matrix": ("df4e5017efb6", 12, "862dc70e826d"),
+    "exponent_mantissa": ("b8f2ec44de50", 114, "7c890c88c8bf"),
+    "lm_quickstart": ("d6feff224f4e", 12, "f4050b6a2afc"),
+    "quickstart": ("4cc43a9568ca", 12, "c161b7021b29"),
+    "residency": ("6d19d1b66d58", 432, "faa1c093a835"),
+    "smoke": ("52ebb8094a21", 4, "b848f19377ff"),
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_runs_of_shipped_suites_keep_their_ids(name: str) -> None:
+    """Literal ids, whatever versions and data are here: a setting that comes later must change none."""
+    fixed = {"distributions": {"altgrad-bench": "0.1.0"}, "fingerprint": {}}
+    identities = Identities(catalog())
+    specs = plan_suite(load_suite(str(shipped_suites()[name]))).specs
+    found = [digest(identities.of(spec) | fixed) for spec in specs]
+    together = hashlib.sha256(" ".join(found).encode()).hexdigest()[:12]
+    assert (found[0], len(found), together) == SHIPPED[name]
+
+
+class Grown(Settings):
+    old: int = 1
+    added: float = Field(0.0, json_schema_extra={"identity": "unless default"})
+    format: FormatChoice = Field(
+        FormatChoice(name="exmy", settings={"exponent_bits": 4}),
+        json_schema_extra={"identity": "unless default"},
+    )
+
+
+class Mistyped(Settings):
+    added: int = Field(0, json_schema_extra={"identity": "unless_default"})
+
+
+class WithoutDefault(Settings):
+    added: int = Field(json_schema_extra={"identity": "unless default"})
+
+
+def offered(settings: type[Settings]) -> Catalog:
+    class Plugin:
+        @hookimpl
+        def altgrad_monitors(self) -> list[Offer]:
+            return [Offer("grown", "grown", "a:b", settings)]
+
+    return Catalog.from_modules(Plugin())
+
+
+def test_a_setting_that_was_added_is_part_of_the_id_only_where_it_is_used(
+    suite_of: Callable[..., Any], stubs: Catalog
+) -> None:
+    def identity(settings: str) -> dict[str, Any]:
+        plugins = stubs.merged(offered(Grown))
+        plan = plan_suite(suite_of("monitors: [{grown: {" + settings + "}}]"), plugins)
+        (monitor,) = Identities(plugins).of(only(plan))["monitors"]
+        return dict(monitor["settings"])
+
+    assert identity("") == identity("added: 0.0") == identity("added: 0") == {"old": 1}
+    assert identity("added: 0.5") == {"old": 1, "added": 0.5}
+    # written out or not: what is compared is what a format resolves to
+    assert identity("format: {name: exmy, settings: {exponent_bits: 4, mantissa_bits: 2}}") == {
+        "old": 1
+    }
+    assert set(identity("format: {name: e5m2}")) == {"old", "format"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Mistyped, "'unless_default', where False and 'unless default' mean something"),
+        (WithoutDefault, "'unless default' and has no default"),
+    ],
+)
+def test_a_mark_that_means_nothing_is_refused(settings: type[Settings], message: str) -> None:
+    (broken,) = offered(settings).broken
+    assert f"{settings.__name__}, of which added is marked identity: {message}" in broken.error
