@@ -23,10 +23,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from altgrad_core._axis import FORMAT_AXIS, OPTIMIZER_AXIS, axis_text, is_axis
@@ -224,5 +225,12 @@ def _summaries(history: History) -> dict[str, float]:
         row[f"{name}@last"] = series[steps[-1]]
         if history.kinds[name] == "monitor":
             row[f"{name}@first"] = series[steps[0]]
-            row[f"{name}@mean"] = pd.Series(series).mean()
+            row[f"{name}@mean"] = _mean(series.values())
     return row
+
+
+def _mean(values: Collection[float]) -> float:
+    """The mean of the values that are not NaN, as of pandas, whose own call costs more than all else here."""
+    known = np.fromiter(values, np.float64, len(values))
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if len(known) else math.nan

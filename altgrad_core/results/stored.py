@@ -274,11 +274,10 @@ def _read_suite(path: Path) -> StoredSuite:
 def _whole_run(path: Path) -> DirectoryRun:
     """The run in ``path``, of which everything is there. ``UserError`` says what is not."""
     run = _read_run(path)
-    _ = (run.environment, run.facts)  # raises where one is damaged
-    run.directory.check_files(run.status)
     if run.status.record is None:  # nothing but reading them vouches for its metrics
-        _ = run.history
-    elif fault := RunDirectory(path).damage():
+        run.directory.check_files(run.status)
+        _ = (run.environment, run.facts, run.history)
+    elif fault := run.directory.damage():
         raise UserError(fault)
     return run
 
