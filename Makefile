@@ -9,13 +9,18 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 # Some containers set it, and then each of the tests' many processes compiles the package again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: quickstart test lint docs dist throughput clean
+TESTS := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+.PHONY: quickstart test test-slow lint docs dist throughput clean
 
 quickstart: $(VENV)/.demo  ## install, run the 12-condition quickstart suite, write its report
 	$(BIN)/altgrad-bench run suites/quickstart.yaml
 
-test: $(VENV)/.test  ## run the tests, a process per core
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.test  ## run the tests, a process per core, but for those of test-slow
+	$(TESTS) -m "not slow"
+
+test-slow: $(VENV)/.test  ## the rest: installations, browsers, archives of studies, the pretend GPU, speeds
+	$(TESTS) -m slow
 
 lint: $(VENV)/.test  ## ruff and mypy
 	$(BIN)/ruff check .

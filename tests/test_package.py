@@ -68,6 +68,7 @@ def wheel(built: Path) -> Path:
     return found
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -92,6 +93,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_sdist_is_the_checkout(built: Path) -> None:
     (found,) = built.glob("*.tar.gz")
     with tarfile.open(found) as archive:
@@ -100,6 +102,7 @@ def test_the_sdist_is_the_checkout(built: Path) -> None:
     assert not any("__pycache__" in name for name in names)
 
 
+@pytest.mark.slow
 def test_both_are_as_an_index_wants_them(built: Path) -> None:
     pytest.importorskip("twine", reason="needs twine: pip install -e '.[test]'")
     files = [str(path) for path in built.iterdir()]
@@ -186,6 +189,7 @@ def test_it_works_on_another_python(wanted: str, wheel: Path, tmp_path: Path) ->
     answers(python, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_wheel_is_installed_by_pip_with_its_command(wheel: Path, tmp_path: Path) -> None:
     python, packages = environment(HERE, tmp_path / "env")
     install(wheel, python=python)

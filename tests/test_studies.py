@@ -25,6 +25,7 @@ def test_its_suites_can_be_planned(path: Path, tiny_acts: Path) -> None:
     assert not [cell.skip for cell in plan.cells if cell.skip]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.stem)
 def test_its_archives_give_what_was_published(archive: Path, tmp_path: Path, warm: Cli) -> None:
     done = warm.run("report", archive, "--out", tmp_path / "report")

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from altgrad_core.execution.launch import worker_imports
 from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.suite import load_suite
@@ -28,6 +30,7 @@ def test_what_only_some_cells_use_is_left_to_them(write_suite: Callable[..., Pat
     assert set(one) - set(both) == {"altgrad_plugins.optimizers.adamw"}
 
 
+@pytest.mark.slow
 def test_a_run_imports_nothing_large_beyond_it(
     write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path
 ) -> None:

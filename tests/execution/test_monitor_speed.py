@@ -17,6 +17,7 @@ from altgrad_core.training.loop import Trainer
 from altgrad_plugins.monitors.geometry.flips import FlipsMonitor
 
 
+@pytest.mark.slow
 def test_a_planted_cost_is_found_and_spread_over_the_interval(
     write_suite: Callable[..., Path],
     own_cache: Path,

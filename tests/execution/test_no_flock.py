@@ -39,6 +39,7 @@ def _records(runs: Path) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_suite_without_locks_is_shared_killed_and_gone_on_with(
     write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path, cli: Cli
 ) -> None:

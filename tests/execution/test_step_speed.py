@@ -23,6 +23,7 @@ from altgrad_core.training.loop import Trainer
 LABELS = ["bf16_adamw", "bf16_manifold", "e5m2_adamw", "e5m2_manifold"]
 
 
+@pytest.mark.slow
 def test_a_planted_cost_is_found_however_often_it_is_due(
     write_suite: Callable[..., Path], own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +68,7 @@ def test_conditions_without_a_run_are_left_out_with_the_reason(
     assert len(found.rows) == 2
 
 
+@pytest.mark.slow
 def test_runs_are_told_from_their_bare_steps(
     write_suite: Callable[..., Path], own_cache: Path
 ) -> None:
@@ -81,6 +83,7 @@ def test_runs_are_told_from_their_bare_steps(
     assert not (suite.parent / "runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "more", "names"),
     [("step", ["--steps", "2"], [PLAIN, "e5m2_adamw"]), ("suite", [], ["e5m2_adamw", WHOLE])],

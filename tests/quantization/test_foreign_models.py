@@ -268,6 +268,7 @@ def test_the_tools_of_torch_see_the_same_model(case: Case) -> None:
     assert float(loss_of(model)) < float(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["GPT-2", "TransformerEncoder", "convolutions"])
 def test_compiled_models_compute_the_same(name: str) -> None:
     model = quantised(CASES[name])

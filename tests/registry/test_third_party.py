@@ -68,6 +68,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+@pytest.mark.slow
 def test_they_are_found_beside_the_built_in_ones_without_torch(python: Path) -> None:
     code = """
 import sys
@@ -93,6 +94,7 @@ assert "torch" not in sys.modules
     done(python, "-c", code)
 
 
+@pytest.mark.slow
 def test_a_suite_runs_with_them(
     python: Path, write_suite: Callable[..., Path], own_cache: Path, tmp_path: Path, warm: Cli
 ) -> None:
@@ -123,6 +125,7 @@ def test_a_suite_runs_with_them(
     assert versions["distributions"]["altgrad-posit8"] == "0.1.0"
 
 
+@pytest.mark.slow
 def test_their_own_tests_pass_and_a_format_that_became_slower_fails(
     python: Path, tmp_path: Path
 ) -> None:

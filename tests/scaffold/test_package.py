@@ -51,6 +51,7 @@ def run(cli: Cli, strangers: SimpleNamespace, *arguments: str) -> subprocess.Com
     return cli.run(*arguments, folder=strangers.root, environment=surroundings(strangers))
 
 
+@pytest.mark.slow
 def test_they_are_listed_with_distribution_and_version(
     strangers: SimpleNamespace, cli: Cli
 ) -> None:
@@ -62,6 +63,7 @@ def test_they_are_listed_with_distribution_and_version(
         assert mine["from"] == f"my-{kind} 0.1.0"
 
 
+@pytest.mark.slow
 def test_they_keep_the_contract(strangers: SimpleNamespace, warm: Cli) -> None:
     names = [f"my-{kind}" for kind in KINDS]
     done = run(warm, strangers, "check", "--json", *names)
@@ -73,6 +75,7 @@ def test_they_keep_the_contract(strangers: SimpleNamespace, warm: Cli) -> None:
     assert {one["result"] for one in found["results"]} == {"ok"}
 
 
+@pytest.mark.slow
 def test_their_own_tests_pass(strangers: SimpleNamespace) -> None:
     folders = [
         str(source / "tests")
@@ -91,6 +94,7 @@ def test_their_own_tests_pass(strangers: SimpleNamespace) -> None:
     assert "4 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_they_run_in_a_suite(strangers: SimpleNamespace, warm: Cli, page_script: Path) -> None:
     settings = [
         "quantization.format=my-format",
@@ -114,6 +118,7 @@ def test_they_run_in_a_suite(strangers: SimpleNamespace, warm: Cli, page_script:
     assert "Which run took longest?" in (runs / "report" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_ruff_has_nothing_to_say(strangers: SimpleNamespace) -> None:
     ruff = Path(sys.executable).with_name("ruff")
     if not ruff.exists():

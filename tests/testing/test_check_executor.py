@@ -95,6 +95,7 @@ def test_a_simple_one_is_right() -> None:
     check_executor(Simple(""), timeout=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "said"),
     [

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import altgrad_core
 
 BAD = """
@@ -54,6 +56,7 @@ print("optimised:", not __debug__)
 """
 
 
+@pytest.mark.slow
 def test_broken_plugins_are_found_without_assert_statements(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-O", "-c", BAD],

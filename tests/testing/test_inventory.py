@@ -268,6 +268,7 @@ def test_the_command_exits_with_1_on_a_fault(
     assert row["said"]
 
 
+@pytest.mark.slow
 def test_pytest_checks_a_distribution_when_asked_and_is_idle_otherwise(
     pytester_like: Callable[..., Any],
 ) -> None:

@@ -75,6 +75,7 @@ def test_timeout_ends_the_whole_process_group(tmp_path: Path) -> None:
     assert gone(int((tmp_path / "slow" / "log.txt").read_text()))
 
 
+@pytest.mark.slow
 def test_a_job_that_gives_no_sign_of_life_is_ended_and_one_that_does_is_not(tmp_path: Path) -> None:
     """Stopped, it cannot even say so itself. Clocks that are set back are no silence."""
     stopped = job(tmp_path, "stopped", "import os; os.kill(os.getpid(), 19)")
@@ -103,6 +104,7 @@ def test_a_job_whose_folder_is_gone_ends_no_other(tmp_path: Path) -> None:
     assert "no process could be started for it" in ends["gone"].failed
 
 
+@pytest.mark.slow
 def test_what_a_child_started_ends_with_it_even_if_it_ignores_sigterm(tmp_path: Path) -> None:
     stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
     code = (

@@ -215,6 +215,7 @@ def test_a_template_that_is_killed_ends_its_children_and_is_replaced(
     assert parent_of(last) not in {os.getpid(), *templates}
 
 
+@pytest.mark.slow
 def test_a_template_that_stands_still_is_not_waited_for(make: Make, local: Any) -> None:
     job = make("slow", SLOW)
 

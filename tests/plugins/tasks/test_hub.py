@@ -96,6 +96,7 @@ def run(
     return hub.cli.run(*command, *sets, folder=folder)  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_the_default_path_of_the_main_job(hub: Any, tmp_path: Path) -> None:
     done = run(hub, tmp_path, report=True)
     assert done.returncode == 0, done.stdout + done.stderr
