@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patterns import BF16, CASES, PATTERNS, agree, around_boundaries, format_of, numbers_of
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -23,49 +19,6 @@ from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.kernels import backends, compiled, rounding
 from altgrad_core.quantization.kernels.numbers import GridNumbers
 from altgrad_core.quantization.scaling import largest_magnitude, roomy_scale, scale_for
-
-LADDER = ("e0m7", "e1m6", "e2m5", "e3m4", "e4m3", "e5m2", "e6m1", "e7m0")
-
-
-def every_upper_half() -> Tensor:
-    """All 2^16 patterns of a float32's upper half, and 1 ulp around them and around their midpoints."""
-    upper = torch.arange(2**16, dtype=torch.int64) << 16
-    bits = torch.cat([upper + offset for offset in (0, 1, -1, 2**15, 2**15 + 1, 2**15 - 1)])
-    return torch.where(bits >= 2**31, bits - 2**32, bits).to(torch.int32).view(torch.float32)
-
-
-PATTERNS = every_upper_half()
-
-
-def around_boundaries(numbers: GridNumbers) -> Tensor:
-    """Grid values and midpoints of the whole ladder, and the float32 on each side of them."""
-    tops = rounding.rungs(torch.tensor([torch.inf]), numbers)
-    count = min(int(tops), 2**12)
-    values = rounding.values(torch.arange(count + 1), numbers).double()
-    exact = torch.cat([values, (values[1:] + values[:-1]) / 2]).float()
-    up, down = (torch.nextafter(exact, torch.tensor(end)) for end in (torch.inf, -torch.inf))
-    sides = torch.cat([exact, up, down])
-    return torch.cat([sides, -sides])
-
-
-def agree(found: Tensor, expected: Tensor) -> bool:
-    """Equal to the last bit; any NaN is a NaN."""
-    same = found.view(torch.int32) == expected.view(torch.int32)
-    return bool((same | (found.isnan() & expected.isnan())).all())
-
-
-def format_of(name: str, overflow: str) -> Format:
-    settings = {"overflow": overflow} if name in ("e4m3", "e5m2", "bf16") else {}
-    return load_format(name, **settings)
-
-
-def numbers_of(name: str, overflow: str) -> GridNumbers:
-    found: GridNumbers = format_of(name, overflow).numbers  # type: ignore[attr-defined]
-    return found
-
-
-CASES = [(name, "saturate") for name in LADDER] + [("e4m3", "special"), ("e5m2", "special")]
-BF16 = [("bf16", "saturate"), ("bf16", "special")]
 
 
 @pytest.mark.parametrize(("name", "overflow"), CASES)
@@ -169,59 +122,6 @@ def test_an_unknown_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALTGRAD_KERNELS", "cuda")
     with pytest.raises(UserError, match="ALTGRAD_KERNELS is 'auto' or 'eager', not 'cuda'"):
         backend.cpu_backend.__wrapped__()
-
-
-INTERPRETED = """
-import math
-import torch
-from altgrad_core import load_format
-from altgrad_core.interfaces import compiled_draws, gpu_draws
-from altgrad_core.quantization import scaling
-from altgrad_core.quantization.kernels import compiled, gpu, gpu_scales
-from test_backends import BF16, CASES, PATTERNS, agree, around_boundaries, format_of
-for name, overflow in CASES + BF16:
-    fmt = format_of(name, overflow)
-    numbers = fmt.numbers
-    x = torch.cat([PATTERNS[::211], around_boundaries(numbers)[::3], PATTERNS[-1:]])
-    ours, theirs = torch.empty_like(x), torch.empty_like(x)
-    for call in ("nearest", "stochastic"):
-        for kernels, out in ((gpu, ours), (compiled, theirs)):
-            key = () if call == "nearest" else (2**64 - 5,)
-            getattr(kernels.Kernels(numbers), call)(x, out, *key)
-        assert agree(ours, theirs), (name, overflow, call)
-    for size in (None,) if name == "bf16" else (2.0**-126, 0.25, 3.7, 2.0**100, math.inf, math.nan):
-        scale = None if size is None else torch.tensor(size)
-        for dtype in (torch.float32, torch.float16):  # the interpreter has a cast to bfloat16 of its own
-            out = torch.empty_like(x, dtype=dtype)
-            gpu.Kernels(numbers).scaled(x, scale, out, keep_inf=size is None)
-            expected = fmt.round_scaled(x, scale, dtype, keep_inf=size is None)
-            assert agree(out.float(), expected.float()), (name, size, dtype)
-for x in (PATTERNS, PATTERNS[PATTERNS.isfinite()], torch.zeros(5), torch.tensor([1.0, -math.inf])):
-    assert agree(gpu_scales.amax(x), x.abs().amax())
-for name in ("e0m7", "e3m4", "e5m2", "e7m0"):
-    fmt, amax = format_of(name, "saturate"), PATTERNS[::41].abs()
-    for room in (1.0, 1.5, 1024.0):
-        found = gpu_scales.scales(amax, room, scaling.power_of_two_limits(fmt.max_finite))
-        assert agree(found, scaling.roomy_scale(amax, fmt, room, power_of_two=True)), (name, room)
-for dtype in (torch.float32, torch.float64):
-    for count in (1, 2, 3, 1023, 2050):
-        ours, theirs = torch.empty(count, dtype=dtype), torch.empty(count, dtype=dtype)
-        gpu_draws.fill(ours, 2**64 - 5)
-        compiled_draws.fill(theirs, 2**64 - 5)
-        assert torch.equal(ours, theirs), (dtype, count)
-"""
-
-
-@pytest.mark.skipif(find_spec("triton") is None, reason="needs triton: pip install triton")
-def test_triton_computes_the_same_under_its_interpreter() -> None:
-    surroundings = {
-        **os.environ,
-        "TRITON_INTERPRET": "1",
-        "PYTHONPATH": str(Path(__file__).parent),
-    }
-    command = [sys.executable, "-c", INTERPRETED]
-    done = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.gpu

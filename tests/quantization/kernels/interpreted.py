@@ -1,0 +1,137 @@
+"""Triton's kernels under its interpreter, against the reference: ``TRITON_INTERPRET=1 python interpreted.py [all]``.
+
+A program of the interpreter takes tens of milliseconds, however large its block, so there are few, and those large.
+With ``all``, what takes minutes. Prints what each part found: a JSON object of tracebacks, or null where all agree.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import traceback
+from unittest import mock
+
+import torch
+from patterns import BF16, CASES, PATTERNS, agree, around_boundaries, format_of, numbers_of
+from test_gpu_settling import ALL, SPECIAL, Case
+from test_gpu_settling import agree as settled_agree
+from torch import Tensor
+
+from altgrad_core.interfaces import draws, gpu_draws
+from altgrad_core.quantization import scaling
+from altgrad_core.quantization.kernels import gpu, gpu_scales, rounding, stated
+from altgrad_core.quantization.kernels.numbers import GridNumbers
+
+EVERYTHING = "all" in sys.argv[1:]
+KEY = 2**64 - 5
+BLOCKS_ONCE = mock.patch.object(gpu, "_BLOCK", 1 << 16)
+"""All of a tensor in one program."""
+
+
+def values_for(numbers: GridNumbers) -> Tensor:
+    x = torch.cat([around_boundaries(numbers), PATTERNS[:: 1 if EVERYTHING else 53]])
+    return x if EVERYTHING else x[: 1 << 16]
+
+
+def expected(x: Tensor, numbers: GridNumbers, key: int | None) -> Tensor:
+    if key is None:
+        return rounding.round_nearest(x, numbers)
+    with mock.patch.object(draws, "new_key", return_value=key):
+        return rounding.round_stochastic(x, numbers, torch.Generator())
+
+
+def part_rounding() -> None:
+    for name, overflow in CASES + BF16:
+        numbers = numbers_of(name, overflow)
+        x = values_for(numbers)
+        for key in (None, KEY):
+            out = torch.empty_like(x)
+            gpu.Kernels(numbers).scaled(x, None, out, key)
+            assert agree(out, expected(x, numbers, key)), (name, overflow, key)
+
+
+def part_scaled_rounding() -> None:
+    """In float16, since the interpreter has a cast to bfloat16 of its own."""
+    sizes = (2.0**-126, 0.25, 3.7, 2.0**100, math.inf, math.nan)
+    for name, overflow in CASES if EVERYTHING else [("e5m2", "special"), ("e7m0", "saturate")]:
+        fmt, numbers = format_of(name, overflow), numbers_of(name, overflow)
+        x = values_for(numbers)
+        for size in sizes:
+            scale = torch.tensor(size)
+            for dtype in (torch.float32, torch.float16)[: 1 + (size == 3.7)]:
+                out = torch.empty_like(x, dtype=dtype)
+                gpu.Kernels(numbers).scaled(x, scale, out)
+                found = fmt.round_scaled(x, scale, dtype)
+                assert agree(out.float(), found.float()), (name, size, dtype)
+        out = torch.empty_like(x)
+        gpu.Kernels(numbers).scaled(x, torch.tensor(3.7), out, KEY)
+        assert agree(out, expected(x / 3.7, numbers, KEY) * 3.7), name
+    fmt, x = format_of("bf16", "saturate"), values_for(numbers_of("bf16", "saturate"))
+    out = torch.empty_like(x)
+    gpu.Kernels(numbers_of("bf16", "saturate")).scaled(x, None, out, keep_inf=True)
+    assert agree(out, fmt.round_scaled(x, None, torch.float32, keep_inf=True))
+
+
+def part_several_blocks() -> None:
+    numbers, x = numbers_of("e3m4", "saturate"), PATTERNS[::191][:2051].contiguous()
+    for key in (None, KEY):
+        out = torch.empty_like(x)
+        gpu.Kernels(numbers).scaled(x, None, out, key)
+        assert agree(out, expected(x, numbers, key)), key
+
+
+def part_scales() -> None:
+    finite = PATTERNS[PATTERNS.isfinite()]
+    some = (PATTERNS[:: 1 if EVERYTHING else 97], finite[:4097], torch.zeros(5), -torch.ones(2) / 0)
+    for x in (one.contiguous() for one in some):
+        assert agree(gpu_scales.amax(x), x.abs().amax())
+    powers = torch.exp2(torch.arange(-149, 128, 1 if EVERYTHING else 7).double()).float()
+    ends = torch.tensor([0.0, math.inf, math.nan, 3.4028234663852886e38])
+    sides = [torch.nextafter(powers, end) for end in (ends[1], ends[0])]
+    amax = torch.cat([powers, *sides, ends])
+    for name in ("e0m7", "e3m4", "e5m2", "e7m0"):
+        fmt = format_of(name, "saturate")
+        for room in (1.0, 1.5, 1024.0) if EVERYTHING or name == "e5m2" else (1.5,):
+            found = gpu_scales.scales(amax, room, scaling.power_of_two_limits(fmt.max_finite))
+            assert agree(found, scaling.roomy_scale(amax, fmt, room, power_of_two=True)), name
+
+
+def part_draws() -> None:
+    for dtype, counts in ((torch.float32, (3, 2050)), (torch.float64, (1, 1023))):
+        for count in counts:
+            ours = torch.empty(count, dtype=dtype)
+            gpu_draws.fill(ours, KEY)
+            assert torch.equal(ours, draws.keyed_uniform(ours, KEY)), (dtype, count)
+
+
+def part_settling() -> None:
+    """Every way through the kernels: rounding, compensation, skipped steps, fixed scales, no mantissa."""
+    few: list[tuple[Case, int, tuple[int, ...]]] = [
+        (("e5m2", {}, "stochastic", True, True, "current"), 2, (0, 1, 4, 6, 7, 8)),
+        (("e7m0", {}, "nearest", True, False, "current"), 1, (0, 3, 5, 6, 7, 8)),
+        (("e4m3", SPECIAL, "stochastic", False, False, "frozen"), 1, (0, 7, 8)),
+    ]
+    # what a trial would find; with the kernels in use it would take half a minute
+    with mock.patch.object(stated, "_tried", lambda fmt: fmt.numbers):
+        for case, *size in few:
+            settled_agree(case, "cpu", "cpu_backend", *size)
+        for case in ALL if EVERYTHING else []:
+            settled_agree(case, "cpu", "cpu_backend")
+
+
+def outcome(name: str) -> str | None:
+    try:
+        globals()[f"part_{name}"]()
+    except Exception:
+        return traceback.format_exc()
+    return None
+
+
+if __name__ == "__main__":
+    assert gpu.triton.knobs.runtime.interpret
+    with BLOCKS_ONCE:
+        found = {name: outcome(name) for name in ("rounding", "scaled_rounding")}
+    for name in ("several_blocks", "scales", "draws", "settling"):
+        found[name] = outcome(name)
+    print(json.dumps(found))
