@@ -10,6 +10,8 @@ import pytest
 
 from altgrad_core.execution.interruption import Interrupted, signals_held_back
 
+pytestmark = pytest.mark.usefixtures("signals")
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_waits_for_the_check(number: signal.Signals) -> None:

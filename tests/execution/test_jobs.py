@@ -20,6 +20,8 @@ from altgrad_core.interfaces.executor import Executor, Exit, Job
 from altgrad_core.locks.lock import run_lock
 from altgrad_core.results.run_directory import RunDirectory, Status, StatusName
 
+pytestmark = pytest.mark.usefixtures("signals")
+
 GO_ON = Policy()
 
 

@@ -102,16 +102,13 @@ def test_a_broken_plugin_is_told_of_and_stops_nothing(
         catalog.get("format", "never")
 
 
+@pytest.mark.usefixtures("signals")
 def test_a_person_who_presses_ctrl_c_ends_the_reading(install: Install) -> None:
     press = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)\n"
     install("pressed", "pressed_plugin", press)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            Catalog.discover()
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt):
+        Catalog.discover()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_what_a_plugin_prints_does_not_reach_stdout(

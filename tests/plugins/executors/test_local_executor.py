@@ -17,6 +17,8 @@ from altgrad_core.interfaces.executor import Exit, Job
 from altgrad_core.interfaces.plugin import NoSettings
 from altgrad_plugins.executors.local import LocalExecutor
 
+pytestmark = pytest.mark.usefixtures("signals")
+
 
 def job(folder: Path, name: str, code: str) -> Job:
     (folder / name).mkdir()

@@ -40,6 +40,8 @@ threading.Timer(0.2, print, ["a thread's last word"]).start()
 """
 HEAVY = "import os; pid = os.getpid(); print('heavy is here')\n"
 
+pytestmark = pytest.mark.usefixtures("signals")
+
 Make = Callable[..., Job]
 
 
