@@ -43,15 +43,16 @@ def conditions_table(
 ) -> pd.DataFrame:
     """A row per condition, in the suite's order.
 
-    ``condition, label, format, optimizer, side, panel, setting, runs`` (planned), ``ok, diverged``;
-    and for each score ``S`` of the main table, the question's metric and the speed: ``S`` (mean over
-    seeds; a diverged run has the worst score, or none), ``S std``, ``S n``. ``laid`` are the runs of
-    :func:`laid_out`.
+    ``condition, label, format, optimizer, side, panel, setting, runs`` (planned), ``status`` (in words:
+    ``4 ok, 1 diverged``), ``ok, diverged``; and for each score ``S`` of the main table, the question's
+    metric and the speed: ``S`` (mean over seeds; a diverged run has the worst score, or none), ``S
+    std``, ``S n``. ``laid`` are the runs of :func:`laid_out`.
     """
     conditions = laid.groupby("condition", sort=False)
     head = ["format", "optimizer", "side", "panel", "setting"]
     table = conditions[head].first().assign(runs=conditions.size())
     table.insert(0, "label", table.index)
+    table["status"] = conditions["status"].agg(_in_words)
     columns = dict.fromkeys([*score_columns(metrics), *([question.metric] if question else [])])
     done = laid[laid["status"].isin(list(FINISHED))]
     broken = diverged(done, next(iter(columns), ""))
@@ -67,6 +68,13 @@ def conditions_table(
         table[f"{name} std"] = by.agg(lambda known: spread(known.to_numpy())).reindex(table.index)
         table[f"{name} n"] = by.size().reindex(table.index, fill_value=0)
     return table.reset_index()
+
+
+def _in_words(statuses: pd.Series[str]) -> str:
+    """``ok``, or ``4 ok, 1 diverged``, in the order of the runs."""
+    counts = statuses.value_counts(sort=False)
+    several = len(statuses) > 1
+    return ", ".join(f"{n} {name}" if several else str(name) for name, n in counts.items())
 
 
 def companions_table(

@@ -36,11 +36,14 @@ class Column:
 
     title: str
     numeric: bool = False
+    meaning: str = ""
+    """What it shows, where the title does not tell: ``Std: over seeds.`` stands below the table."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table with as many cells in each row as there are columns. Renderers drop empty columns.
+    """A table with as many cells in each row as there are columns. Renderers drop empty columns, and
+    do not say what these mean.
 
     Raises:
         ValueError: For a row of another length.
@@ -103,21 +106,24 @@ Shown = str | Callable[[Mapping[Any, Any]], str | Cell]
 
 def table(
     rows: Iterable[Mapping[Any, Any]] | pd.DataFrame,
-    made: Iterable[tuple[str, Shown]],
+    made: Iterable[tuple[str, Shown] | tuple[str, Shown, str]],
     caption: str = "",
     *,
     words: Collection[str] = (),
 ) -> Table:
-    """A table with a row for each mapping, or of a frame; its columns are titles with what they show.
+    """A table with a row for each mapping, or of a frame; its columns are titles with what they show,
+    and with their meaning where it has to be told.
 
     The first column and those whose title is in ``words`` hold words, all others numbers.
     """
     known = list(made)
     records = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
-    head = tuple(Column(t, place > 0 and t not in words) for place, (t, _) in enumerate(known))
-    return Table(
-        head, tuple(tuple(_cell(row, shown) for _, shown in known) for row in records), caption
+    head = tuple(
+        Column(title, place > 0 and title not in words, *meaning)
+        for place, (title, _, *meaning) in enumerate(known)
     )
+    cells = (tuple(_cell(row, shown) for _, shown, *_ in known) for row in records)
+    return Table(head, tuple(cells), caption)
 
 
 def _cell(row: Mapping[Any, Any], shown: Shown) -> Cell:

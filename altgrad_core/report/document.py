@@ -37,8 +37,10 @@ class Document:
             yield from (block for block in blocks if isinstance(block, Chart))
 
 
-def without_empty_columns(table: Table) -> Table:
-    """The table without the columns, but for the first, that say nothing in any row."""
+def to_show(table: Table) -> Table:
+    """The table without the columns, but for the first, that say nothing in any row; its caption says
+    what the others mean.
+    """
     kept = [
         place
         for place in range(len(table.columns))
@@ -46,8 +48,10 @@ def without_empty_columns(table: Table) -> Table:
         or not table.rows
         or any(row[place].text.strip() not in ("", NONE) for row in table.rows)
     ]
-    return replace(
-        table,
-        columns=tuple(table.columns[place] for place in kept),
+    columns = [table.columns[place] for place in kept]
+    told = (f"{column.title}: {column.meaning}" for column in columns if column.meaning)
+    return Table(
+        columns=tuple(replace(column, meaning="") for column in columns),
         rows=tuple(tuple(row[place] for place in kept) for row in table.rows),
+        caption=" ".join(filter(None, (table.caption, *told))),
     )

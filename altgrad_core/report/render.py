@@ -27,7 +27,7 @@ from markupsafe import Markup, escape
 
 from altgrad_core._text import plain
 from altgrad_core.interfaces.blocks import Cell
-from altgrad_core.report.document import Document, Part, without_empty_columns
+from altgrad_core.report.document import Document, Part, to_show
 from altgrad_core.report.pictures import page_spec, vega_bundle
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -194,7 +194,7 @@ def _environment(*, html: bool) -> Environment:
         "text": html_text if html else markdown_text,
         "breakable": breakable,
         "fence": _fence,
-        "full": without_empty_columns,
+        "to_show": to_show,
         "kind": lambda block: type(block).__name__.lower(),
         "page_spec": page_spec,
     }

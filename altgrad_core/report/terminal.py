@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -15,8 +16,7 @@ from altgrad_core.analysis.frames import SPEED, score_columns
 from altgrad_core.analysis.words import Spread, metric_label, significant, with_spread
 from altgrad_core.interfaces.blocks import Cell, Shown, Table, table
 from altgrad_core.interfaces.section import Findings
-from altgrad_core.report.document import without_empty_columns
-from altgrad_core.results.run_directory import FINISHED
+from altgrad_core.report.document import to_show
 
 _SHORTEST = 12
 """Characters that a row's name keeps at least; the middle of a longer one is cut."""
@@ -36,7 +36,7 @@ class TerminalTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The widest table that fits."""
-        table = without_empty_columns(self.table)
+        table = to_show(self.table)
         places = list(range(len(table.columns)))
         loose = [p for p in places[1:] if table.columns[p].title not in self.keep]
         free = options.update(width=10_000)
@@ -82,7 +82,7 @@ def main_table(found: Findings) -> TerminalTable:
         scores = list(dict.fromkeys([found.question.metric, *scores]))[:_SCORES]
     shown: list[tuple[str, Shown]] = [
         ("Condition", "condition"),
-        ("Status", lambda row: _status(found, row["condition"])),
+        ("Status", _status),
         *((metric_label(found, name), _scores(name)) for name in scores),
         ("Samples/s", lambda row: significant(row[SPEED])),
     ]
@@ -95,11 +95,5 @@ def _scores(name: str) -> Shown:
     return lambda r: with_spread(Spread(r[name], r[f"{name} std"], r[f"{name} n"]))
 
 
-def _status(found: Findings, condition: str) -> Cell:
-    """How the runs of a condition ended: ``ok``, ``4 ok, 1 diverged``."""
-    runs = found.runs[found.runs["planned"] & (found.runs["condition"] == condition)]
-    counts = runs["status"].value_counts(sort=False)
-    one = len(counts) == 1
-    text = ", ".join(str(s) if one else f"{n} {s}" for s, n in counts.items())
-    well = set(counts.index) <= set(FINISHED) - {"diverged"}
-    return Cell(text, tone="plain" if well else "bad")
+def _status(row: Mapping[Any, Any]) -> Cell:
+    return Cell(row["status"], tone="plain" if row["ok"] == row["runs"] else "bad")

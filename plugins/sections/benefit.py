@@ -19,7 +19,7 @@ from altgrad_core.analysis.words import (
     sides,
     verdict_word,
 )
-from altgrad_core.interfaces.blocks import Block, Bullets, Cell, Paragraph, Shown, Table, table
+from altgrad_core.interfaces.blocks import Block, Bullets, Cell, Paragraph, Table, table
 from altgrad_core.interfaces.section import Findings
 from altgrad_plugins.sections.more_seeds import more_seeds
 from altgrad_plugins.sections.shared import (
@@ -125,48 +125,49 @@ def _answer(found: Findings, rows: Sequence[Row]) -> str:
 def _table(found: Findings, rows: Sequence[Row]) -> Table:
     asked = found.question
     assert asked is not None
-    shown: list[tuple[str, Shown]] = [
-        (group_noun(found).capitalize(), "group"),
-        (asked.baseline, plain("baseline")),
-        (asked.treatment, plain("treatment")),
-        ("Gain", signed("gain")),
-        (f"{LEVEL} interval", interval()),
-        ("Std", plain("gain_std")),
-        ("Sampling error", plain("sampling_std")),
-        (
-            "Pairs",
-            lambda r: f"{r['n']} of {r['planned']}" if r["n"] < r["planned"] else str(r["n"]),
-        ),
-        ("Improved", lambda r: f"{r['improved']:g} of {r['n']}" if r["n"] else NONE),
-        ("p (t)", digits("p")),
-        ("p (Holm)", digits("p_holm")),
-        ("p (sign flips)", digits("p_sign_flip")),
-        ("p (TOST)", digits("p_tost_holm")),
-        ("Seeds needed", lambda r: f"{r['seeds_needed']:g}" if finite(r["seeds_needed"]) else NONE),
-        ("Verdict", _verdict),
-    ]
-    return table(rows, shown, _caption(found, rows), words=("Verdict",))
-
-
-def _caption(found: Findings, rows: Sequence[Row]) -> str:
-    """What the columns mean, of those that are there."""
-    assert found.question is not None
-    label = metric_label(found, found.question.metric)
+    label = metric_label(found, asked.metric)
     family = max((int(row["family"]) for row in rows if finite(row["family"])), default=0)
-    meanings = {
-        "gain": f"Gain: {sides(found.question)} in {label}, seed by seed; positive is better.",
-        "gain_std": "Std: over seeds.",
-        "sampling_std": "Sampling error: standard deviation of the mean gain over resampled test examples.",
-        "p": "p (t): paired t test.",
-        "p_holm": f"p (Holm): adjusted over {counted(family, 'distinct group')}, which decides.",
-        "p_sign_flip": "p (sign flips): exact, not adjusted.",
-        "p_tost_holm": "p (TOST): that the effect lies within the margin, adjusted.",
-        "seeds_needed": (
-            "Seeds needed: to show the gain seen with 80 % power at the first hurdle of Holm."
-        ),
-    }
-    known = (text for name, text in meanings.items() if any(r[name] == r[name] for r in rows))
-    return " ".join(known)
+    return table(
+        rows,
+        [
+            (group_noun(found).capitalize(), "group"),
+            (asked.baseline, plain("baseline")),
+            (asked.treatment, plain("treatment")),
+            (
+                "Gain",
+                signed("gain"),
+                f"{sides(asked)} in {label}, seed by seed; positive is better.",
+            ),
+            (f"{LEVEL} interval", interval()),
+            ("Std", plain("gain_std"), "over seeds."),
+            (
+                "Sampling error",
+                plain("sampling_std"),
+                "standard deviation of the mean gain over resampled test examples.",
+            ),
+            ("Pairs", lambda r: str(r["n"]) + f" of {r['planned']}" * (r["n"] < r["planned"])),
+            ("Improved", lambda r: f"{r['improved']:g} of {r['n']}" if r["n"] else NONE),
+            ("p (t)", digits("p"), "paired t test."),
+            (
+                "p (Holm)",
+                digits("p_holm"),
+                f"adjusted over {counted(family, 'distinct group')}, which decides.",
+            ),
+            ("p (sign flips)", digits("p_sign_flip"), "exact, not adjusted."),
+            (
+                "p (TOST)",
+                digits("p_tost_holm"),
+                "that the effect lies within the margin, adjusted.",
+            ),
+            (
+                "Seeds needed",
+                lambda r: f"{r['seeds_needed']:g}" if finite(r["seeds_needed"]) else NONE,
+                "to show the gain seen with 80 % power at the first hurdle of Holm.",
+            ),
+            ("Verdict", _verdict),
+        ],
+        words=("Verdict",),
+    )
 
 
 def _verdict(row: Mapping[str, Any]) -> Cell:
@@ -176,21 +177,22 @@ def _verdict(row: Mapping[str, Any]) -> Cell:
 
 def _excess(found: Findings, rows: Sequence[Row]) -> Table:
     """Whether a gain is the grid's: what it has over that of the reference."""
-    shown: list[tuple[str, Shown]] = [
-        (group_noun(found).capitalize(), "group"),
-        ("Reference", "reference_group"),
-        ("Gain", signed("gain")),
-        ("Over the reference", signed("excess")),
-        (f"{LEVEL} interval", interval("excess_")),
-        ("p (t)", digits("excess_p")),
-        ("p (Holm)", digits("excess_p_holm")),
-        ("Needs the grid", "needs_grid"),
-    ]
-    caption = (
+    return table(
+        rows,
+        [
+            (group_noun(found).capitalize(), "group"),
+            ("Reference", "reference_group"),
+            ("Gain", signed("gain")),
+            ("Over the reference", signed("excess")),
+            (f"{LEVEL} interval", interval("excess_")),
+            ("p (t)", digits("excess_p")),
+            ("p (Holm)", digits("excess_p_holm")),
+            ("Needs the grid", "needs_grid"),
+        ],
         "What a format gains over what the reference gains from the same treatment, seed by seed: "
-        "a gain that the reference has as well does not need the grid."
+        "a gain that the reference has as well does not need the grid.",
+        words=("Reference", "Needs the grid"),
     )
-    return table(rows, shown, caption, words=("Reference", "Needs the grid"))
 
 
 def _companions(found: Findings, rows: Sequence[Row]) -> list[Block]:

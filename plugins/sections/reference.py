@@ -15,7 +15,6 @@ from altgrad_core.interfaces.section import Findings
 from altgrad_plugins.sections.shared import (
     EPOCH,
     BuiltIn,
-    Row,
     column,
     over_seeds,
     planned,
@@ -32,12 +31,11 @@ class Reference(BuiltIn):
     title = "Reference: how far from the baseline precision?"
 
     def build(self, found: Findings) -> Sequence[Block]:
-        reference, rows = differences(found)
+        reference, apart = differences(found)
         text = "The suite has no bf16 or fp32 condition to compare with."
         if reference:
-            known = [row for row in rows if row["n"]]
             text = f"No condition has a result on a seed of {reference}."
-            text = _answer(known, reference) if known else text
+            text = _answer(apart, reference) if len(apart) else text
         return [Paragraph(text), *_curves(found)]
 
 
@@ -54,44 +52,42 @@ def _reference(found: Findings) -> str:
     return str(runs["condition"].iloc[0]) if len(runs) else ""
 
 
-def differences(found: Findings) -> tuple[str, list[Row]]:
-    """The condition that is the reference, empty for none; every other one − the reference.
-
-    Under the score that decides; positive is better.
+def differences(found: Findings) -> tuple[str, pd.DataFrame]:
+    """The condition that is the reference, empty for none; and ``mean``, ``low`` and ``high`` of every
+    other one that has a pair − the reference, under the score that decides; positive is better.
     """
     reference, (name, metric) = _reference(found), primary(found)
-    if not reference or metric is None:
-        return "", []
-    runs = planned(found)
-    values = column(runs, name)
-    if metric.worst is not None:
-        values = values.mask(runs["status"] == "diverged", metric.worst)
-    scores = runs.assign(score=values).dropna(subset=["score"])
-    by_seed = scores.pivot_table(index="seed", columns="condition", values="score", sort=False)
-    rows: list[Row] = []
-    for condition in map(str, found.conditions["condition"]):
-        pairs = by_seed.reindex(columns=[condition, reference]).dropna()
-        gains = metric.sign * (pairs.iloc[:, 0] - pairs.iloc[:, 1])
-        low = high = math.nan
-        if len(gains) > 1 and gains.nunique() > 1:
-            low, high = stats.ttest_1samp(gains, 0.0).confidence_interval(0.95)
-        row: Row = {"condition": condition, "n": len(gains), "mean": float(gains.mean())}
-        rows.append({**row, "low": low, "high": high})
-    return reference, [row for row in rows if row["condition"] != reference]
+    rows: dict[str, tuple[float, float, float]] = {}
+    if reference and metric is not None:
+        runs = planned(found)
+        values = column(runs, name)
+        if metric.worst is not None:
+            values = values.mask(runs["status"] == "diverged", metric.worst)
+        scores = runs.assign(score=values).dropna(subset=["score"])
+        by_seed = scores.pivot_table(index="seed", columns="condition", values="score", sort=False)
+        for condition in map(str, found.conditions["condition"]):
+            pairs = by_seed.reindex(columns=[condition, reference]).dropna()
+            gains = metric.sign * (pairs.iloc[:, 0] - pairs.iloc[:, 1])
+            low = high = math.nan
+            if gains.nunique() > 1:
+                low, high = stats.ttest_1samp(gains, 0.0).confidence_interval(0.95)
+            if condition != reference and len(gains):
+                rows[condition] = (float(gains.mean()), low, high)
+    return reference, pd.DataFrame.from_dict(rows, "index", columns=["mean", "low", "high"])
 
 
-def _answer(rows: Sequence[Row], reference: str) -> str:
-    tested = [row for row in rows if math.isfinite(row["low"])]
+def _answer(apart: pd.DataFrame, reference: str) -> str:
+    tested = apart.dropna()
     text = f"The reference is {reference}. "
-    if not tested:
-        low, high = (end(rows, key=lambda row: row["mean"]) for end in (min, max))
+    if tested.empty:
+        means = apart["mean"]
+        least, most = means.idxmin(), means.idxmax()
+        low, high = (score(float(one), signed=True) for one in (means.min(), means.max()))
         return (
-            f"{text}The differences run from {score(low['mean'], signed=True)} ({low['condition']}) to "
-            f"{score(high['mean'], signed=True)} ({high['condition']}); without a spread over seeds "
-            "they cannot be told from chance."
+            f"{text}The differences run from {low} ({least}) to {high} ({most}); without a spread over "
+            "seeds they cannot be told from chance."
         )
-    worse = [row["condition"] for row in tested if row["high"] < 0]
-    better = [row["condition"] for row in tested if row["low"] > 0]
+    worse, better = list(tested.index[tested["high"] < 0]), list(tested.index[tested["low"] > 0])
     return (
         f"{text}Of {counted(len(tested), 'other condition')} with a spread, the {LEVEL} interval lies "
         f"below it for {_which(worse)}, above it for {_which(better)}. The intervals are not adjusted: "

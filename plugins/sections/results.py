@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-
-import pandas as pd
 
 from altgrad_core.analysis.words import (
     LEVEL,
     Spread,
     counted,
-    interval_text,
     metric_label,
     percent,
-    score,
     significant,
     with_spread,
 )
@@ -29,10 +25,12 @@ from altgrad_plugins.sections.shared import (
     STALLS,
     BuiltIn,
     by_condition,
-    measured,
+    interval,
     over_seeds,
     planned,
     primary,
+    signed,
+    status,
     to_run,
 )
 
@@ -46,7 +44,7 @@ class Results(BuiltIn):
 
     def build(self, found: Findings) -> Sequence[Block]:
         blocks: list[Block] = [Paragraph(_answer(found)), _table(found)]
-        said = (*found.notes, *_remarks(found))
+        said = tuple(_remarks(found))
         return [*blocks, Bullets(said)] if said else blocks
 
 
@@ -75,65 +73,54 @@ def _answer(found: Findings) -> str:
 
 def _table(found: Findings) -> Table:
     """A row per condition; the scores are the one that decides, and the first others of the task."""
-    runs, kept, (reference, rows) = planned(found), ranks_kept(found), differences(found)
-    apart = {row["condition"]: row for row in rows}
-    every = dict.fromkeys([primary(found)[0], *(f"final/test/{m.name}" for m in found.metrics)])
-    scores = [name for name in every if name in found.runs][:_MOST_SCORES]
+    runs, kept, (reference, apart) = planned(found), ranks_kept(found), differences(found)
+    name = primary(found)[0]
+    every = dict.fromkeys([name, *(f"final/test/{metric.name}" for metric in found.metrics)])
+    scores = [one for one in every if one in found.runs][:_MOST_SCORES]
+    rows = found.conditions.join(apart, on="condition")
+    adjusted = "; intervals are not adjusted" if apart["low"].notna().any() else ""
+    on_master = (
+        " On master weights many stalls are normal and do no harm: the master collects what the rung does "
+        "not show."
+    )
 
-    def spreads(name: str, write: Any) -> Shown:
-        known = by_condition(found, name)
+    def spreads(column: str, write: Callable[[Spread], str]) -> Shown:
+        known = by_condition(found, column)
         return lambda row: write(known[row["condition"]])
 
-    def named(row: Any) -> Cell:
+    def named(row: Mapping[Any, Any]) -> Cell:
         places = [d for d in runs.loc[runs["condition"] == row["condition"], "directory"] if d]
         return to_run(row["condition"], places[0] if len(places) == 1 else "")
 
-    def interval(row: Any) -> str:
-        one = apart.get(row["condition"], {"low": math.nan, "high": math.nan})
-        return interval_text(one["low"], one["high"])
-
-    def over(row: Any) -> str:
-        return score(apart.get(row["condition"], {"mean": math.nan})["mean"], signed=True)
-
-    shown: list[tuple[str, Shown]] = [
-        ("Condition", named),
-        ("Status", lambda row: _status(runs[runs["condition"] == row["condition"]])),
-        *((metric_label(found, name), spreads(name, with_spread)) for name in scores),
-        (f"Over {reference}", over),
-        (f"{LEVEL} interval", interval),
-        ("Samples/s", spreads(SPEED, lambda one: significant(one.mean))),
-        ("Stalls (%)", spreads(STALLS, lambda one: percent(one.mean))),
-        ("Flips (%)", spreads(FLIPS, lambda one: percent(one.mean))),
-        ("Rank kept (%)", lambda row: percent(kept[row["condition"]])),
-    ]
-    said = " ".join(_caption(found, reference, [row["low"] for row in rows]))
-    return table(found.conditions, shown, said, words=("Status",))
-
-
-def _caption(found: Findings, reference: str, lows: Sequence[float]) -> Iterator[str]:
-    """What the columns mean, of those that are there."""
-    yield f"Test split, {over_seeds(found, 'mean ± standard deviation over seeds')}."
-    if reference:
-        label = metric_label(found, primary(found)[0])
-        adjusted = "; intervals are not adjusted" if any(map(math.isfinite, lows)) else ""
-        yield f"Over {reference}: difference in {label}, seed by seed; positive is better{adjusted}."
-    if measured(found, STALLS):
-        yield "Stalls: share of the non-zero updates that left the rung unchanged."
-    if measured(found, FLIPS):
-        yield "Flips: share of the weights whose rung changed in a step."
-    if measured(found, STALLS) and (planned(found)["residency"] == "master").any():
-        yield (
-            "On master weights many stalls are normal and do no harm: the master collects what the "
-            "rung does not show."
-        )
-
-
-def _status(runs: pd.DataFrame) -> Cell:
-    counts = runs["status"].value_counts(sort=False)
-    text = ", ".join(
-        str(status) if len(runs) == 1 else f"{count} {status}" for status, count in counts.items()
+    return table(
+        rows,
+        [
+            ("Condition", named),
+            ("Status", status),
+            *((metric_label(found, one), spreads(one, with_spread)) for one in scores),
+            (
+                f"Over {reference}",
+                signed("mean"),
+                f"difference in {metric_label(found, name)}, seed by seed; positive is better{adjusted}.",
+            ),
+            (f"{LEVEL} interval", interval()),
+            ("Samples/s", spreads(SPEED, lambda one: significant(one.mean))),
+            (
+                "Stalls (%)",
+                spreads(STALLS, lambda one: percent(one.mean)),
+                "share of the non-zero updates that left the rung unchanged."
+                + on_master * bool((runs["residency"] == "master").any()),
+            ),
+            (
+                "Flips (%)",
+                spreads(FLIPS, lambda one: percent(one.mean)),
+                "share of the weights whose rung changed in a step.",
+            ),
+            ("Rank kept (%)", lambda row: percent(kept[row["condition"]])),
+        ],
+        f"Test split, {over_seeds(found, 'mean ± standard deviation over seeds')}.",
+        words=("Status",),
     )
-    return Cell(text, tone="plain" if set(counts.index) <= {"ok"} else "bad")
 
 
 def _remarks(found: Findings) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -23,6 +23,8 @@ TOKENS = "throughput/all/cumulative_tokens_per_second@last"
 STALLS = "flips/all/stall_ratio@mean"
 FLIPS = "flips/all/flip_ratio@mean"
 EPOCH = "train/all/epoch"
+DONE = ("ok", "diverged")
+"""Statuses of runs that have a result."""
 SAMPLE = "sample"
 """Kind of the events that hold what a model wrote at an evaluation (``Evaluation.samples``)."""
 
@@ -66,13 +68,18 @@ def column(runs: pd.DataFrame, name: str) -> pd.Series[float]:
 
 
 def by_condition(found: Findings, name: str) -> dict[str, Spread]:
-    """Condition -> the spread of a column over its runs that have a result."""
-    runs = planned(found)
-    values = column(runs, name)
-    return {
-        condition: spread(values[runs["condition"] == condition].tolist())
-        for condition in map(str, found.conditions["condition"])
-    }
+    """Condition -> the spread of a column over its runs that have a result.
+
+    Scores are those of the table of conditions, where a diverged run counts as the worst.
+    """
+    table, runs = found.conditions, planned(found)
+    if name in table:
+        known = zip(*(table[one] for one in (name, f"{name} std", f"{name} n")), strict=True)
+        return dict(zip(table["condition"], (Spread(*one) for one in known), strict=True))
+    runs = runs[runs["status"].isin(DONE)]
+    values = column(runs, name).groupby(runs["condition"])
+    known_here = {str(condition): spread(some) for condition, some in values}
+    return {condition: known_here.get(condition, spread([])) for condition in table["condition"]}
 
 
 def measured(found: Findings, name: str) -> bool:
@@ -106,6 +113,11 @@ def digits(name: str, write: Callable[[float], str] = significant) -> Shown:
 def interval(prefix: str = "") -> Shown:
     """One that shows an interval: ``low`` and ``high``, with that prefix."""
     return lambda row: interval_text(row[f"{prefix}low"], row[f"{prefix}high"])
+
+
+def status(row: Mapping[Any, Any]) -> Cell:
+    """How the runs of a condition ended; marked where not all ended well."""
+    return Cell(row["status"], tone="plain" if row["ok"] == row["runs"] else "bad")
 
 
 def to_run(text: str, directory: str) -> Cell:
