@@ -269,6 +269,9 @@ class _Copy:
             _be_in(env)
             sys.argv = list(command)
             runpy.run_module(_TEMPLATE, run_name="__main__", alter_sys=True)
+        except KeyboardInterrupt:  # an interpreter ends itself by the signal that it was sent
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
         except BaseException:
             traceback.print_exc()
         finally:
