@@ -19,6 +19,7 @@ from altgrad_core.interfaces.compiled_draws import fill
 from altgrad_core.interfaces.compiling import flat, inlined, kernel, plain
 from altgrad_core.interfaces.draws import new_key
 from altgrad_core.interfaces.grid import Grid
+from altgrad_core.interfaces.runs import points_in_runs, run_ends
 
 _BLOCK = 1 << 13
 """Elements that are drawn for at a time. A multiple of 2."""
@@ -88,16 +89,9 @@ def _runs(
     its smallest and its largest, between two limits. NaN is put last.
     """
     for dropped in range(23, 15, -1):
-        leading = np.arange(1 << (32 - dropped), dtype=np.uint32) << dropped
-        first, last = leading.view(np.float32), (leading | ((1 << dropped) - 1)).view(np.float32)
-        last = np.where(np.isinf(first), first, last)  # behind inf lies NaN
-        negative = np.signbit(first)
-        low, high = np.where(negative, last, first), np.where(negative, first, last)
-        below, above = (
-            np.clip(np.searchsorted(points, end, side="right"), least, most) for end in (low, high)
-        )
+        below, above = (at.clip(least, most) for at in points_in_runs(points, dropped))
         if (above - below <= 1).all():
-            return dropped, low, below, above
+            return dropped, run_ends(dropped)[0], below, above
     return None
 
 

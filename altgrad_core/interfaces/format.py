@@ -126,6 +126,13 @@ class Format(ABC):
         Overridden only to do the same in fewer passes.
         """
         work = x.detach().to(compute_dtype(x))
+        if backend_for(x) == "triton" and type(self).round is Format.round:
+            from altgrad_core.interfaces import gpu_grid
+
+            draws = generator if check_rounding(rounding, generator) == "stochastic" else None
+            fast = gpu_grid.round_scaled(self._grid, x, scale, dtype, draws, keep_inf=keep_inf)
+            if fast is not None:
+                return fast
         if scale is None:
             found = self.round(work, rounding, generator)
         else:
@@ -138,12 +145,9 @@ class Format(ABC):
         self.check_dtype(x)
         drawn = check_rounding(rounding, generator) == "stochastic"
         work = x.detach().to(compute_dtype(x))
-        if backend_for(work) == "numba" and work.dtype == torch.float32:
-            from altgrad_core.interfaces.compiled_grid import round_by_table
-
-            found = round_by_table(self._grid, work, generator if drawn else None, out)
-            if found is not None:
-                return found if found is out else _put(found.to(x.dtype), out)
+        found = self._compiled(work, generator if drawn else None, out)
+        if found is not None:
+            return found if found is out else _put(found.to(x.dtype), out)
         if drawn and generator is not None:
             found = self._stochastic(work, generator)
         else:
@@ -151,6 +155,21 @@ class Format(ABC):
             found = tables.values[self._position(work)]
         found = torch.where(found == 0, torch.copysign(found, work), found)
         return _put(torch.where(work.isnan(), work, found).to(x.dtype), out)
+
+    def _compiled(
+        self, work: Tensor, generator: torch.Generator | None, out: Tensor | None
+    ) -> Tensor | None:
+        """``work`` rounded by a kernel, into ``out`` where that can be; None where there is none for it."""
+        backend = backend_for(work)
+        if backend == "eager" or work.dtype != torch.float32:
+            return None
+        if backend == "numba":
+            from altgrad_core.interfaces.compiled_grid import round_by_table
+
+            return round_by_table(self._grid, work, generator, out)
+        from altgrad_core.interfaces import gpu_grid
+
+        return gpu_grid.round_by_table(self._grid, work, generator, out)
 
     def encode(self, x: Tensor) -> Tensor:
         """The code (int32) of the grid value nearest to ``x``; shape of ``x``.

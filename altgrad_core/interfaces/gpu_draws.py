@@ -34,15 +34,19 @@ def draws_of(key, block, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def double_draws(key, block, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Likewise of float64, of which a counter gives two."""
+    w0, w1, w2, w3 = block_words(key, block, BLOCK // 2)
+    first = ((w0 >> 5).to(tl.int64) << 26) + (w1 >> 6).to(tl.int64)
+    second = ((w2 >> 5).to(tl.int64) << 26) + (w3 >> 6).to(tl.int64)
+    return tl.interleave(first, second).to(tl.float64) * 1.1102230246251565e-16
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _fill(out, count, key, DOUBLE: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    if DOUBLE:
-        w0, w1, w2, w3 = block_words(
-            key, tl.program_id(0).to(tl.int64), BLOCK // 2
-        )  # two numbers a counter
-        first = ((w0 >> 5).to(tl.int64) << 26) + (w1 >> 6).to(tl.int64)
-        second = ((w2 >> 5).to(tl.int64) << 26) + (w3 >> 6).to(tl.int64)
-        draw = tl.interleave(first, second).to(tl.float64) * 1.1102230246251565e-16
+    if DOUBLE:  # noqa: SIM108
+        draw = double_draws(key, tl.program_id(0).to(tl.int64), BLOCK)
     else:
         draw = block_draws(key, BLOCK)
     tl.store(out + i, draw, mask=i < count)

@@ -19,10 +19,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from altgrad_core.interfaces.gpu_scaling import divided
 from altgrad_core.quantization.kernels.gpu_tables import (
     BLOCK,
     blocks_of,
-    divided,
     floats_at,
     numbers,
     owners,

@@ -62,7 +62,7 @@ def round_scaled(
         return None
     if not (numbers.fits_float32 or numbers.is_float32_prefix):
         return None
-    work = x.detach().contiguous()
+    work = x.detach().contiguous().resolve_neg()
     out = torch.empty_like(work, dtype=dtype)
     key = None if generator is None else new_key(generator)
     _on_gpu(numbers).scaled(work, scale, out, key, keep_inf=keep_inf)

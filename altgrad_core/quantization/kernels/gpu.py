@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from altgrad_core.interfaces.gpu_draws import as_int64, block_draws
-from altgrad_core.quantization.kernels.gpu_tables import divided
+from altgrad_core.interfaces.gpu_scaling import at_scale, place_in, put
 from altgrad_core.quantization.kernels.numbers import GridNumbers
 
 _BLOCK = 1024
@@ -106,20 +106,13 @@ def _round(  # type: ignore[no-untyped-def]
     PREFIX: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    given = tl.load(source + i, mask=i < count, other=0.0).to(tl.float32)
-    x = given
-    if SCALED:
-        unit = tl.load(scale)
-        x = divided(given, unit)
+    i, inside = place_in(count, BLOCK)
+    given = tl.load(source + i, mask=inside, other=0.0).to(tl.float32)
+    x = at_scale(given, scale, SCALED)
     value = on_grid(
         x, limit, largest, beyond, lowest, shift, odd, key, STOCHASTIC, LEAN, SPECIAL, PREFIX, BLOCK
     )
-    if SCALED:
-        value *= unit
-    if KEEP_INF:
-        value = tl.where(tl.abs(given) == float("inf"), given, value)
-    tl.store(out + i, value.to(out.dtype.element_ty), mask=i < count)
+    put(out, i, inside, value, given, scale, SCALED, KEEP_INF)
 
 
 class Kernels:

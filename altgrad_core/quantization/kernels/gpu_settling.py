@@ -18,12 +18,12 @@ import triton.language as tl
 from torch import Tensor
 
 from altgrad_core.interfaces.gpu_draws import as_int64, draws_of
+from altgrad_core.interfaces.gpu_scaling import divided
 from altgrad_core.quantization.kernels.gpu import clipped
 from altgrad_core.quantization.kernels.gpu_scales import amax
 from altgrad_core.quantization.kernels.gpu_tables import (
     BLOCK,
     blocks_of,
-    divided,
     floats_at,
     numbers,
     owners,

@@ -47,17 +47,6 @@ def write(start, left, x, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
         tl.store(at, x, mask=i < left)
 
 
-@triton.jit
-def divided(x, unit):  # type: ignore[no-untyped-def]
-    """``x / unit``. Of a power of two the inverse is exact, and a product costs a fraction of a quotient."""
-    bits = unit.to(tl.int32, bitcast=True)
-    if ((bits & 0x7FFFFF) == 0) & (bits > 0) & (bits < (254 << 23)):
-        found = x * ((254 << 23) - bits).to(tl.float32, bitcast=True)
-    else:
-        found = tl.div_rn(x, tl.zeros_like(x) + unit)
-    return found
-
-
 def blocks_of(count: int) -> int:
     """How many blocks a tensor of ``count`` elements has."""
     return -(-count // BLOCK)

@@ -19,6 +19,8 @@ from altgrad_core.registry.build import load_format
 LADDER = ("e0m7", "e1m6", "e2m5", "e3m4", "e4m3", "e5m2", "e6m1", "e7m0")
 SPECIAL = {"overflow": "special"}
 STEPS = range(9)
+TIES = torch.cat([(1 + 2.0 ** -torch.arange(1, 9)) * 2.0**k for k in range(-3, 1)])
+"""Midpoints of some grid or other, and values of others."""
 Case = tuple[str, dict[str, Any], Any, bool, bool, Any]
 """Format, its settings, rounding, Kahan compensation, whether steps are skipped, mode of the scale."""
 ALL: list[Case] = [
@@ -45,7 +47,8 @@ def adverse(model: nn.Module, step: int, draw: torch.Generator, device: str) -> 
         if step == 7 and parameter.dim() > 1:
             grad.view(-1)[:3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
         if step == 6:
-            parameter.data.mul_(1e-3)
+            parameter.data.mul_(1e-3).view(-1)[: len(TIES)] = TIES[: parameter.numel()]
+            grad.view(-1)[: len(TIES)] = 0.0
         if step == 8:
             parameter.data.nan_to_num_(0, 3e38, -3e38).view(-1)[0] = -0.0
             grad.zero_()

@@ -1,0 +1,107 @@
+"""Compile what the kernels for a GPU launch to machine code, without one: ``python assembled.py``.
+
+Launches are those of the product on tensors of the host, which Triton takes for a GPU's; it compiles and runs none.
+Prints the names of the kernels, a JSON list.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import torch
+import triton
+from grids import GRIDS
+from patterns import format_of
+from test_gpu_settling import Case, trained
+from torch import nn
+from triton.backends.compiler import GPUTarget
+
+from altgrad_core import load_format
+from altgrad_core.interfaces import backend, draws
+from altgrad_core.quantization.geometry import weight_geometry
+from altgrad_core.quantization.kernels import gpu_scales, stated
+from altgrad_core.quantization.surgery import quantize_model
+from altgrad_plugins.optimizers.manifold import ManifoldAdamWPlugin
+from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings
+
+TARGET = GPUTarget("cuda", 90, 32)
+
+
+class Nowhere:
+    """As much of a driver as compiling asks for."""
+
+    def get_current_target(self) -> GPUTarget:
+        return TARGET
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+names: list[str] = []
+
+
+def only_compiled(kernel: Any, grid: tuple[int, ...]) -> Any:
+    names.append(kernel.__name__)
+    return partial(kernel.run, grid=grid, warmup=True)
+
+
+def rounding() -> None:
+    x, unit = torch.zeros(3000), torch.tensor(2.0)
+    large = load_format("exmy", exponent_bits=5, mantissa_bits=6).code_values()
+    tables = [GRIDS["thresholds"](), load_format("table", values=large.tolist())]
+    ladder = [format_of(*case) for case in (("e5m2", "special"), ("e7m0", "saturate"))]
+    for fmt in (*tables, *ladder, load_format("bf16")):
+        scale = unit if fmt.scaled else None
+        for how in ("nearest", "stochastic"):
+            options = {"keep_inf": scale is None}
+            fmt.round_scaled(x, scale, torch.bfloat16, how, torch.Generator(), **options)  # type: ignore[arg-type]
+    gpu_scales.amax(x)
+    gpu_scales.scales(x, 1.5, (1.0, 2.0, 3))
+    for dtype in (torch.float32, torch.float64):
+        draws.keyed_uniform(x.to(dtype), 7)
+
+
+def settling() -> None:
+    cases: list[Case] = [
+        ("e5m2", {}, "stochastic", True, True, "current"),
+        ("e5m2", {}, "nearest", False, False, "current"),
+    ]
+    for case in cases:
+        trained(case, "cpu", 1, (0,))
+    model = nn.Linear(65, 33)
+    quantize_model(model, load_format("e5m2"), residency="grid")
+    weight_geometry(model)["weight"].scale()
+
+
+def manifold() -> None:
+    both: Any = {"site": "both"}, {"site": "post", "normalize": "none"}
+    for settings in both:
+        model = nn.Linear(65, 33)
+        quantize_model(model, load_format("e5m2"))
+        optimizer = ManifoldAdamWPlugin(ManifoldAdamWSettings(**settings)).build(
+            [{"params": [model.weight]}],
+            {g.parameter: g for g in weight_geometry(model).values()},
+            learning_rate=1e-3,
+            generator=torch.Generator(),
+        )
+        model.weight.grad = torch.zeros(33, 65)
+        optimizer.step()
+
+
+if __name__ == "__main__":
+    triton.runtime.driver.set_active(Nowhere())
+    with (
+        mock.patch.object(triton.JITFunction, "__getitem__", only_compiled),
+        mock.patch.object(backend, "cpu_backend", return_value="triton"),
+        mock.patch.object(stated, "_tried", lambda fmt: getattr(fmt, "numbers", None)),
+    ):
+        rounding()
+        settling()
+        manifold()
+    print(json.dumps(sorted(set(names))))
