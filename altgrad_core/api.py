@@ -23,7 +23,7 @@ from altgrad_core.execution.runner import SuiteResult
 from altgrad_core.execution.runner import run_suite as _run_suite
 from altgrad_core.interfaces.format import Rounding
 from altgrad_core.planning.plan import Plan
-from altgrad_core.quantization.settings import Residency
+from altgrad_core.quantization.settings import Execution, Residency
 from altgrad_core.quantization.surgery import QuantizationReport
 from altgrad_core.quantization.surgery import quantize_model as _quantize_model
 
@@ -41,6 +41,7 @@ def quantize_model(
     rounding: Rounding = "nearest",
     compensation: FormatLike | None = None,
     generator: torch.Generator | None = None,
+    execution: Execution = "simulated",
 ) -> QuantizationReport:
     """Quantise the layers of any model in place; parameters and their names stay.
 
@@ -62,6 +63,8 @@ def quantize_model(
         on the grid from that of :func:`keep_on_grid`.
     compensation:
         of weights on the grid: ``"kahan"`` (a buffer in bf16), or the format of the buffer.
+    execution:
+        ``"simulated"``, or ``"native"``: products of 8-bit codes, where formats, layers and device have them.
 
     Raises ``UserError``, and leaves the model as it was, for what is unknown, contradictory or matches no
     layer; see :func:`altgrad_core.quantization.surgery.quantize_model`.
@@ -78,6 +81,7 @@ def quantize_model(
         rounding=rounding,
         compensation=compensation_of(compensation),
         generator=generator,
+        execution=execution,
     )
 
 

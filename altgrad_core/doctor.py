@@ -32,6 +32,9 @@ _LEAST_DISK = 2e9
 _HUB_PATIENCE = 3.0
 """Seconds for an answer of the hub."""
 
+_PRODUCTS = {"torch._scaled_mm": "float8", "torch._int_mm": "int8"}
+"""What multiplies codes, and of which dtype."""
+
 State = Literal["ok", "note", "missing", "broken"]
 _STYLES: dict[State, str] = {"ok": "green", "note": "cyan", "missing": "yellow", "broken": "red"}
 
@@ -158,9 +161,11 @@ def _devices() -> Iterator[Finding]:
     rounding = {"numba": "compiled by numba", "eager": "torch's operators, which is slower"}
     how = f"{cores()} cores: {runs} runs at once; rounding by {rounding[cpu_backend()]}"
     yield Finding("devices", "cpu", "ok", how)
+    yield _native("cpu")
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
             yield _cuda(number)
+            yield _native("cuda", number)
         return
     why = no_cuda()
     if why:
@@ -183,6 +188,19 @@ def _cuda(number: int) -> Finding:
         return Finding("devices", name, "broken", f"does not compute: {error}", mend)
     size = f"{facts.total_memory / 2**30:.0f} GiB, compute capability {facts.major}.{facts.minor}"
     return Finding("devices", name, "ok", f"{facts.name}, {size}: one run at a time")
+
+
+def _native(kind: str, number: int = 0) -> Finding:
+    """Which 8-bit products ``quantization.execution: native`` finds on a device."""
+    from altgrad_core.quantization.native.products import unavailable
+
+    lacking = {name: unavailable(name, kind, number) for name in _PRODUCTS}
+    there = [f"{what} by {name}" for name, what in _PRODUCTS.items() if not lacking[name]]
+    parts = [f"8-bit products: {', '.join(there) or 'none'}"]
+    parts += [f"no {what}: {lacking[name]}" for name, what in _PRODUCTS.items() if lacking[name]]
+    name = kind if kind == "cpu" else f"{kind}:{number}"
+    state: State = "ok" if len(there) == len(_PRODUCTS) else "note"
+    return Finding("devices", f"{name} native", state, "; ".join(parts))
 
 
 def _plugins() -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from altgrad_core.interfaces.task import Task
 from altgrad_core.interfaces.tracker import Tracker
 from altgrad_core.planning.spec import PluginChoice, RunSpec
 from altgrad_core.quantization.geometry import weight_geometry
+from altgrad_core.quantization.native.products import check_products
 from altgrad_core.quantization.residency import GridResidency
 from altgrad_core.quantization.settings import FormatChoice, as_format_choice
 from altgrad_core.quantization.surgery import (
@@ -73,6 +74,18 @@ def check_inputs(spec: RunSpec) -> None:
                 f"{planned} and is {now}. Put it back, or run the suite again to have runs of their "
                 f"own for what is there now."
             )
+
+
+def check_execution(spec: RunSpec, device: torch.device) -> dict[str, Any]:
+    """What ``environment.json`` says of native products; nothing where they are simulated.
+
+    Raises ``UserError`` where ``device`` lacks one.
+    """
+    if spec.quantization.execution == "simulated":
+        return {}
+    wanted = spec.quantization.operands(lambda choice: build_format(choice).native).multipliers()
+    check_products(device, wanted)
+    return {"products": sorted(wanted)}
 
 
 def build_format(choice: FormatChoice) -> Format:

@@ -28,6 +28,7 @@ from altgrad_core.execution.assemble import (
     assemble,
     build_format,
     build_trackers,
+    check_execution,
     check_inputs,
     prepare_task,
     resolve_device,
@@ -138,7 +139,8 @@ def _train(
     split = {MICRO_BATCHES: micro_batches} if micro_batches > 1 else {}
     if split:
         _log(f"each batch is cut into {micro_batches} parts, whose gradients are added up")
-    recorder.runs_on(describe_environment(device, spec.distributions) | split)
+    products = check_execution(spec, device)
+    recorder.runs_on(describe_environment(device, spec.distributions) | split | products)
     check_inputs(spec)
     task = prepare_task(spec.task, cache, _log)
     recorder.trackers.start()

@@ -52,6 +52,12 @@ class Format(ABC):
     """Width of a code."""
     scaled: bool = True
     """Whether tensors are scaled to the format's range. bf16 and fp32 are used at scale 1."""
+    native: str = ""
+    """The torch dtype in which hardware multiplies this format's codes; "" where none does.
+
+    ``float8_e4m3fn``, ``float8_e5m2``, ``bfloat16`` or ``float32``, which then holds the value of every code; or
+    ``int8``, if every value is a multiple, from -128 to 127, of :attr:`min_positive`. The format's offer says the same.
+    """
 
     @abstractmethod
     def code_values(self) -> Tensor:

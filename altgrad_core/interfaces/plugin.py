@@ -153,6 +153,9 @@ class Offer:
     order:
         sections only: their place in the report, lowest first. The built-in ones lie between 10
         (benefit), 20 (controls) and 900 (where the runs come from).
+    native:
+        formats only: the torch dtype in which hardware multiplies its codes, as ``Format.native`` of what is built;
+        "" where none does.
     intervenes:
         monitors only: it acts on the run (clips gradients, shifts formats), and is therefore used
         where a suite names it, never by ``monitors: all``.
@@ -173,4 +176,5 @@ class Offer:
     details: Mapping[str, Any] = field(default_factory=dict)
     example: Mapping[str, Any] | str = field(default_factory=dict)
     order: int = 500
+    native: str = ""
     intervenes: bool = False

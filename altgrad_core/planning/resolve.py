@@ -91,7 +91,7 @@ class _Resolver:
             for entry in self.used
             for need in missing_needs(entry.offer)
         ]
-        needs += quantization.contradictions()
+        needs += quantization.contradictions(self.native)
         spec = RunSpec(
             id="",
             suite="",
@@ -169,6 +169,10 @@ class _Resolver:
         )
         formats = {key: self.format(getattr(read, key), (*here, key)) for key in FORMAT_KEYS}
         return read.model_copy(update={**formats, "overrides": overrides})
+
+    def native(self, choice: FormatChoice) -> str:
+        """The dtype in which hardware multiplies codes of that format."""
+        return self.catalog.get("format", choice.name).offer.native
 
     def format(self, choice: FormatChoice | None, path: Path) -> FormatChoice | None:
         if choice is None:

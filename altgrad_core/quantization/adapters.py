@@ -15,6 +15,7 @@ from altgrad_core.errors import UserError
 from altgrad_core.quantization.modules.attention import QuantizedMultiheadAttention
 from altgrad_core.quantization.modules.linear import QuantizedLinear, QuantizedModule
 from altgrad_core.quantization.modules.stand_in import QuantizedLayer, QuantizedTransposedLinear
+from altgrad_core.quantization.native.linear import NativeLinear, NativeTransposedLinear
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,15 @@ class Adapter:
         what computes with the rounded weights.
     exact:
         whether exact scales are applied after the product, also in half precision.
+    native:
+        what computes with codes, by native products; None where there is nothing that does.
     """
 
     weights: Mapping[str, int]
     inputs: bool = True
     layer: type[QuantizedModule] = QuantizedLayer
     exact: bool = False
+    native: type[QuantizedModule] | None = None
 
     def parameters(self, module: nn.Module) -> dict[str, nn.Parameter]:
         """The parameters of ``module`` that are rounded, by name; without those that it does without."""
@@ -44,7 +48,7 @@ class Adapter:
         return {name: parameter for name, parameter in found if parameter is not None}
 
 
-_LINEAR = Adapter({"weight": 0}, layer=QuantizedLinear, exact=True)
+_LINEAR = Adapter({"weight": 0}, layer=QuantizedLinear, exact=True, native=NativeLinear)
 _CONVOLUTION = Adapter({"weight": 0})
 _TRANSPOSED_CONVOLUTION = Adapter({"weight": 1})
 _ATTENTION = Adapter(
@@ -59,7 +63,10 @@ _ADAPTERS = {
     **{f"torch.nn.modules.conv.Conv{n}d": _CONVOLUTION for n in (1, 2, 3)},
     **{f"torch.nn.modules.conv.ConvTranspose{n}d": _TRANSPOSED_CONVOLUTION for n in (1, 2, 3)},
     "transformers.pytorch_utils.Conv1D": Adapter(
-        {"weight": 1}, layer=QuantizedTransposedLinear, exact=True
+        {"weight": 1},
+        layer=QuantizedTransposedLinear,
+        exact=True,
+        native=NativeTransposedLinear,
     ),
 }
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
 from pydantic import Field, PositiveInt, field_validator
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import Settings
+from altgrad_core.quantization.native.pairs import Operand, Operands
 
 Residency = Literal["master", "grid"]
 RoundingMode = Literal["nearest", "stochastic"]
 Compensation = Literal["none", "kahan"]
+Execution = Literal["simulated", "native"]
 
 Layers = Literal["all", "attention_only", "mlp_only", "body_and_head"]
 
 _WORDS: dict[str, tuple[str, ...]] = {
     "residency": get_args(Residency),
     "rounding": get_args(RoundingMode),
+    "execution": get_args(Execution),
 }
 
 
@@ -139,6 +142,12 @@ class QuantizationSettings(Settings):
         None, description="null: as scaling, but per tensor"
     )
     overrides: tuple[Override, ...] = ()
+    execution: Execution = Field(
+        "simulated",
+        description="how products are computed. simulated: of grid values in float32 or bfloat16; native: of 8-bit "
+        "codes, where hardware has that product",
+        json_schema_extra={"identity": "unless default"},
+    )
 
     _formats = field_validator(*FORMAT_KEYS, mode="before")(as_format_choice)
 
@@ -147,18 +156,35 @@ class QuantizationSettings(Settings):
     def _mode_alone(cls, value: Any) -> Any:
         return {"mode": value} if isinstance(value, str) else value
 
-    def contradictions(self) -> tuple[str, ...]:
+    def contradictions(self, native: Callable[[FormatChoice], str]) -> tuple[str, ...]:
         """Why these settings make no sense together, a sentence each; empty if they do.
 
-        A matrix contains such cells, so that they are skipped and not an error.
+        A matrix contains such cells, so that they are skipped and not an error. ``native`` says in which
+        dtype hardware multiplies codes of a format, as its offer declares; "" where none does.
         """
-        return tuple(self._contradictions())
+        found = tuple(self._contradictions())
+        if self.execution == "simulated":
+            return found
+        scalings = {key: getattr(self, key) for key in SCALING_KEYS}
+        coarse = {key: scaling.granularity for key, scaling in scalings.items() if scaling}
+        return (*found, *self.operands(native).faults(coarse))
 
     @property
     def group(self) -> str:
         """The group of layers that ``layers`` picks, as tasks name it; empty where it picks none."""
         chosen, _, only = self.layers.rpartition("_")
         return chosen if only == "only" else ""
+
+    def operands(self, native: Callable[[FormatChoice], str]) -> Operands:
+        """What products would multiply natively; ``native`` as for :meth:`contradictions`."""
+
+        def operand(choice: FormatChoice | None) -> Operand | None:
+            return None if choice is None else Operand(choice.name, native(choice))
+
+        chosen = [self.format, self.rest_format if self.group else None]
+        chosen += [override.format for override in self.overrides]
+        weights = tuple(one for one in map(operand, chosen) if one is not None)
+        return Operands(weights, operand(self.activation_format), operand(self.gradient_format))
 
     def _contradictions(self) -> Iterator[str]:
         if self.layers != "all" and not self.quantize_encoder:

@@ -18,6 +18,7 @@ from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format, Rounding
 from altgrad_core.quantization.adapters import Adapter, adapter_of
 from altgrad_core.quantization.conversion.candidates import Candidate, find_candidates
+from altgrad_core.quantization.conversion.native import check_pairs, refuse_not_native
 from altgrad_core.quantization.conversion.notes import check_shared, notes_on, weights_of
 from altgrad_core.quantization.conversion.presets import Groups, group_rules
 from altgrad_core.quantization.conversion.rules import (
@@ -45,6 +46,7 @@ from altgrad_core.quantization.residency import release
 from altgrad_core.quantization.resident.kept import needs_keeping
 from altgrad_core.quantization.resident.weight import check_dtype
 from altgrad_core.quantization.settings import (
+    Execution,
     FormatChoice,
     QuantizationSettings,
     Residency,
@@ -66,6 +68,7 @@ def quantize_model(
     rounding: Rounding = "nearest",
     compensation: Format | None = None,
     generator: torch.Generator | None = None,
+    execution: Execution = "simulated",
 ) -> QuantizationReport:
     """Quantise the weights of the layers of ``model``, in place.
 
@@ -95,14 +98,16 @@ def quantize_model(
         draws from ``generator``, which a master needs here and a resident weight does not.
     compensation:
         the format of the Kahan buffer of resident weights; None keeps none.
+    execution:
+        ``native``: products of 8-bit codes where hardware has them, see :mod:`altgrad_core.quantization.native`.
 
     Raises:
         UserError: a word is unknown, the settings contradict each other, the model is quantised already, a pattern or
             the filter matches no layer that can be quantised, no layer can be, a layer is lazy, layers that share a
-            weight would put it on two grids, or a weight would have to live on a grid that its dtype
-            cannot hold. After any error the model is unchanged.
+            weight would put it on two grids, a weight would have to live on a grid that its dtype
+            cannot hold, or a format, layer or device has no native product. After any error the model is unchanged.
     """
-    check_words(residency=residency, rounding=rounding)
+    check_words(residency=residency, rounding=rounding, execution=execution)
     if (residency, rounding, generator) == ("master", "stochastic", None):
         raise UserError(
             "rounding='stochastic' of a master draws from an explicit generator, so that runs can be "
@@ -110,11 +115,14 @@ def quantize_model(
         )
     scaling = scaling or ScalingSettings()
     shared = scaling.model_copy(update={"granularity": "tensor"})
+    native = execution == "native"
+    inputs, gradients = (
+        None if fmt is None else TensorRole(fmt, shared, native=native)
+        for fmt in (activation_format, gradient_format)
+    )
     roles = Roles(
-        weight=WeightRole(residency, rounding, scaling, compensation),
-        activation=None if activation_format is None else TensorRole(activation_format, shared),
-        gradient=None if gradient_format is None else TensorRole(gradient_format, shared),
-        generator=generator,
+        WeightRole(residency, rounding, scaling, compensation, native),
+        *(inputs, gradients, generator),
     )
     _refuse_contradictions(roles)
     _refuse_quantized(model)
@@ -153,8 +161,6 @@ def quantize_from_settings(
         UserError: as :func:`quantize_model`, for a group that is not there, and if a head pattern
             matches no module, or, with ``quantize_classifier``, none that can be quantised.
     """
-    if contradictions := settings.contradictions():
-        raise UserError("; ".join(contradictions))
     _refuse_quantized(model)
     refuse_sharded(model, resident=False)
     check_head(model, head)
@@ -168,6 +174,12 @@ def quantize_from_settings(
             formats[key] = load_format(choice)
         return formats[key]
 
+    def native(choice: FormatChoice) -> str:
+        built = load(choice)
+        return built.native if built is not None else ""
+
+    if contradictions := settings.contradictions(native):
+        raise UserError("; ".join(contradictions))
     format = load(settings.format)
     candidates = find_candidates(model)
     body = [Rule("*", format if settings.quantize_encoder else None, "quantize_encoder: false")]
@@ -198,20 +210,23 @@ def _roles(
 ) -> Roles:
     shared = settings.scaling.model_copy(update={"granularity": "tensor"})
     activation, gradient = load(settings.activation_format), load(settings.gradient_format)
-    kahan = settings.compensation == "kahan"
+    kahan, native = settings.compensation == "kahan", settings.execution == "native"
     return Roles(
         weight=WeightRole(
             settings.residency,
             settings.rounding,
             settings.scaling,
             load(settings.compensation_format) if kahan else None,
+            native,
         ),
         activation=None
         if activation is None
-        else TensorRole(activation, settings.activation_scaling or shared),
+        else TensorRole(activation, settings.activation_scaling or shared, native=native),
         gradient=None
         if gradient is None
-        else TensorRole(gradient, settings.gradient_scaling or shared, settings.gradient_rounding),
+        else TensorRole(
+            gradient, settings.gradient_scaling or shared, settings.gradient_rounding, native
+        ),
         generator=generator,
     )
 
@@ -251,8 +266,8 @@ def change_format(geometry: ParameterGeometry, fmt: Format) -> None:
     weight moves onto the new grid now, to nearest, at a scale of its own; what compensation holds goes
     along. Amax histories start anew.
 
-    Raises ``UserError`` for a weight that several layers round, or whose dtype cannot hold the values
-    of ``fmt``. After any error the weight is as it was.
+    Raises ``UserError`` for a weight that several layers round, whose dtype cannot hold the values
+    of ``fmt``, or whose layer has native products and would have none. After any error the weight is as it was.
     """
     module, old = geometry.module, geometry.quantizer
     if geometry.shared:
@@ -261,6 +276,7 @@ def change_format(geometry: ParameterGeometry, fmt: Format) -> None:
             "by one."
         )
     _check_dtype(geometry.name, geometry.parameter, fmt, old.role)
+    check_pairs(module, fmt)
     with undone_on_error([module], [geometry.parameter] if geometry.resident else []):
         if old.resident is not None:
             old.resident.restore(module)
@@ -290,7 +306,7 @@ def _refuse_contradictions(roles: Roles) -> None:
         scaling=weight.scaling,
         compensation="none" if weight.compensation is None else "kahan",
     )
-    if contradictions := settings.contradictions():
+    if contradictions := settings.contradictions(lambda choice: ""):
         raise UserError("; ".join(contradictions))
 
 
@@ -307,6 +323,7 @@ def _carry_out(
             )
         for weight in weights_of(candidate.module):
             _check_dtype(candidate.name or "(root)", weight, chosen[candidate], roles.weight)
+    refuse_not_native(model, chosen, roles)
     formats = {candidate.module: fmt for candidate, fmt in chosen.items()}
     resident = roles.weight.residency == "grid"
     check_shared(model, formats, resident=resident)
@@ -348,7 +365,9 @@ def _convert(model: nn.Module, formats: dict[nn.Module, Format], roles: Roles) -
             weights = _quantizers(module, adapter, fmt, roles)
             # Attention computes the input of its out_proj itself, where no quantizer would see it.
             inputs = adapter.inputs and module not in inside_attention
-            install(module, adapter.layer, weights, roles, inputs=inputs)
+            layer = adapter.native if roles.weight.native else adapter.layer
+            assert layer is not None  # refused before
+            install(module, layer, weights, roles, inputs=inputs)
     for attention in attentions:
         if attention not in formats and attention.out_proj in formats:  # for the sake of out_proj
             install(attention, adapters[attention].layer, {}, roles)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from altgrad_core.interfaces.format import Format
 from altgrad_core.testing.draws import no_other_draws
+from altgrad_core.testing.format_native import held_natively
 from altgrad_core.testing.format_probe import FormatProbe
 from altgrad_core.testing.format_steady import never_waits, placed, tables, unchanged
 from altgrad_core.testing.rules import rule
@@ -319,5 +320,6 @@ _RULES: dict[Callable[[FormatProbe], None], str] = {
     _shapes: "tensors of any shape and stride are taken, and neither they nor gradients are touched",
     _stochastic: "stochastic rounding picks a neighbour so that the mean is exact, from the generator given",
     placed: "headroom is at least 1, and closed_under_doubling what the values are, or the careful answer, False",
+    held_natively: "a native dtype, where one is declared, holds the value of every code, bit for bit",
     never_waits: "round(), ulp(), to_rung() and from_rung() never wait for the device once tables are there",
 }

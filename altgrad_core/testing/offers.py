@@ -130,6 +130,11 @@ def _builder(one: Catalog, entry: Registered, settings: Mapping[str, Any]) -> Ca
 def _format(one: Catalog, entry: Registered, settings: Mapping[str, Any], folder: Path) -> None:
     build = _builder(one, entry, settings)
     fmt = build()
+    with rule(
+        "the offer says in which dtype hardware multiplies a format's codes, as the format does"
+    ):
+        if fmt.native != entry.offer.native:
+            raise AssertionError(f"native is {entry.offer.native!r} there, and {fmt.native!r} here")
     check_format(fmt)
     with rule("a format is what its name and settings say: built again, it is the same"):
         if fmt.bits <= LISTED_BITS and not torch.equal(

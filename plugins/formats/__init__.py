@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from altgrad_core.interfaces.plugin import Offer, Settings, hookimpl
-from altgrad_plugins.formats.ladder import BF16, LADDER
+from altgrad_plugins.formats.ladder import BF16, LADDER, NATIVE
 from altgrad_plugins.formats.settings import (
     ExMySettings,
     OverflowSettings,
@@ -34,6 +34,7 @@ def _ladder_offer(name: str) -> Offer:
         target="altgrad_plugins.formats.exmy:build_ladder",
         settings=settings,
         details=layout.facts(),
+        native=NATIVE.get(name, ""),
     )
 
 
@@ -48,6 +49,7 @@ def altgrad_formats() -> list[Offer]:
             target="altgrad_plugins.formats.wide:build_bf16",
             settings=OverflowSettings,
             details=BF16.facts(),
+            native="bfloat16",
         ),
         Offer(
             name="fp32",
@@ -55,6 +57,7 @@ def altgrad_formats() -> list[Offer]:
             target="altgrad_plugins.formats.wide:build_fp32",
             settings=OverflowSettings,
             details=_FP32_FACTS,
+            native="float32",
         ),
         Offer(
             name="exmy",

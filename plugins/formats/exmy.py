@@ -13,7 +13,7 @@ from altgrad_core.quantization.kernels import backends
 from altgrad_core.quantization.kernels import rounding as kernel
 from altgrad_core.quantization.kernels.numbers import GridNumbers
 from altgrad_core.quantization.kernels.stated import stated_numbers
-from altgrad_plugins.formats.ladder import LADDER
+from altgrad_plugins.formats.ladder import LADDER, NATIVE
 from altgrad_plugins.formats.layout import Layout
 from altgrad_plugins.formats.settings import ExMySettings, OverflowSettings, SaturatingSettings
 
@@ -131,7 +131,9 @@ class ExMy(Format):
 
 def build_ladder(name: str, settings: OverflowSettings | SaturatingSettings) -> ExMy:
     """Build one of the eight formats of the ladder."""
-    return ExMy(name, LADDER[name], settings.overflow)
+    built = ExMy(name, LADDER[name], settings.overflow)
+    built.native = NATIVE.get(name, "")
+    return built
 
 
 def build_exmy(name: str, settings: ExMySettings) -> ExMy:

@@ -18,5 +18,13 @@ LADDER: Mapping[str, Layout] = {
 }
 """Name -> layout. Each bias is the standard one, ``2^(E - 1) - 1``."""
 
+NATIVE: Mapping[str, str] = {
+    "e0m7": "int8",  # both are uniform grids of -127 to 127 steps
+    "e1m6": "int8",
+    "e4m3": "float8_e4m3fn",
+    "e5m2": "float8_e5m2",
+}
+"""Name -> the dtype in which hardware multiplies codes, of those that have one."""
+
 BF16 = Layout(8, 7, specials="ieee")
 """bfloat16: the upper half of a float32."""

@@ -18,6 +18,8 @@ from altgrad_plugins.formats.settings import OverflowSettings
 class BFloat16(ExMy):
     """bfloat16. Nearest rounding is the hardware's cast, behind a clamp where it saturates."""
 
+    native = "bfloat16"
+
     def __init__(self, name: str, overflow: Overflow = "saturate") -> None:
         super().__init__(name, BF16, overflow, scaled=False)
 
@@ -58,6 +60,7 @@ class Float32(Format):
     """
 
     bits = 32
+    native = "float32"
     scaled = False
 
     def __init__(self, name: str, overflow: Overflow = "saturate") -> None:

@@ -44,7 +44,7 @@ def test_the_id_is_the_hash_of_what_determines_the_result(plan_of: PlanOf) -> No
             "name": "texts",
             "settings": {"data": {"rows": 100}, "model": {"width": 8, "pretrained": None}},
         },
-        "quantization": spec.quantization.model_dump(mode="json"),
+        "quantization": spec.quantization.model_dump(mode="json", exclude={"execution"}),
         "optimizer": {
             "name": "manifold_adamw",
             "settings": {"weight_decay": 0.01, "site": "both"},

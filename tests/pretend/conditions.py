@@ -14,6 +14,13 @@ _INPUTS = {**_WEIGHTS, "activation_format": "e5m2"}
 _GRADIENTS = {**_INPUTS, "gradient_format": "e5m2"}
 _GRID = {**_WEIGHTS, "residency": "grid"}
 _STOCHASTIC = {**_GRID, "rounding": "stochastic"}
+_FLOAT8 = {
+    "format": "e4m3",
+    "activation_format": "e4m3",
+    "gradient_format": "e5m2",
+    "execution": "native",
+}
+_INT8 = dict.fromkeys(_FLOAT8, "e0m7") | {"execution": "native"}
 _ONLY_LOOKING, _INTERVENING = (
     [
         name
@@ -28,6 +35,8 @@ CONDITIONS = {
     "weights, master": Condition(_WEIGHTS),
     "+ activations": Condition(_INPUTS),
     "+ gradients": Condition(_GRADIENTS),
+    "native float8": Condition(_FLOAT8),
+    "native int8": Condition(_INT8),
     "grid, nearest": Condition(_GRID),
     "grid, stochastic": Condition(_STOCHASTIC),
     "grid, Kahan": Condition({**_GRID, "compensation": "kahan"}),

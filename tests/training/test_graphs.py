@@ -123,6 +123,23 @@ def test_a_pass_is_captured_once_it_is_known(monkeypatch: pytest.MonkeyPatch) ->
     assert len(set(losses)) == len(losses)
 
 
+@pytest.mark.parametrize(("name", "gradient"), [("e4m3", "e5m2"), ("e4m3", None), ("e0m7", "e0m7")])
+def test_native_products_are_captured_like_others(
+    monkeypatch: pytest.MonkeyPatch, name: str, gradient: str | None
+) -> None:
+    fmt = load_format(name)
+    options = {
+        "activation_format": fmt,
+        "gradient_format": load_format(gradient) if gradient else None,
+        "overrides": [("*", fmt)],
+        "execution": "native",
+    }
+    bench = Bench(monkeypatch, quantize=options)
+    losses = [bench.step()[0] for _ in range(WARM + 2)]
+    assert (bench.passes, Recorded.replays) == (WARM + 1, 2)
+    assert len(set(losses)) == len(losses)
+
+
 def test_each_shape_and_key_is_captured_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch)
     for _ in range(WARM + 1):

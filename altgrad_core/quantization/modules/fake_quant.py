@@ -22,7 +22,7 @@ from altgrad_core.interfaces.format import Format, Rounding
 from altgrad_core.quantization.scaling import expanded, power_of_two_part
 from altgrad_core.quantization.settings import ScalingSettings
 
-_LOW_PRECISION = (torch.bfloat16, torch.float16)
+LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ def round_to_grid(
             return Rounded(values, None, scale)
         wide = expanded(scale, x, scaling, axis)
         late = not scaling.power_of_two and scaling.granularity != "block"
-        if not (late and dtype in _LOW_PRECISION):
+        if not (late and dtype in LOW_PRECISION):
             values = fmt.round_scaled(x, wide, dtype, rounding, generator, keep_inf=keep_inf)
             return Rounded(values, None, scale)
         # float16 and bfloat16 would round the quotient, and the grid would round it a second time.
-        work = x.detach().float() if x.dtype in _LOW_PRECISION else x.detach()
+        work = x.detach().float() if x.dtype in LOW_PRECISION else x.detach()
         power = power_of_two_part(scale)
         values = fmt.round(work / wide, rounding, generator) * power
         values = torch.where(work.isinf(), work, values) if keep_inf else values

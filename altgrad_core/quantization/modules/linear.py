@@ -149,6 +149,8 @@ class QuantizedModule(nn.Module):
                 parts.append(f"residency={quantizer.resident}")
             elif quantizer.rounding != "nearest":
                 parts.append(f"rounding={quantizer.rounding}")
+            if quantizer.native:
+                parts.append("execution=native")
         return ", ".join(parts)
 
 

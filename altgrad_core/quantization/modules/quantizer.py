@@ -20,6 +20,7 @@ from altgrad_core.quantization.modules.repetition import (
 )
 from altgrad_core.quantization.modules.roles import TensorRole
 from altgrad_core.quantization.modules.shared_input import SharedInput
+from altgrad_core.quantization.native.codes import place_codes
 from altgrad_core.quantization.resident.weight import mark_of
 from altgrad_core.quantization.scaling import Scaler
 
@@ -65,6 +66,8 @@ class TensorQuantizer:
         self.format = role.format
         self.rounding: Rounding = role.rounding
         self.scaler = Scaler(role.format, role.scaling, tensor, axis)
+        self.native = role.native
+        self.place = place_codes if role.native else round_to_grid
         self.hold: Hold | None = None
         self.generator: torch.Generator | None = None
         """What stochastic rounding draws from."""
@@ -74,6 +77,12 @@ class TensorQuantizer:
         self._passes = PassLog()
         self._past: Tensor | None = None
         """What the last recorded forward went by: a repetition of it must see the same."""
+
+    @property
+    def codes(self) -> torch.dtype:
+        """The dtype of the codes that native products take."""
+        dtype: torch.dtype = getattr(torch, self.format.native)
+        return dtype
 
     def buffers(self) -> tuple[str, ...]:
         """Names of the buffers that the module has for this tensor."""
@@ -102,7 +111,7 @@ class TensorQuantizer:
         return self.scaler.expanded(compact, x)
 
     def round(self, module: nn.Module, x: Tensor, dtype: torch.dtype) -> Rounded:
-        """``x`` on its grid, as values in ``dtype``. Records amax if the module is training.
+        """``x`` on its grid, as values, or codes, in ``dtype``. Records amax if the module is training.
 
         Stochastic rounding is for training: in eval mode values go to the nearest. What is
         recomputed for a backward pass is rounded as it was in its forward pass, and not recorded
@@ -206,7 +215,7 @@ class TensorQuantizer:
             scale = self.scaler.scale(
                 module, x, record=record, same_step=same_step, past=origin.past
             )
-        return round_to_grid(
+        return self.place(
             x,
             self.format,
             scale,

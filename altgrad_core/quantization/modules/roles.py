@@ -21,21 +21,25 @@ class WeightRole:
         of the update (grid), or of the weight in training forwards (master).
     compensation:
         the format of the Kahan buffer, grid only; None keeps none.
+    native:
+        whether products take the codes of the weight, in the dtype that its format declares.
     """
 
     residency: Residency = "master"
     rounding: Rounding = "nearest"
     scaling: ScalingSettings = field(default_factory=ScalingSettings)
     compensation: Format | None = None
+    native: bool = False
 
 
 @dataclass(frozen=True)
 class TensorRole:
-    """How inputs, or gradients, are rounded."""
+    """How inputs, or gradients, are rounded. ``native``: whether products take their codes."""
 
     format: Format
     scaling: ScalingSettings = field(default_factory=ScalingSettings)
     rounding: Rounding = "nearest"
+    native: bool = False
 
 
 @dataclass(frozen=True)

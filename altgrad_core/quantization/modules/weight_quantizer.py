@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from altgrad_core.interfaces.format import Format, Rounding
-from altgrad_core.quantization.modules.fake_quant import Rounded, round_to_grid
+from altgrad_core.quantization.modules.fake_quant import Rounded
 from altgrad_core.quantization.modules.quantizer import Held, TensorQuantizer, state_of
 from altgrad_core.quantization.modules.repetition import Origin, transformed
 from altgrad_core.quantization.modules.roles import TensorRole, WeightRole
@@ -24,7 +24,7 @@ class WeightQuantizer(TensorQuantizer):
         grid = role.residency == "grid"
         # A resident weight is rounded where it lives; in the forward that is its own grid value.
         rounding: Rounding = "nearest" if grid else role.rounding
-        super().__init__(TensorRole(fmt, role.scaling, rounding), parameter, axis=axis)
+        super().__init__(TensorRole(fmt, role.scaling, rounding, role.native), parameter, axis=axis)
         self.parameter = parameter
         self.role = role
         self.resident = Resident(parameter, fmt, role, axis) if grid else None
@@ -140,7 +140,7 @@ class WeightQuantizer(TensorQuantizer):
         assert self.resident is not None
         scale = self.resident.scale(module)
         scaler = self.scaler
-        return round_to_grid(
+        return self.place(
             x,
             self.format,
             scale,
