@@ -37,7 +37,7 @@ def status(
     ] = False,
 ) -> None:
     """Show how far the runs of a suite are; with --watch exit code 1 if one ended without a result."""
-    from altgrad_core.results.overview import print_status, status_data, watch_status
+    from altgrad_core.cli_status import print_status, status_data, watch_status
 
     folders = _folders(suite, runs)
     if watch:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import gzip
-import importlib.util
+import importlib
 import json
 import random
 import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import hypothesis
@@ -181,14 +182,21 @@ def write_suite(tiny_acts: Path, tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def fabricated() -> ModuleType:
+    """The hand-made run directories of ``tests/fabricated_runs.py``."""
+    return importlib.import_module("fabricated_runs")
+
+
+@pytest.fixture(scope="session")
+def sample_document() -> ModuleType:
+    """The module ``tests/sample_document.py``."""
+    return importlib.import_module("sample_document")
+
+
+@pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """The module ``tests/chromium.py`` with a running browser as ``chromium.running``."""
-    place = Path(__file__).with_name("chromium.py")
-    spec = importlib.util.spec_from_file_location("chromium", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module: Any = importlib.import_module("chromium")
     program = module.find_chromium()
     if program is None:
         pytest.skip("needs Debian's chromium: apt-get install chromium")

@@ -75,6 +75,7 @@ def _answer(twins: pd.DataFrame) -> str:
 
 
 def _undecided(twins: pd.DataFrame) -> str:
+    """How many comparisons decide nothing, and why; empty for none."""
     if twins.empty:
         return ""
     reasons = named(dict.fromkeys(map(str, twins["why"])), 3)
@@ -123,23 +124,18 @@ def _placebos(found: Findings, placebos: Sequence[Row]) -> list[Block]:
     """What each placebo gains, beside the treatment that it is a placebo of."""
     if not placebos:
         return []
-    gains = {
-        (row["format"], row["setting"]): row["gain"]
-        for row in reversed(effects(found, "tested", "reference", "identical"))
-    }
+    gains = {"": math.nan} | dict(zip(found.effects["group"], found.effects["gain"], strict=True))
     shown: list[tuple[str, Shown]] = [
         ("Setting", "group"),
         ("Placebo", "placebo"),
         ("Gain over the baseline", signed("gain")),
         (f"{LEVEL} interval", interval()),
-        (
-            "Gain of the treatment",
-            lambda row: score(gains.get((row["format"], row["setting"]), math.nan), signed=True),
-        ),
+        ("Gain of the treatment", lambda row: score(gains[row["reference_group"]], signed=True)),
         ("Pairs", "n"),
     ]
-    adjusted = (
-        "; their intervals are not adjusted" if any(finite(p["low"]) for p in placebos) else ""
+    adjusted = any(finite(row["low"]) for row in placebos)
+    caption = (
+        f"Placebos are outside the family{'; their intervals are not adjusted' * adjusted}. Positive is "
+        "better."
     )
-    caption = f"Placebos are outside the family{adjusted}. Positive is better."
     return [table(placebos, shown, caption, words=("Placebo",))]

@@ -49,9 +49,9 @@ class Criterion:
 
 
 CRITERIA = (
-    Criterion("gradient_error/{}/relative_error", "relative error of the gradient", -1),
-    Criterion("updates/{}/snr_db", "SNR of the update (dB)", 1),
-    Criterion("flips/{}/stall_ratio", "stall ratio", -1),
+    Criterion("gradient_error/relative_error", "relative error of the gradient", -1),
+    Criterion("updates/snr_db", "SNR of the update (dB)", 1),
+    Criterion("flips/stall_ratio", "stall ratio", -1),
 )
 """In the order of preference: the first that was measured is drawn."""
 
@@ -93,23 +93,20 @@ def layer_means(found: Findings, criterion: Criterion) -> pd.DataFrame:
 
     The same settings and seeds enter for every format, so that the format alone differs.
     """
-    head_, tail = criterion.metric.split("{}")
-    table = found.layers[found.layers["metric"] == f"{head_}{tail}".replace("//", "/")]
+    table = found.layers[found.layers["metric"] == criterion.metric]
     if found.question is not None:
         table = table[table["side"] == "baseline"]
     table = table[table["mean"].map(math.isfinite)]
     if table.empty:
         return pd.DataFrame()
-    setting = dict(zip(found.conditions["condition"], found.conditions["setting"], strict=True))
-    seed = dict(zip(found.runs["id"], found.runs["seed"], strict=True))
-    rows = zip(table["layer"], table["condition"], table["id"], strict=True)
-    laid = [(layer_type(layer), f"{setting.get(c)}, seed {seed[i]}") for layer, c, i in rows]
-    table = table.assign(kind=[kind for kind, _ in laid], place=[place for _, place in laid])
+    setting = found.conditions.set_index("condition")["setting"]
+    seed = found.runs.drop_duplicates("id").set_index("id")["seed"]
+    place = table["condition"].map(setting) + ", seed " + table["id"].map(seed).astype(str)
+    table = table.assign(kind=table["layer"].map(layer_type), place=place)
     places = [set(some["place"]) for _, some in table.groupby("format", sort=False)]
     table = table[table["place"].isin(set.intersection(*places))]
-    order = [name for name, _ in TYPES] + [OTHER]
     means = table.pivot_table(index="kind", columns="format", values="mean", sort=False)
-    return means.reindex([kind for kind in order if kind in means.index])
+    return means.reindex([kind for kind in (*dict(TYPES), OTHER) if kind in means.index])
 
 
 def candidates(found: Findings) -> tuple[list[str], str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -19,18 +18,6 @@ from altgrad_core.report.build import build_document
 from altgrad_core.report.render import render_markdown
 from altgrad_core.results.sources import read_one
 from altgrad_core.testing.sections import check_section
-
-
-@pytest.fixture(scope="module")
-def fabricated() -> ModuleType:
-    """The module ``tests/fabricated_runs.py``."""
-    place = Path(__file__).parents[1] / "fabricated_runs.py"
-    spec = importlib.util.spec_from_file_location("fabricated_runs", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def findings(folder: Path, *, live: bool = False) -> Findings:

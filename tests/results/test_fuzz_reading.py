@@ -19,11 +19,11 @@ from fuzzing import fuzzed, harmed, json_values, randoms, replaced
 from hypothesis import given
 from rich.console import Console
 
+from altgrad_core.cli_status import print_status, status_data
 from altgrad_core.errors import UserError
 from altgrad_core.planning.spec_file import load_spec
 from altgrad_core.results.archive import pack, read_archive
 from altgrad_core.results.collect import results_table
-from altgrad_core.results.overview import print_status, status_data
 from altgrad_core.results.run_directory import RunDirectory
 from altgrad_core.results.stored import StoredSuite, read_suites
 

@@ -20,11 +20,11 @@ import yaml
 from conftest import write_acts
 
 from altgrad_core.analysis.find import find
+from altgrad_core.cli_status import status_data
 from altgrad_core.interfaces.layout import LAYOUT
 from altgrad_core.planning.spec_file import load_spec
 from altgrad_core.report.build import write_report
 from altgrad_core.results.archive import read_archive
-from altgrad_core.results.overview import status_data
 from altgrad_core.results.run_directory import RunDirectory
 from altgrad_core.results.sources import read_one
 from altgrad_core.training.checkpoint import load_checkpoint

@@ -22,7 +22,7 @@ from altgrad_core import load_results
 from altgrad_core.errors import UserError
 from altgrad_core.analysis.find import find
 from altgrad_core.report.build import write_report
-from altgrad_core.results.overview import print_status
+from altgrad_core.cli_status import print_status
 from altgrad_core.results.run_directory import RunDirectory
 from altgrad_core.results.sources import read_one
 folder = Path(sys.argv[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import math
 import os
@@ -28,26 +28,10 @@ TESTS = Path(__file__).parents[2]
 NAMES = ["train/all/loss", "rank/encoder.layer.0.weight/stable_rank", "flips/all/stall_ratio"]
 
 
-def module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, TESTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    sys.modules[name] = found  # dataclasses look their module up
-    spec.loader.exec_module(found)
-    return found
-
-
-@pytest.fixture(scope="module")
-def fabricated() -> ModuleType:
-    """The module ``tests/fabricated_runs.py``."""
-    return module("fabricated_runs")
-
-
 @pytest.fixture(scope="module")
 def stand_in() -> ModuleType:
     pytest.importorskip("wandb")
-    return module("wandb_server")
+    return importlib.import_module("wandb_server")
 
 
 @pytest.fixture(scope="module")

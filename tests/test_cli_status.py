@@ -10,9 +10,9 @@ from types import ModuleType
 import pytest
 from rich.console import Console
 
+from altgrad_core import cli_status
+from altgrad_core.cli_status import print_status, status_data, watch_status
 from altgrad_core.errors import UserError
-from altgrad_core.results import overview
-from altgrad_core.results.overview import print_status, status_data, watch_status
 from altgrad_core.results.run_directory import RunDirectory
 
 
@@ -62,7 +62,7 @@ def test_watching_ends_when_every_run_has_and_says_whether_all_is_well(
         if name := ends.get(len(waits)):
             directory.write_status(done.model_copy(update={"status": name}))
 
-    monkeypatch.setattr(overview.time, "sleep", wait)
+    monkeypatch.setattr(cli_status.time, "sleep", wait)
     for expected, begin in ((True, 1), (False, 3)):
         directory.write_status(done.model_copy(update={"status": "pending"}))
         out = io.StringIO()
