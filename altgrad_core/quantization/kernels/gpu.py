@@ -26,14 +26,42 @@ def clipped(x, LIMIT):  # type: ignore[no-untyped-def]
     return tl.where(x > LIMIT, LIMIT, tl.where(x < -LIMIT, -LIMIT, x))
 
 
+@triton.jit
+def nearest(c, lowest, mantissa):  # type: ignore[no-untyped-def]
+    """The nearest value, with either zero, for ``c`` within the ends of a grid; anything for NaN.
+
+    lowest, mantissa:
+        the field of the lowest binade and the number of mantissa bits, both where a float32 has its exponent.
+    """
+    bits = c.to(tl.int32, bitcast=True)
+    e = tl.maximum(bits & 0x7F800000, lowest)
+    parity = tl.where(mantissa == 0, ((e ^ lowest) >> 23) & 1, 0)  # see rounding: ties if M = 0
+    magic = ((e + ((23 << 23) - mantissa)) | 0x400000).to(tl.float32, bitcast=True)
+    return ((bits - parity).to(tl.float32, bitcast=True) + magic) - magic
+
+
+@triton.jit
+def drawn(c, lowest, mantissa, draws):  # type: ignore[no-untyped-def]
+    """The magnitude of one of the two values around ``c``, likewise."""
+    step = tl.maximum(c.to(tl.int32, bitcast=True) & 0x7F800000, lowest) - mantissa
+    multiple = tl.abs(c) * ((254 << 23) - step).to(tl.float32, bitcast=True)
+    lower = tl.floor(multiple)
+    away = tl.where(draws < multiple - lower, 1.0, 0.0)
+    return (lower + away) * step.to(tl.float32, bitcast=True)
+
+
 @triton.jit  # type: ignore[untyped-decorator]
-def _finished(size, bits, x, largest, beyond, SPECIAL: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The magnitude with the sign of ``bits``; a NaN stays one."""
-    if SPECIAL:
-        size = tl.where(size > largest, beyond, size)
-    whole = size.to(tl.int32, bitcast=True) & 0x7FFFFFFF
-    signed = (whole | (bits & (-2147483648))).to(tl.float32, bitcast=True)
-    return tl.where(x == x, signed, x)
+def _of_prefix(c, mantissa, key, STOCHASTIC: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The magnitude of ``c`` among float32 with fewer mantissa bits."""
+    shift = 23 - (mantissa >> 23)
+    size = c.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    whole = size >> shift
+    if STOCHASTIC:
+        share = (size - (whole << shift)).to(tl.float32) * _power_of_two(-shift)
+        whole += tl.where(block_draws(key, BLOCK) < share, 1, 0)
+    else:
+        whole = (size + ((1 << (shift - 1)) - 1) + (whole & 1)) >> shift
+    return (whole << shift).to(tl.float32, bitcast=True)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -43,41 +71,26 @@ def on_grid(  # type: ignore[no-untyped-def]
     largest,
     beyond,
     lowest,
-    shift,
-    odd,
+    mantissa,
     key,
     STOCHASTIC: tl.constexpr,
-    LEAN: tl.constexpr,
     SPECIAL: tl.constexpr,
     PREFIX: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The program's ``BLOCK`` float32 on the grid of these numbers; of a prefix, ``shift`` is how many bits go."""
+    """The program's ``BLOCK`` float32 on the grid of these numbers; NaN stays NaN, and zero keeps its sign."""
     c = clipped(x, limit)
-    bits = c.to(tl.int32, bitcast=True)
     if PREFIX:
-        size = bits & 0x7FFFFFFF
-        whole = size >> shift
-        if STOCHASTIC:
-            share = (size - (whole << shift)).to(tl.float32) * _power_of_two(-shift)
-            whole += tl.where(block_draws(key, BLOCK) < share, 1, 0)
-        else:
-            whole = (size + ((1 << (shift - 1)) - 1) + (whole & 1)) >> shift
-        return _finished(
-            (whole << shift).to(tl.float32, bitcast=True), bits, x, largest, beyond, True
-        )
-    if STOCHASTIC:
-        step = tl.maximum(bits & 0x7F800000, lowest) - shift
-        multiple = tl.abs(c) * ((254 << 23) - step).to(tl.float32, bitcast=True)
-        lower = tl.floor(multiple)
-        away = tl.where(block_draws(key, BLOCK) < multiple - lower, 1.0, 0.0)
-        size = (lower + away) * step.to(tl.float32, bitcast=True)
-        return _finished(size, bits, x, largest, beyond, SPECIAL)
-    e = tl.maximum(bits & 0x7F800000, lowest)
-    if LEAN:
-        c = (bits - (((e >> 23) ^ odd) & 1)).to(tl.float32, bitcast=True)
-    magic = ((e + shift) | 0x400000).to(tl.float32, bitcast=True)
-    return _finished(tl.abs((c + magic) - magic), bits, x, largest, beyond, SPECIAL)
+        size = _of_prefix(c, mantissa, key, STOCHASTIC, BLOCK)
+    elif STOCHASTIC:
+        size = drawn(c, lowest, mantissa, block_draws(key, BLOCK))
+    else:
+        size = tl.abs(nearest(c, lowest, mantissa))
+    if SPECIAL:
+        size = tl.where(size > largest, beyond, size)
+    whole = size.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    sign = c.to(tl.int32, bitcast=True) & (-2147483648)
+    return tl.where(x == x, (whole | sign).to(tl.float32, bitcast=True), x)
 
 
 @triton.jit
@@ -95,13 +108,11 @@ def _round(  # type: ignore[no-untyped-def]
     largest,
     beyond,
     lowest,
-    shift,
-    odd,
+    mantissa,
     key,
     SCALED: tl.constexpr,
     KEEP_INF: tl.constexpr,
     STOCHASTIC: tl.constexpr,
-    LEAN: tl.constexpr,
     SPECIAL: tl.constexpr,
     PREFIX: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -110,7 +121,7 @@ def _round(  # type: ignore[no-untyped-def]
     given = tl.load(source + i, mask=inside, other=0.0).to(tl.float32)
     x = at_scale(given, scale, SCALED)
     value = on_grid(
-        x, limit, largest, beyond, lowest, shift, odd, key, STOCHASTIC, LEAN, SPECIAL, PREFIX, BLOCK
+        x, limit, largest, beyond, lowest, mantissa, key, STOCHASTIC, SPECIAL, PREFIX, BLOCK
     )
     put(out, i, inside, value, given, scale, SCALED, KEEP_INF)
 
@@ -119,14 +130,13 @@ class Kernels:
     """The kernels of a grid that ``fits_float32`` or ``is_float32_prefix``; see :mod:`.backends`."""
 
     def __init__(self, numbers: GridNumbers) -> None:
-        lowest, m = numbers.min_exponent + 127, numbers.mantissa_bits
         largest, special = numbers.max_value, numbers.overflow
         prefix = not numbers.fits_float32
         top = math.inf if prefix else 2 * largest
         ends = (largest, largest, largest) if special is None else (top, largest, special)
-        shifts = (23 - m, 23 - m) if prefix else ((23 - m) << 23, m << 23)
-        self._numbers = [(*ends, lowest << 23, shift, lowest & 1) for shift in shifts]
-        self._flags = {"LEAN": m == 0, "SPECIAL": special is not None, "PREFIX": prefix}
+        fields = numbers.min_exponent + 127, numbers.mantissa_bits
+        self._numbers = *ends, *(field << 23 for field in fields)
+        self._flags = {"SPECIAL": special is not None or prefix, "PREFIX": prefix}
 
     def nearest(self, x: Tensor, out: Tensor) -> None:
         """Write the nearest grid values of ``x`` into ``out``."""
@@ -160,7 +170,7 @@ class Kernels:
             "KEEP_INF": keep_inf,
             "STOCHASTIC": stochastic,
         }
-        numbers, unit = self._numbers[stochastic], x if scale is None else scale
+        unit = x if scale is None else scale
         call = _round[_grid(x)]
         with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # Triton launches where CUDA is at the moment
             call(
@@ -168,7 +178,7 @@ class Kernels:
                 unit,
                 out,
                 x.numel(),
-                *numbers,
+                *self._numbers,
                 as_int64(key or 0),
                 **flags,
                 **self._flags,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from altgrad_core.interfaces.gpu_draws import as_int64, draws_of
 from altgrad_core.interfaces.gpu_scaling import divided
-from altgrad_core.quantization.kernels.gpu import clipped
+from altgrad_core.quantization.kernels.gpu import clipped, drawn, nearest
 from altgrad_core.quantization.kernels.gpu_scales import amax
 from altgrad_core.quantization.kernels.gpu_tables import (
     BLOCK,
@@ -96,28 +96,15 @@ def _fit(top, stored, out, reach, smallest, room, low, high, ceiling):  # type: 
 @triton.jit
 def _nearest(row, x):  # type: ignore[no-untyped-def]
     """The nearest value of the row's grid, saturating; anything for NaN, and either zero."""
-    lowest, m = _int(row, _LOWEST), _int(row, _MANTISSA)
-    c = clipped(x, _float(row, _LIMIT))
-    bits = c.to(tl.int32, bitcast=True)
-    e = tl.maximum(bits & 0x7F800000, lowest)
-    parity = (
-        ((e ^ lowest) >> 23) & 1 & (m == 0).to(tl.int32)
-    )  # see rounding: ties where there is no mantissa
-    c = (bits - parity).to(tl.float32, bitcast=True)
-    magic = ((e + ((23 - m) << 23)) | 0x400000).to(tl.float32, bitcast=True)
-    return (c + magic) - magic
+    mantissa = _int(row, _MANTISSA) << 23
+    return nearest(clipped(x, _float(row, _LIMIT)), _int(row, _LOWEST), mantissa)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _stochastic(row, x, key, chunk, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """One of the two values around it, likewise."""
-    c = clipped(x, _float(row, _LIMIT))
-    e = tl.maximum(c.to(tl.int32, bitcast=True) & 0x7F800000, _int(row, _LOWEST))
-    step = e - (_int(row, _MANTISSA) << 23)
-    multiple = tl.abs(c) * ((254 << 23) - step).to(tl.float32, bitcast=True)
-    lower = tl.floor(multiple)
-    away = tl.where(draws_of(key, chunk, BLOCK) < multiple - lower, 1.0, 0.0)
-    size = (lower + away) * step.to(tl.float32, bitcast=True)
+    c, draws = clipped(x, _float(row, _LIMIT)), draws_of(key, chunk, BLOCK)
+    size = drawn(c, _int(row, _LOWEST), _int(row, _MANTISSA) << 23, draws)
     return tl.where(c < 0, -size, size)
 
 

@@ -61,6 +61,9 @@ def rounding() -> None:
         for how in ("nearest", "stochastic"):
             options = {"keep_inf": scale is None}
             fmt.round_scaled(x, scale, torch.bfloat16, how, torch.Generator(), **options)  # type: ignore[arg-type]
+    # 1 is a constant to Triton, which has no methods of tensors
+    GRIDS["two"]().round(x[:1], "stochastic", torch.Generator())
+    format_of("e6m1", "saturate").round(x[:1])
     gpu_scales.amax(x)
     gpu_scales.scales(x, 1.5, (1.0, 2.0, 3))
     for dtype in (torch.float32, torch.float64):
