@@ -68,13 +68,14 @@ class TextClassification(Task):
         return build_classifier(self._config, self._labels, self._model)
 
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
-        """``input_ids`` and ``attention_mask`` (n, longest), ``targets`` (n, labels)."""
+        """``input_ids`` and ``attention_mask`` (n, width), ``targets`` (n, labels)."""
         train = self._corpus.splits["train"]
         rows = batch_rows(step, batch_size, seed, len(train))
-        return self._batch(train, rows)
+        return self._batch(train, rows, self._model.pad_to_multiple_of)
 
-    def _batch(self, split: EncodedSplit, rows: Int64) -> Batch:
-        input_ids, mask = split.padded(rows, self._corpus.facts["tokenizer"]["pad_id"])
+    def _batch(self, split: EncodedSplit, rows: Int64, multiple_of: int = 1) -> Batch:
+        pad_id, longest = self._corpus.facts["tokenizer"]["pad_id"], self._model.max_length
+        input_ids, mask = split.padded(rows, pad_id, multiple_of, longest)
         tensors = {
             "input_ids": torch.from_numpy(input_ids),
             "attention_mask": torch.from_numpy(mask),

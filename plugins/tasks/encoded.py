@@ -57,10 +57,17 @@ class EncodedSplit:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def padded(self, rows: Int64, pad_id: int) -> tuple[Int64, Int64]:
-        """Token ids and mask (1: token, 0: padding) of ``rows``, both (rows, longest of them)."""
+    def padded(
+        self, rows: Int64, pad_id: int, multiple_of: int = 1, longest: int | None = None
+    ) -> tuple[Int64, Int64]:
+        """Token ids and mask (1: token, 0: padding) of ``rows``, both (rows, width).
+
+        The width is the length of the longest of them, up to the next multiple of ``multiple_of``, but no more
+        than ``longest``, which no row exceeds.
+        """
         picked = [self.tokens[row] for row in rows]
-        width = max(len(row) for row in picked)
+        width = -(-max(len(row) for row in picked) // multiple_of) * multiple_of
+        width = width if longest is None else min(width, longest)
         input_ids = np.full((len(picked), width), pad_id, dtype=np.int64)
         mask = np.zeros_like(input_ids)
         for index, row in enumerate(picked):

@@ -96,6 +96,12 @@ class ModelSettings(TransformerSettings):
         "bert", description="architecture of an encoder from scratch"
     )
     max_length: int = Field(128, ge=4, description="tokens per example, special ones included")
+    pad_to_multiple_of: PositiveInt = Field(
+        1,
+        description="training batches are padded to a multiple of this, and no further than max_length: fewer kinds of "
+        "batches, of which CUDA graphs can be reused",
+        json_schema_extra={"identity": "unless default"},
+    )
     pooling: Literal["mean", "cls"] = Field(
         "mean", description="mean over the tokens, padding left out, or the first token"
     )

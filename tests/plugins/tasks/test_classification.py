@@ -328,3 +328,27 @@ def test_the_weight_of_positives_is_moved_once_to_each_device(tiny: Tiny, tmp_pa
             logits = torch.zeros(2, labels, device=device)
             assert task._loss(logits, torch.zeros_like(logits)).device.type == device
     assert moved == ["meta", "cpu"]
+
+
+def test_training_batches_may_be_padded_to_fewer_widths(tiny: Tiny, tmp_path: Path) -> None:
+    """Which changes no score, but for last bits, and pads no evaluation; by default, nothing."""
+    made = []
+    for padded in ({}, {"pad_to_multiple_of": 5}):
+        task = eurlex(tiny(model={"max_length": 64, "dropout": 0.0, **padded}))
+        task.prepare(tmp_path / "cache", _silent)
+        made.append(task)
+    torch.manual_seed(0)
+    model = made[0].build_model()
+    widths = []
+    for step in range(1, 9):
+        plain, wide = (task.batch(step, 1, 0) for task in made)
+        width = plain.tensors["input_ids"].shape[1]
+        assert width == int(plain.tensors["attention_mask"].sum(1).max())
+        assert wide.tensors["input_ids"].shape[1] == min(-(-width // 5) * 5, 64)
+        assert wide.tokens == plain.tokens
+        losses = [task.loss(model, batch) for task, batch in zip(made, (plain, wide), strict=True)]
+        torch.testing.assert_close(*losses)
+        widths.append(width)
+    assert len(set(widths)) > 1
+    one, other = (_evaluate(task, model) for task in made)
+    assert one.metrics == other.metrics

@@ -31,6 +31,18 @@ def test_a_batch_is_padded_to_its_longest_row() -> None:
     assert mask.tolist() == [[1, 1, 0], [1, 1, 1]]
 
 
+def test_a_batch_may_be_padded_to_a_multiple_within_the_longest_that_there_may_be() -> None:
+    rows = np.array([1, 0])  # of 2 and 3 tokens
+    widths = [
+        _split().padded(rows, 99, multiple, longest)[0].shape[1]
+        for multiple, longest in ((1, 8), (2, 8), (2, 3), (3, None), (8, None), (8, 5))
+    ]
+    assert widths == [3, 4, 3, 3, 8, 5]
+    ids, mask = _split().padded(rows, 99, 4)
+    assert ids.tolist() == [[2, 3, 99, 99], [2, 5, 3, 99]]
+    assert mask.tolist() == [[1, 1, 0, 0], [1, 1, 1, 0]]
+
+
 def test_targets_mark_the_labels() -> None:
     targets = _split().targets(np.array([2, 1, 0]), labels=3)
     assert targets.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
