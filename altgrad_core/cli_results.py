@@ -190,7 +190,7 @@ def report_on(
     suite = read_one(sources)
     if contrast is not None:
         suite = with_contrast(suite, contrast)
-    found = find(suite, format_table([suite]))
+    found = find(suite, format_table(suite))
     files = write_report(found, out if out is not None else suite.path / "report", questions)
     console.print(main_table(found))
     say(console, f"report: {files.html}")

@@ -81,7 +81,7 @@ class _Verdict(Family):
         if broken := self.broken():
             return (broken,)
         if not self.progress.complete:
-            return (*self.unfinished(),)
+            return tuple(self.unfinished())
         return (*self.answer(), *limits(self, tuned=self.tuned))
 
     def broken(self) -> str:
@@ -196,12 +196,11 @@ class _Verdict(Family):
         if codes == {"no reference"}:
             yield "The suite has no reference (bf16 or fp32): it cannot tell what needs the grid."
         else:
-            head = {
-                bool(need): f"That it needs the grid is shown in {self.names(need)}"
-                if need
-                else "",
-                codes <= {"no", "no reference"}: "None of it needs the grid",
-            }.get(True, "That any of it needs the grid is not shown")
+            head = "That any of it needs the grid is not shown"
+            if need:
+                head = f"That it needs the grid is shown in {self.names(need)}"
+            elif codes <= {"no", "no reference"}:
+                head = "None of it needs the grid"
             reference = quoted(first["reference_group"])
             yield f"{head}: {quoted(first['group'])} gains {_excess(first)} than {reference}."
         best = self.judged[0]
@@ -230,12 +229,10 @@ class _Verdict(Family):
         else:
             yield f"No {self.noun} that can be judged benefits: {self.head}."
         best = self.judged[0]
-        tested = [r["p_holm"] for r in self.judged if not math.isnan(r["p_holm"])]
-        smallest = (
-            f"; the smallest p is {significant(min(tested))} after Holm over {int(best['family'])}"
-            if tested
-            else ""
-        )
+        smallest = ""
+        if tested := [r["p_holm"] for r in self.judged if not math.isnan(r["p_holm"])]:
+            p = significant(min(tested))
+            smallest = f"; the smallest p is {p} after Holm over {int(best['family'])}"
         what = f"No {self.noun} gains; the best difference is"
         if best["gain"] > 0:
             what = "The largest gain seen, not shown, is"
@@ -271,14 +268,11 @@ class _Verdict(Family):
 
 def _excess(row: Row) -> str:
     """``+0.0200 (95 % interval …, p 0.01) more``: beyond the reference."""
-    text = f"{score(row['excess'], signed=True)} more"
-    if math.isnan(row["excess_p_holm"]):
-        return text
-    interval = interval_text(row["excess_low"], row["excess_high"])
-    p = significant(row["excess_p_holm"])
-    return (
-        f"{score(row['excess'], signed=True)} ({LEVEL} interval {interval}, p {p} after Holm) more"
-    )
+    tested = ""
+    if not math.isnan(row["excess_p_holm"]):
+        interval = interval_text(row["excess_low"], row["excess_high"])
+        tested = f" ({LEVEL} interval {interval}, p {significant(row['excess_p_holm'])} after Holm)"
+    return f"{score(row['excess'], signed=True)}{tested} more"
 
 
 def _needs(row: Row) -> str:

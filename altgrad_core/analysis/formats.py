@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 import pandas as pd
@@ -30,17 +30,16 @@ class _Numbers(BaseModel):
 COLUMNS = tuple(_Numbers.model_fields)
 
 
-def format_table(suites: Iterable[StoredSuite]) -> pd.DataFrame:
-    """The numbers of each format of the suites' runs, by the label that it has in the tables.
+def format_table(suite: StoredSuite) -> pd.DataFrame:
+    """The numbers of each format of a suite's runs, by the label that it has in the tables.
 
     They are what a run has stored of its format; see
     :func:`~altgrad_core.quantization.format_numbers.numbers_of`. Where no run has (whole ones), the format
     is built here, which imports torch, or left out if its plugin is not installed.
     """
     runs: dict[str, list[StoredRun]] = {}
-    for suite in suites:
-        for run in suite.runs:
-            runs.setdefault(format_label(run.spec), []).append(run)
+    for run in suite.runs:
+        runs.setdefault(format_label(run.spec), []).append(run)
     rows: dict[str, Mapping[str, object]] = {}
     for label, mine in runs.items():
         stored = next((one for one in map(_stored, mine) if one is not None), None)

@@ -60,7 +60,7 @@ def build_document(
 
 def watched(suite: StoredSuite) -> Document:
     """The report of a suite that is being watched: estimates alone, without any test."""
-    return build_document(find(suite, format_table([suite]), live=True))
+    return build_document(find(suite, format_table(suite), live=True))
 
 
 def write_report(

@@ -45,7 +45,7 @@ from altgrad_core.results.differences import (
     some,
 )
 from altgrad_core.results.run_directory import FINISHED
-from altgrad_core.results.sources import Results, read_sources
+from altgrad_core.results.sources import Source, read_sources
 from altgrad_core.results.stored import StoredSuite
 
 _SHOWN = 5
@@ -75,19 +75,17 @@ class SetComparison:
     labels: dict[str, str]
 
 
-def compare_results(
-    a: Results, b: Results, *, names: tuple[str, str] | None = None
-) -> SetComparison:
+def compare_results(a: Source | Sequence[Source], b: Source | Sequence[Source]) -> SetComparison:
     """Read two sets of results (folders, archives, W&B projects) and compare them.
 
     Conditions are the same if their labels are; where either set has several suites, those of the same
     suite. Runs that a suite does not plan, and those that served the choice of a learning rate, are left
-    out. ``names`` are what the sets are called; the sources themselves unless given.
+    out.
 
     Raises ``UserError`` where there are no results, or none in common.
     """
     suites = read_sources(a), read_sources(b)
-    called = names if names is not None else (_name(a, "A"), _name(b, "B"))
+    called = _name(a), _name(b)
     tables = [_finished(side, any(len(s) > 1 for s in suites)) for side in suites]
     runs = pd.concat(tables, ignore_index=True)
     halves = runs.iloc[: len(tables[0])], runs.iloc[len(tables[0]) :]
@@ -126,12 +124,8 @@ def _pairs(suites: Sequence[Sequence[StoredSuite]], tables: Sequence[pd.DataFram
     return found.assign(same=same, ended=ended, apart=apart, identical=same & ~ended.map(bool))
 
 
-def _name(results: Results, otherwise: str) -> str:
-    if isinstance(results, str | Path):
-        return str(results)
-    if isinstance(results, StoredSuite):
-        return results.source or str(results.path)
-    return ", ".join(map(str, results)) or otherwise
+def _name(given: Source | Sequence[Source]) -> str:
+    return str(given) if isinstance(given, str | Path) else ", ".join(map(str, given))
 
 
 def _finished(suites: Sequence[StoredSuite], several: bool) -> pd.DataFrame:

@@ -43,12 +43,12 @@ _UNDERSCORE = re.compile(r"_(?=.)")
 
 @dataclass(frozen=True)
 class Live:
-    """What a served page has more: HTML above the report, and a script that may ask its server.
+    """What a served page has more: the progress above the report, and a script that may ask its server.
 
     ``version`` names the state of the results that the page shows.
     """
 
-    banner: Markup
+    progress: Markup
     script: str
     version: str
 

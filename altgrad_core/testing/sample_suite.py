@@ -44,7 +44,7 @@ def sample_findings() -> tuple[Findings, ...]:
 
 def _findings(folder: Path, *, live: bool = False) -> Findings:
     suite = read_one(folder)
-    return find(suite, format_table([suite]), live=live)
+    return find(suite, format_table(suite), live=live)
 
 
 def _write(folder: Path, seeds: Sequence[int], *, ended: bool = True) -> None:

@@ -19,7 +19,7 @@ from altgrad_core.analysis.words import (
     sides,
     verdict_word,
 )
-from altgrad_core.interfaces.blocks import Block, Bullets, Cell, Paragraph, Table, table
+from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Table, table
 from altgrad_core.interfaces.section import Findings
 from altgrad_plugins.sections.more_seeds import more_seeds
 from altgrad_plugins.sections.shared import (
@@ -58,9 +58,7 @@ class Benefit(BuiltIn):
         ]
         if beyond := [row for row in rows if row["role"] == "tested" and finite(row["excess"])]:
             blocks.append(_excess(found, beyond))
-        blocks += _companions(found, rows)
-        said = _remarks(rows)
-        return [*blocks, Bullets(said)] if said else blocks
+        return [*blocks, *_companions(found, rows)]
 
 
 def forest(found: Findings, rows: Sequence[Row], name: str = "benefit") -> list[Block]:
@@ -164,10 +162,17 @@ def _table(found: Findings, rows: Sequence[Row]) -> Table:
                 lambda r: f"{r['seeds_needed']:g}" if finite(r["seeds_needed"]) else NONE,
                 "to show the gain seen with 80 % power at the first hurdle of Holm.",
             ),
+            ("Diverged", _diverged, "runs of the baseline and of the treatment."),
             ("Verdict", _verdict),
+            ("Not judged", lambda r: r["refused"] or r["censored"] or NONE),
         ],
-        words=("Verdict",),
+        words=("Diverged", "Verdict", "Not judged"),
     )
+
+
+def _diverged(row: Mapping[str, Any]) -> Cell | str:
+    left, right = row["diverged_baseline"], row["diverged_treatment"]
+    return Cell(f"{left} and {right}", tone="bad") if left or right else NONE
 
 
 def _verdict(row: Mapping[str, Any]) -> Cell:
@@ -214,33 +219,3 @@ def _split(metric: str, metrics: Sequence[str]) -> str:
     name = metric.rpartition("/")[2]
     alone = sum(one.rpartition("/")[2] == name for one in metrics) == 1
     return "" if alone else f" ({metric.split('/')[1]})"
-
-
-def _remarks(rows: Sequence[Row]) -> tuple[str, ...]:
-    """What a reader of the numbers must know, group by group, each sentence once."""
-    said: dict[str, list[Row]] = {}
-    for row in rows:
-        for sentence in _of_group(row):
-            said.setdefault(sentence, []).append(row)
-    return tuple(f"{group_names(some, rows)}: {sentence}" for sentence, some in said.items())
-
-
-def _of_group(row: Row) -> list[str]:
-    found = [str(row[name]) for name in ("censored", "refused", "confounds") if row[name]]
-    if row["missing"]:
-        found.append(f"{counted(int(row['missing']), 'planned pair')} without a result.")
-    if row["dropped"]:
-        found.append(
-            f"{counted(int(row['dropped']), 'pair')} dropped: a diverged run has no score that a "
-            "difference could be taken of."
-        )
-    if row["diverged_baseline"] or row["diverged_treatment"]:
-        found.append(
-            f"diverged: {int(row['diverged_baseline'])} of the baseline, "
-            f"{int(row['diverged_treatment'])} of the treatment."
-        )
-    if row["verdict"] == "too few seeds" and row["n"] < row["planned"]:
-        found.append(
-            f"{counted(int(row['n']), 'pair')} cannot show a benefit, however large it looks."
-        )
-    return found

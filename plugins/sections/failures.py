@@ -11,6 +11,7 @@ from altgrad_core.analysis.words import NONE, counted, named, percent
 from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Shown, table
 from altgrad_core.interfaces.section import Findings
 from altgrad_plugins.sections.shared import (
+    DONE,
     SAMPLE,
     BuiltIn,
     column,
@@ -80,8 +81,8 @@ def stage_of(kind: str, layer: str = "") -> str:
 
 def _answer(runs: pd.DataFrame, seen: pd.DataFrame) -> str:
     status = runs["status"]
-    done, diverged = int(status.isin(["ok", "diverged"]).sum()), runs[status == "diverged"]
-    failed = int((~status.isin(["ok", "diverged", "pending", "skipped", "running"])).sum())
+    done, diverged = int(status.isin(DONE).sum()), runs[status == "diverged"]
+    failed = int((~status.isin([*DONE, "pending", "skipped", "running"])).sum())
     text = f"{done} of {counted(len(runs), 'planned run')} went to their end"
     text += f", {failed} failed." if failed else "."
     if len(diverged):
@@ -124,18 +125,18 @@ def _events(runs: pd.DataFrame, seen: pd.DataFrame) -> list[Block]:
     """Events by format, stage and kind: in how many runs, in which layers, when first."""
     if seen.empty:
         return []
-    formats = list(dict.fromkeys(runs["format"]))
-    done = runs[runs["status"].isin(["ok", "diverged"])]["format"].value_counts()
-    ordered = seen.sort_values("step", kind="stable").groupby(["format", "stage", "kind"])
-    places = seen.groupby(["format", "stage", "kind"], sort=False)
-    rows = places.agg(runs=("id", "nunique"), layers=("layer", lambda x: list(dict.fromkeys(x))))
-    rows = rows.join(ordered[["step", "message"]].first()).reset_index()
-    rows = rows.iloc[
-        sorted(
-            rows.index,
-            key=lambda i: (formats.index(rows["format"][i]), STAGES.index(rows["stage"][i])),
-        )
-    ]
+    orders = {"format": list(dict.fromkeys(runs["format"])), "stage": list(STAGES)}
+    done = runs[runs["status"].isin(DONE)]["format"].value_counts()
+    by_kind = seen.sort_values("step", kind="stable").groupby(["format", "stage", "kind"])
+    rows = by_kind.agg(
+        runs=("id", "nunique"),
+        layers=("layer", lambda layers: list(dict.fromkeys(layers))),
+        step=("step", "first"),
+        message=("message", "first"),
+    ).reset_index()
+    rows = rows.sort_values(
+        ["format", "stage"], key=lambda values: values.map(orders[str(values.name)].index)
+    )
     shown: list[tuple[str, Shown]] = [
         ("Format", "format"),
         ("Stage", "stage"),

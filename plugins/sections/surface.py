@@ -17,7 +17,7 @@ import altgrad_core.report.charts as charts
 from altgrad_core.analysis.words import LEVEL, counted, score, significant
 from altgrad_core.interfaces.blocks import Block, Paragraph, Shown, Table, table
 from altgrad_core.interfaces.section import Findings
-from altgrad_plugins.sections.shared import digits, effects, interval, plain, signed
+from altgrad_plugins.sections.shared import digits, interval, plain, signed
 
 _TERMS = {"const": "intercept", "exponent_bits": "exponent bits", "mantissa_bits": "mantissa bits"}
 
@@ -74,25 +74,20 @@ def _over_seeds(
     found: Findings, design: pd.DataFrame, gains: pd.DataFrame
 ) -> dict[str, tuple[float, float, float]]:
     """Term -> t interval and p of its coefficient over the seeds that have every format and setting."""
-    place = {
-        row["group"]: (row["format"], row["setting"])
-        for row in effects(found, "tested")
-        if row["format"] in design.index and row["setting"] in gains.columns
-    }
-    pairs = found.pairs[found.pairs["group"].isin(list(place)) & (found.pairs["dropped"] == "")]
-    pairs = pairs.assign(format=[place[group][0] for group in pairs["group"]])
-    whole = pairs.groupby("seed")["group"].nunique() == len(place)
-    by_seed = pairs.pivot_table(index="seed", columns="format", values="gain")
-    by_seed = by_seed.loc[whole[whole].index, list(design.index)]
+    groups = found.effects[
+        (found.effects["role"] == "tested")
+        & found.effects["format"].isin(design.index)
+        & found.effects["setting"].isin(gains.columns)
+    ]
+    pairs = found.pairs[found.pairs["dropped"] == ""].merge(groups[["group", "format"]], on="group")
+    whole = pairs.groupby("seed")["group"].transform("nunique") == len(groups)
+    by_seed = pairs[whole].pivot_table(index="seed", columns="format", values="gain")
+    by_seed = by_seed.reindex(columns=design.index)
     if len(by_seed) < 2:
         return {}
     fits = np.linalg.lstsq(design.to_numpy(), by_seed.to_numpy().T, rcond=None)[0]
-    found_here = {}
-    for name, values in zip(design, fits, strict=True):
-        test = stats.ttest_1samp(values, 0.0)
-        low, high = test.confidence_interval(0.95)
-        found_here[str(name)] = (float(low), float(high), float(test.pvalue))
-    return found_here
+    tests = {str(name): stats.ttest_1samp(fit, 0.0) for name, fit in zip(design, fits, strict=True)}
+    return {name: (*test.confidence_interval(0.95), test.pvalue) for name, test in tests.items()}
 
 
 def _heat(bits: pd.DataFrame, means: pd.Series[float]) -> Block:

@@ -22,7 +22,7 @@ from altgrad_core.testing.sections import check_section
 
 def findings(folder: Path, *, live: bool = False) -> Findings:
     suite = read_one(folder)
-    return find(suite, format_table([suite]), live=live)
+    return find(suite, format_table(suite), live=live)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import ModuleType
@@ -205,9 +206,9 @@ def test_a_diverged_run_is_the_worst_score_and_one_that_failed_is_none(
 def test_conditions_and_seeds_that_one_set_lacks(write: Callable[..., Path]) -> None:
     a = write("a", base, formats=("bf16", "e5m2"), seeds=[0, 1])
     b = write("b", base, formats=("e4m3", "bf16"), seeds=[1, 2])
-    found = compare_results(a, b, names=("old", "new"))
+    found = compare_results(a, b)
     assert set(found.changes["condition"]) == {"bf16_adamw", "bf16_manifold_adamw"}
-    (old,) = (note for note in found.notes if note.startswith("In old alone"))
+    (old,) = (note for note in found.notes if note.startswith(f"In {a} alone"))
     assert "bf16_adamw seed 0" in old
     assert "e5m2_adamw seed 1" in old
 
@@ -251,9 +252,8 @@ def test_notes_of_the_sources_go_along(write: Callable[..., Path]) -> None:
 
 @pytest.fixture
 def found(write: Callable[..., Path]) -> SetComparison:
-    return compare_results(
-        write("a", base), write("b", moved, speed=150.0), names=("before", "after")
-    )
+    made = compare_results(write("a", base), write("b", moved, speed=150.0))
+    return replace(made, names=("before", "after"))
 
 
 def test_the_terminals_tables(found: SetComparison) -> None:

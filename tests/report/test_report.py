@@ -19,7 +19,7 @@ EVIL = "<img src=x onerror=alert(1)>|`*_{{ 7 * 7 }}"
 
 def reported(folder: Path) -> ReportFiles:
     suite = read_one(folder)
-    return write_report(find(suite, format_table([suite])), folder / "report")
+    return write_report(find(suite, format_table(suite)), folder / "report")
 
 
 @pytest.fixture

@@ -69,12 +69,8 @@ class Snapshot:
             if self._made is None or self._made.version != self._version():
                 self._made = self._make_report()
             made = self._made
-        banner = Markup(
-            '<section class="live" aria-labelledby="progress">\n<h2 id="progress">Progress</h2>\n{}\n'
-            '<p class="note quiet" role="status">This page updates itself while it is open.</p>\n'
-            "</section>"
-        ).format(Markup(self.progress(made.version)))
-        live = Live(banner, _SCRIPT.read_text(encoding="utf-8"), made.version)
+        progress = Markup(self.progress(made.version))
+        live = Live(progress, _SCRIPT.read_text(encoding="utf-8"), made.version)
         return render_html(made.document, self.folder, live=live)
 
     def progress(self, version: str | None = None) -> str:
