@@ -17,6 +17,7 @@ import pandas as pd
 
 from altgrad_core._axis import FORMAT_AXIS
 from altgrad_core.analysis.design import axes_of, keys, settings_of
+from altgrad_core.analysis.execution import SIMULATED
 from altgrad_core.analysis.pairs import diverged, scores
 from altgrad_core.interfaces.metric import Metric
 from altgrad_core.results.attempts import parts_of_batches
@@ -78,6 +79,8 @@ def _not_promised(a: pd.Series[Any], b: pd.Series[Any]) -> str:
     if not (a["settings"] and b["settings"]):
         return "their settings are not known"
     settings = [json.loads(run["settings"]) for run in (a, b)]
+    if len({one["quantization"].get("execution", SIMULATED) for one in settings}) > 1:
+        return "one was executed natively"
     if not all(exact for one in settings for exact in _scales(one["quantization"])):
         return "scales are not powers of two"
     if any(one["optimizer"]["settings"].get("normalize") == "none" for one in settings):

@@ -44,6 +44,7 @@ import pandas as pd
 from altgrad_core.analysis.audit import audit
 from altgrad_core.analysis.codes import needs_grid, verdict_code
 from altgrad_core.analysis.design import REFERENCES, Group
+from altgrad_core.analysis.execution import NAMED, untold
 from altgrad_core.analysis.pairs import diverged
 from altgrad_core.analysis.statistics import (
     ALPHA,
@@ -97,8 +98,11 @@ def effects_table(
     by_group = {group.label: pairs[pairs["group"] == group.label] for group in groups}
     rows = {g.label: _described(g, by_group[g.label], question, tuning) for g in groups}
     _set_roles(rows, groups, by_group, formats)
-    _set_references(rows, groups)
-    _Family(rows, groups, by_group, question.margin, formats).fill(complete=complete)
+    executions = untold(groups)
+    _set_references(rows, groups, executions)
+    family = _Family(rows, groups, by_group, question.margin, formats)
+    family.comparable = not executions
+    family.fill(complete=complete)
     table = pd.DataFrame(list(rows.values()), columns=list(COLUMNS))
     numbers = (*_NUMBERS, *_EXCESS, "best_p", "sampling_std")
     return table.astype(dict.fromkeys(numbers, "float64") | dict.fromkeys(_COUNTS, "int64"))
@@ -162,9 +166,11 @@ def _set_roles(
         rows[group.label]["role"] = role
 
 
-def _set_references(rows: Mapping[str, Row], groups: Sequence[Group]) -> None:
+def _set_references(
+    rows: Mapping[str, Row], groups: Sequence[Group], executions: Mapping[str, str]
+) -> None:
     """What each group is measured against: the reference in its place, or for a placebo the group
-    that it is a placebo of; empty where there is none.
+    that it is a placebo of; empty where there is none that was executed alike.
     """
     role = {label: row["role"] for label, row in rows.items()}
     in_place = {(g.place, g.format): g.label for g in groups if role[g.label] == "reference"}
@@ -176,7 +182,13 @@ def _set_references(rows: Mapping[str, Row], groups: Sequence[Group]) -> None:
         elif role[group.label] != "reference":
             labels = (in_place.get((group.place, name), "") for name in REFERENCES)
             found = next(filter(None, labels), "")
+        if executions.get(found) != executions.get(group.label):
+            found = ""
         rows[group.label]["reference_group"] = found
+        if word := executions.get(group.label):
+            told = f"{NAMED.get(word, word)}, and others are not"
+            confounds = rows[group.label]["confounds"], told
+            rows[group.label]["confounds"] = "; ".join(filter(None, confounds))
 
 
 class _Family:
@@ -198,6 +210,8 @@ class _Family:
         }
         self.resolution = {name: resolution_of(mine) for name, mine in used.items()}
         self.tested = [name for name, row in rows.items() if row["role"] == "tested"]
+        self.comparable = True
+        """Whether a group may be said to gain more than the others."""
         self.classes = _classes([g for g in groups if g.label in self.tested], formats)
 
     def judged(self, name: str) -> bool:
@@ -263,7 +277,7 @@ class _Family:
         """The group that gains most, and its p; NaN where a group of the family cannot be judged."""
         judged = {name: self.gains[name] for name in self.tested if self.judged(name)}
         best, p = best_p(judged, resolution=min(self.resolution.values(), default=0.0))
-        return best, p if len(judged) == len(self.tested) else math.nan
+        return best, p if self.comparable and len(judged) == len(self.tested) else math.nan
 
 
 def _classes(groups: Sequence[Group], formats: pd.DataFrame) -> dict[str, str]:

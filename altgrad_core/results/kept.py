@@ -126,6 +126,7 @@ class _Quantization(_Whole):
     residency: str = "master"
     rounding: str = "nearest"
     compensation: str = "none"
+    execution: str = "simulated"
 
 
 class _Training(_Whole):

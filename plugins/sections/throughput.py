@@ -1,4 +1,4 @@
-"""Which formats are fastest. What is measured is the simulation, and that is said first."""
+"""Which formats are fastest: in simulation and, apart from that, with native products. Which is which is said first."""
 
 from __future__ import annotations
 
@@ -20,11 +20,19 @@ from altgrad_plugins.sections.shared import (
 )
 
 _MOST_BARS = 40
-SIMULATED = (
-    "Every format here is simulated: tensors are rounded to the format's values and multiplied in "
-    "float32 or bfloat16. Samples/s measure that simulation, not an 8-bit kernel, and do not tell "
-    "which format hardware would run fastest."
-)
+TOLD = {
+    "simulated": (
+        "Every format here is simulated: tensors are rounded to the format's values and multiplied in "
+        "float32 or bfloat16. Samples/s measure that simulation, not an 8-bit kernel, and do not tell "
+        "which format hardware would run fastest."
+    ),
+    "native": (
+        "The products of quantised layers are native: 8-bit codes are multiplied by the hardware's (on a CPU, "
+        "torch's) own operators. Samples/s include rounding to codes, and all that is not such a product."
+    ),
+}
+"""What is said of the speeds of each kind of execution, which are never compared with those of the other."""
+_SUFFIX = {"simulated": "", "native": ", executed natively"}
 
 
 class Throughput(BuiltIn):
@@ -38,19 +46,32 @@ class Throughput(BuiltIn):
             return [
                 Paragraph("No run has measured its throughput; the monitor is called throughput.")
             ]
-        text = f"{SIMULATED} {_answer(speeds)}"
-        if tokens := [s.mean for s in by_condition(found, TOKENS).values() if s.n]:
-            text += f" In tokens: {significant(min(tokens))} to {significant(max(tokens))}/s."
-        return [Paragraph(text), _bars(found, speeds)]
+        table = found.conditions
+        executed = dict(zip(table["condition"], table["execution"], strict=True))
+        blocks: list[Block] = []
+        for kind in TOLD:
+            mine = {c: s for c, s in speeds.items() if (executed.get(c) or "simulated") == kind}
+            if mine:
+                blocks += self._of(kind, mine, found)
+        return blocks
+
+    def _of(self, kind: str, speeds: dict[str, Spread], found: Findings) -> list[Block]:
+        """What is said of the conditions that were executed in one way."""
+        text = f"{TOLD[kind]} {_answer(speeds, kind)}"
+        tokens = by_condition(found, TOKENS)
+        if several := [tokens[c].mean for c in speeds if c in tokens and tokens[c].n]:
+            text += f" In tokens: {significant(min(several))} to {significant(max(several))}/s."
+        return [Paragraph(text), _bars(found, speeds, kind)]
 
 
-def _answer(speeds: dict[str, Spread]) -> str:
+def _answer(speeds: dict[str, Spread], kind: str) -> str:
     order = sorted(speeds.items(), key=lambda row: -row[1].mean)
     (best, fast), (worst, slow) = order[0], order[-1]
     if len(order) == 1:
         return f"{best} trains at {significant(fast.mean)} samples/s."
+    what = "simulation" if kind == "simulated" else "condition"
     text = (
-        f"The fastest simulation is {best} with {significant(fast.mean)} samples/s, the slowest "
+        f"The fastest {what} is {best} with {significant(fast.mean)} samples/s, the slowest "
         f"{worst} with {significant(slow.mean)} ({significant(slow.mean / fast.mean)}×)."
     )
     if fast.n < 2:
@@ -59,11 +80,12 @@ def _answer(speeds: dict[str, Spread]) -> str:
     return f"{text} Within one standard deviation of the fastest: {counted(near, 'other')}."
 
 
-def _bars(found: Findings, speeds: dict[str, Spread]) -> Block:
+def _bars(found: Findings, speeds: dict[str, Spread], kind: str) -> Block:
     side = side_names(found)
     rows = [(c, s.mean, significant(s.mean), side[c]) for c, s in speeds.items()][:_MOST_BARS]
     frame = pd.DataFrame(rows, columns=["label", "value", "note", "side"])
     left = len(speeds) - len(rows)
     more = f"; {left} more are in the main table" if left else ""
-    caption = f"Samples per second of training, {over_seeds(found)}{more}."
-    return charts.bars("throughput", caption, frame, title="samples/s")
+    caption = f"Samples per second of training{_SUFFIX[kind]}, {over_seeds(found)}{more}."
+    name = "throughput" if kind == "simulated" else "throughput_native"
+    return charts.bars(name, caption, frame, title="samples/s")

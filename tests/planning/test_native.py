@@ -124,3 +124,14 @@ def test_execution_is_an_axis_and_native_runs_have_ids_of_their_own(suite_of: Su
     assert native.condition == "e4m3_adamw_native"
     assert simulated.id == plan().specs[0].id
     assert native.id != simulated.id
+
+
+def test_where_execution_follows_from_the_format_labels_say_it(
+    suite_of: SuiteOf, stubs: Catalog
+) -> None:
+    text = """\
+quantization: {activation_format: four}
+zip: {quantization.format: [e5m2, four], quantization.execution: [simulated, native]}
+"""
+    found = plan_suite(suite_of(text), stubs.merged(Catalog.from_modules(Native())))
+    assert [spec.condition for spec in found.specs] == ["e5m2_adamw", "four_adamw_native"]

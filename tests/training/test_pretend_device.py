@@ -27,6 +27,8 @@ BUDGET = {
     "weights, master": 258,
     "+ activations": 282,
     "+ gradients": 330,
+    "native float8": 438,
+    "native int8": 578,
     "grid, nearest": 262,
     "grid, stochastic": 263,
     "grid, Kahan": 262,
