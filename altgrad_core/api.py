@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from altgrad_core.planning.plan import Plan
 from altgrad_core.quantization.settings import Execution, Residency
 from altgrad_core.quantization.surgery import QuantizationReport
 from altgrad_core.quantization.surgery import quantize_model as _quantize_model
+from altgrad_core.results.remote.url import place_of
 
 
 def quantize_model(
@@ -86,12 +88,15 @@ def quantize_model(
 
 
 def run_suite(plan: Plan, observer: Observer | None = None, **options: Any) -> SuiteResult:
-    """Run what is missing of a plan; keywords are those of ``RunOptions`` (``runs``, ``device``, …)."""
-    return _run_suite(plan, RunOptions(**_paths(options)), observer or _Silent())
+    """Run what is missing of a plan; keywords are those of ``RunOptions`` (``runs``, ``device``, …).
 
-
-def _paths(options: dict[str, Any]) -> dict[str, Any]:
-    return {k: Path(v) if k in ("runs", "cache") else v for k, v in options.items()}
+    runs:
+        a folder, or the URL of one on a store (``s3://bucket/runs``).
+    """
+    if "cache" in options:
+        options["cache"] = Path(options["cache"])
+    place = asdict(place_of(options.pop("runs", "runs")))
+    return _run_suite(plan, RunOptions(**place, **options), observer or _Silent())
 
 
 class _Silent:

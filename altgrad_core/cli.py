@@ -169,8 +169,13 @@ def run(
     from altgrad_core.planning.planner import plan_suite
     from altgrad_core.planning.suite import load_suite
     from altgrad_core.registry.catalog import catalog
+    from altgrad_core.results.remote.store import open_store
+    from altgrad_core.results.remote.url import place_of
 
     console = output()
+    place = place_of(runs)
+    if place.store:
+        open_store(place.store)  # what is wrong with a URL is said before anything is looked at
     settings = parse_settings(executor_set or (), "--executor-set")
     catalog().validate("executor", executor, settings)  # before data are looked at
     catalog().load("executor", executor)
@@ -178,7 +183,8 @@ def run(
     for note in plan_.notes:
         say(console, f"note: {note}")
     options = RunOptions(
-        runs=runs,
+        runs=place.runs,
+        store=place.store,
         device=device,
         workers=workers,
         threads=threads,

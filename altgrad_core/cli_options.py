@@ -27,6 +27,9 @@ SetOption = Annotated[
     ),
 ]
 RunsOption = Annotated[
-    Path, typer.Option("--runs", metavar="DIR", help="Where run directories are.")
+    Path,
+    typer.Option(
+        "--runs", metavar="DIR", help="Where run directories are: a folder, or a URL (s3://…)."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ from altgrad_core.terminal import output, say
 if TYPE_CHECKING:
     from rich.console import Console
 
-_SUITE_HELP = "A suite's name, its folder of runs, or an archive."
+_SUITE_HELP = "A suite's name, its folder of runs or the URL of one, or an archive."
 _OUT_HELP = "Where to write [default: its runs folder]."
 
 
@@ -44,7 +45,8 @@ def status(
         if as_json:
             raise UserError("--watch is for people to read, and --json for programs: give one.")
         try:
-            well = watch_status(folders, output())
+            with _followed(suite, runs):
+                well = watch_status(folders, output())
         except KeyboardInterrupt as end:
             raise SystemExit(130) from end
         raise SystemExit(0 if well else 1)
@@ -132,13 +134,14 @@ def dashboard(
     folders = _folders(suite, runs)
     if len(folders) > 1:
         raise UserError(f"{suite} holds {len(folders)} suites, and a dashboard shows one.")
-    serve(
-        folders[0][0],
-        watched,
-        port=port,
-        open_browser=open_,
-        announce=lambda text: say(console, text),
-    )
+    with _followed(suite, runs):
+        serve(
+            folders[0][0],
+            watched,
+            port=port,
+            open_browser=open_,
+            announce=lambda text: say(console, text),
+        )
 
 
 def pack(
@@ -198,8 +201,14 @@ def report_on(
 
 
 def runs_folder(suite: str, runs: Path) -> Path:
-    """The folder that holds a suite's runs: given as such, or by the suite's name or file."""
-    candidates = [Path(suite), runs / suite, runs / Path(suite).stem]
+    """The folder that holds a suite's runs: given as such, or by the suite's name or file; a copy of one on a store."""
+    from altgrad_core.results.remote.copy import local_copy
+    from altgrad_core.results.remote.url import folder_of
+
+    if url := _url(suite, runs):
+        return local_copy(url)
+    runs = folder_of(runs)
+    candidates = [folder_of(suite), runs / suite, runs / Path(suite).stem]
     for folder in candidates:
         if (folder / "plan.json").is_file():
             return folder
@@ -212,6 +221,26 @@ def runs_folder(suite: str, runs: Path) -> Path:
     )
 
 
+def _url(suite: str, runs: Path) -> str:
+    """Where a suite is, if that is on a store; else empty."""
+    from altgrad_core.results.remote.url import url_of
+
+    if url := url_of(suite):
+        return url
+    store = url_of(runs)
+    return (
+        f"{store}/{Path(suite).stem}" if store and not (Path(suite) / "plan.json").exists() else ""
+    )
+
+
+def _followed(suite: str, runs: Path) -> AbstractContextManager[None]:
+    """Keeps the copy of what is on a store up to date, as long as it is watched."""
+    from altgrad_core.results.remote.copy import followed
+
+    url = _url(suite, runs)
+    return followed(url) if url else nullcontext()
+
+
 def _folders(suite: str, runs: Path) -> list[tuple[Path, str]]:
     """Folder and shown name of the suite; of an archive, of each suite that it holds, unpacked."""
     from altgrad_core.results.archive import is_archive, read_archive
@@ -219,7 +248,7 @@ def _folders(suite: str, runs: Path) -> list[tuple[Path, str]]:
     if is_archive(Path(suite)):
         return [(one.files, suite) for one in read_archive(Path(suite))]
     folder = runs_folder(suite, runs)
-    return [(folder, str(folder))]
+    return [(folder, _url(suite, runs) or str(folder))]
 
 
 def _sources(given: Sequence[str], runs: Path) -> list[str | Path]:
@@ -227,7 +256,9 @@ def _sources(given: Sequence[str], runs: Path) -> list[str | Path]:
     from altgrad_core.results.sources import is_kept_elsewhere
 
     return [
-        name if is_kept_elsewhere(name) or _is_itself(name) else runs_folder(name, runs)
+        name
+        if is_kept_elsewhere(name) or _is_itself(name)
+        else _url(name, runs) or runs_folder(name, runs)
         for name in given
     ]
 

@@ -104,11 +104,16 @@ def verdict_lines(verdict: Verdict) -> list[str]:
 
 def _one(given: str, runs: Path) -> RunDirectory:
     """The run that is meant. Raises ``UserError`` if none is, or several are."""
+    from altgrad_core.results.remote.copy import local_copy
+    from altgrad_core.results.remote.url import folder_of, url_of
     from altgrad_core.results.run_directory import RunDirectory
 
+    if url := url_of(given):
+        return RunDirectory(local_copy(url))
     if (Path(given) / "spec.yaml").is_file():
         return RunDirectory(Path(given))
     found = []
+    runs = local_copy(url) if (url := url_of(runs)) else folder_of(runs)
     if _PREFIX.fullmatch(given):
         found = sorted(p for p in runs.glob(f"*/{given}*") if (p / "spec.yaml").is_file())
     if len(found) == 1:

@@ -158,7 +158,7 @@ def test_importing_the_package_and_the_hooks_does_not_import_torch() -> None:
         "kinds = ('format','optimizer','monitor','task','executor','tracker')\n"
         "assert all(catalog().offers(k) for k in kinds)\n"
         "assert not catalog().broken, catalog().broken\n"
-        "heavy = {'torch','transformers','pandas','matplotlib','altair','datasets','wandb','uvicorn'}\n"
+        "heavy = {'torch','transformers','pandas','matplotlib','altair','datasets','wandb','uvicorn','fsspec'}\n"
         "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "altgrad_core.load_format('e5m2').code_values()\n"

@@ -24,7 +24,7 @@ from altgrad_core.execution.launch import (
     worker_imports,
 )
 from altgrad_core.execution.options import Observer, RunOptions
-from altgrad_core.execution.plan_file import SuiteHold, plan_of, refuse_another, write_plan
+from altgrad_core.execution.plan_file import HERE, SuiteHold, plan_of, refuse_another, write_plan
 from altgrad_core.execution.preparation import prepare_data
 from altgrad_core.execution.splitting import Splitter, parts_on_record, with_parts
 from altgrad_core.interfaces.executor import Executor, Job
@@ -54,6 +54,8 @@ class SuiteResult:
     """Run id -> what a reader calls it."""
     asked: frozenset[str] | None = None
     """The ids of the runs that were asked for; None for all."""
+    unsent: Mapping[str, str] = field(default_factory=dict)
+    """The ids of the runs that could not be sent to the store that they are to be kept on, and why."""
 
     @property
     def ok(self) -> bool:
@@ -62,9 +64,10 @@ class SuiteResult:
 
     @property
     def ok_as_asked(self) -> bool:
-        """Whether every run that was asked for has a result."""
+        """Whether every run that was asked for has a result, where it is to be."""
         asked = self.statuses if self.asked is None else self.asked
-        return all(self.statuses[run_id].status in FINISHED for run_id in asked)
+        done = all(self.statuses[run_id].status in FINISHED for run_id in asked)
+        return done and not self.unsent
 
     @property
     def failed(self) -> dict[str, Status]:
@@ -107,7 +110,7 @@ def run_cells(
             observer.message(f"note: --only {one}: no id of these runs begins so")
     ended = Ended()
     if todo:
-        ended = run_specs(todo, directories, executor, options, observer)
+        ended = run_specs(todo, directories, executor, options, observer, hold)
     statuses = {name: ended.statuses.get(name) or directories[name].status() for name in specs}
     return SuiteResult(
         folder,
@@ -137,9 +140,10 @@ def run_specs(
     executor: Executor,
     options: RunOptions,
     observer: Observer,
+    hold: SuiteHold = HERE,
 ) -> Ended:
     """Prepare the data, and run these, whose directories are open. Raises ``UserError`` as above."""
-    imports = worker_imports(specs)
+    imports = (*worker_imports(specs), *hold.imports)
     device = prepare_data(specs, directories, imports, executor, options, observer)
     threads = _threads(directories, options.threads or DEFAULT_THREADS, observer)
     known = {spec.id: spec for spec in specs}
@@ -155,6 +159,7 @@ def run_specs(
         policy=Policy(options.retries, options.fail_fast),
         splitter=Splitter(options.oom_accumulate, {s.id: s.training.batch_size for s in specs}),
         reopen=lambda name: open_directory(directories[name], known[name], observer.message),
+        hold=hold,
     )
 
 
@@ -228,11 +233,12 @@ def _job(
     imports: tuple[str, ...],
     options: RunOptions,
 ) -> Job:
+    store = ("--store", options.store) if options.store else ()
     job = Job(
         run_id=spec.id,
         label=_label(spec),
         directory=directory.path,
-        command=worker_command(directory, device, threads, options.cache),
+        command=worker_command(directory, device, threads, options.cache, *store),
         environment=worker_environment(threads),
         preload=imports,
         stall_timeout=options.stall_timeout,

@@ -19,9 +19,10 @@ from altgrad_core.errors import UserError
 from altgrad_core.execution.interruption import Interrupted, signals_held_back
 from altgrad_core.execution.options import Observer
 from altgrad_core.execution.outcome import HELD, how_it_ended, settle, status_after_exit
+from altgrad_core.execution.plan_file import HERE, SuiteHold
 from altgrad_core.execution.splitting import Splitter, parts_of
 from altgrad_core.interfaces.executor import Executor, Exit, Job
-from altgrad_core.locks.lock import RunHeld, is_running
+from altgrad_core.locks.lock import RunHeld
 from altgrad_core.results.run_directory import FINISHED, RunDirectory, Status
 
 _PROGRESS_SECONDS = 1.0
@@ -70,6 +71,7 @@ def run_jobs(
     policy: Policy = Policy(),
     splitter: Splitter = _NEVER,
     reopen: Callable[[str], None] = lambda run_id: None,
+    hold: SuiteHold = HERE,
 ) -> Ended:
     """Run the jobs until each has ended, here or elsewhere.
 
@@ -79,9 +81,11 @@ def run_jobs(
         what a run for which there was no memory is tried again with, beside its retries.
     reopen:
         makes the run directory of an id again, before its run is tried again.
+    hold:
+        knows of runs in other hands, and of those that were made elsewhere.
     """
     with signals_held_back() as check:
-        watch = _Watch(directories, steps, observer, check, policy, splitter)
+        watch = _Watch(directories, steps, observer, check, policy, splitter, hold)
         try:
             while jobs:
                 executor.execute(
@@ -112,8 +116,9 @@ class _Watch:
         check: Callable[[], None],
         policy: Policy,
         splitter: Splitter,
+        hold: SuiteHold,
     ) -> None:
-        self._directories, self._steps = directories, steps
+        self._directories, self._steps, self._hold = directories, steps, hold
         self._observer, self._check, self._policy = observer, check, policy
         self._splitter = splitter
         self._running: dict[str, Job] = {}
@@ -161,6 +166,7 @@ class _Watch:
     def _settled(self, job: Job, end: Exit) -> Status | None:
         """The status of a run whose process has ended; None if another process took it up."""
         directory = self._directories[job.run_id]
+        self._hold.ended(directory)
         try:
             return settle(directory, partial(status_after_exit, directory, end))
         except RunHeld:
@@ -211,7 +217,7 @@ class _Watch:
             for job in list(self._elsewhere.values()):
                 directory = self._directories[job.run_id]
                 done = directory.has_result()
-                if not done and is_running(directory.lock):
+                if not done and self._hold.is_running(directory):
                     continue
                 del self._elsewhere[job.run_id]
                 if done or directory.has_result():
@@ -225,6 +231,7 @@ class _Watch:
         """Write the status of the runs whose processes were ended with the suite."""
         for job in self._running.values():
             directory = self._directories[job.run_id]
+            self._hold.ended(directory)
             # Held by another process, its status is not ours; gone, it has none.
             with contextlib.suppress(UserError, OSError):
                 settle(directory, partial(_killed, directory, end))

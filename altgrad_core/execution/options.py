@@ -42,6 +42,8 @@ class RunOptions:
     cache: Path = field(default_factory=default_cache)
     command: str = ""
     """What the user typed, for the record."""
+    store: str = ""
+    """The URL of a store that the runs are kept on as well; ``runs`` is then where they are made. See ``place_of``."""
 
 
 class Observer(Protocol):

@@ -16,7 +16,7 @@ from typing import Any
 
 from altgrad_core._files import write_json
 from altgrad_core.errors import UserError
-from altgrad_core.locks.lock import file_lock
+from altgrad_core.locks.lock import file_lock, is_running
 from altgrad_core.planning.declaration import Suite
 from altgrad_core.planning.plan import Cell, metrics_of
 from altgrad_core.results.kept import StoredPlan
@@ -28,9 +28,25 @@ from altgrad_core.results.stored import read_plan
 class SuiteHold(contextlib.ExitStack):
     """The folder of a suite that this process runs, until it ends; others may run the same suite."""
 
+    store = ""
+    """The URL under which its runs are kept as well, if any."""
+    imports: tuple[str, ...] = ()
+    """What the runs' processes import for that."""
+
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._folder = folder
+
+    def ended(self, directory: RunDirectory) -> None:
+        """The process of a run has ended, whose status is now to be settled."""
+
+    def is_running(self, directory: RunDirectory) -> bool:
+        """Whether a process has a run in hand."""
+        return is_running(directory.lock)
+
+    def deliver(self) -> dict[str, str]:
+        """Nothing more will be run: the runs that are not where they are to be kept, and why, by id."""
+        return {}
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[bool]:
@@ -46,6 +62,10 @@ class SuiteHold(contextlib.ExitStack):
                 pass
             yield not alone
             self.enter_context(file_lock(lock, seconds=math.inf, shared=True))
+
+
+HERE = SuiteHold(Path())
+"""Of runs that lie where they are made."""
 
 
 def plan_of(folder: Path, suite: Suite, cells: Sequence[Cell], command: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from threading import Event as Flag
@@ -49,6 +50,7 @@ from altgrad_core.planning.spec_file import load_spec
 from altgrad_core.quantization.format_numbers import numbers_of
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.results.attempts import MICRO_BATCHES
+from altgrad_core.results.remote.courier import Courier
 from altgrad_core.results.run_directory import RunDirectory, StatusName
 from altgrad_core.training.determinism import make_deterministic
 from altgrad_core.training.divergence import Diverged
@@ -58,14 +60,19 @@ _save_asked = Flag()
 """Set when the executor asks for a checkpoint, since the process is soon to be ended."""
 
 
-def run_worker(path: Path, device_name: str, cache: Path, micro_batches: int = 1) -> int:
+def run_worker(
+    path: Path, device_name: str, cache: Path, micro_batches: int = 1, store: str = ""
+) -> int:
     """Run the cell in ``path``, unless another process has finished it, and return the exit code.
 
     micro_batches:
         how many parts each batch is cut into, whose gradients are added up.
+    store:
+        the URL of a store that the run is kept on as well.
     """
     directory = RunDirectory(path)
-    with run_lock(directory.lock):
+    courier = Courier(store, directory, _log) if store else None
+    with run_lock(directory.lock), courier or nullcontext():
         spec = true_spec(directory.spec)
         if directory.has_result():
             _log("another process has finished this run")
@@ -90,7 +97,9 @@ def run_worker(path: Path, device_name: str, cache: Path, micro_batches: int = 1
             recorder.add_notes(trackers.said)
     sys.stdout.flush()
     sys.stderr.flush()
-    if hung:  # a thread that never returns must not keep the process
+    if hung or (
+        courier is not None and courier.hangs
+    ):  # a thread that never returns must not keep the process
         os._exit(code)
     return code
 
@@ -229,6 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--micro-batches", type=int, default=1)
+    parser.add_argument("--store", default="")
     parser.add_argument("--prepare", type=Path, metavar="REPORT", help="only load the data")
     options = parser.parse_args(arguments)
     safe_streams("utf-8")
@@ -237,7 +247,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.prepare is not None:
             return prepare(options.directory, options.device, options.cache, options.prepare)
-        return run_worker(options.directory, options.device, options.cache, options.micro_batches)
+        o = options
+        return run_worker(o.directory, o.device, o.cache, o.micro_batches, o.store)
     except RunHeld as error:
         print(error, file=sys.stderr, flush=True)
         return HELD

@@ -83,13 +83,25 @@ class Lease:
 
 def leases(lock: Path) -> list[Lease]:
     """Those on a lock, dead ones among them. Raises ``OSError``."""
-    head, found = f"{lock.name}.held-", []
-    for name in (path.name for path in lock.parent.iterdir()):
-        made = _NAME.fullmatch(name.removeprefix(head)) if name.startswith(head) else None
-        if made is not None:
-            whose = made["machine"], int(made["pid"]), int(made["began"])
-            found.append(Lease(lock.parent / name, *whose, made["kind"] == "shared"))
-    return found
+    found = (named(path, lock.name) for path in lock.parent.iterdir())
+    return [lease for lease in found if lease is not None]
+
+
+def named(path: Path, lock: str) -> Lease | None:
+    """What the name of a file tells, if it is a lease on a lock of that name."""
+    head, name = f"{lock}.held-", path.name
+    made = _NAME.fullmatch(name.removeprefix(head)) if name.startswith(head) else None
+    if made is None:
+        return None
+    whose = made["machine"], int(made["pid"]), int(made["began"])
+    return Lease(path, *whose, made["kind"] == "shared")
+
+
+def new_name(lock: str, shared: bool) -> str:
+    """The name of a lease of this process, which no other ever has."""
+    kind = "shared" if shared else "alone"
+    began = _began(os.getpid())
+    return f"{lock}.held-{machine()}-{os.getpid()}-{began}-{kind}-{secrets.token_hex(4)}"
 
 
 def is_leased(lock: Path) -> bool:
@@ -107,9 +119,7 @@ def take(lock: Path, shared: bool) -> Path | None:
     Two that ask at once may both get none. Watches one that is silent, which takes :data:`WATCHED_SECONDS`.
     """
     _bury(leases(lock))
-    kind = "shared" if shared else "alone"
-    who = f"{machine()}-{os.getpid()}-{_began(os.getpid())}-{kind}-{secrets.token_hex(4)}"
-    mine = lock.with_name(f"{lock.name}.held-{who}")
+    mine = lock.with_name(new_name(lock.name, shared))
     os.close(os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
     try:
         others = [one for one in leases(lock) if one.path != mine]

@@ -36,20 +36,20 @@ if TYPE_CHECKING:
 
 SUFFIX = ".zip"
 _PREDICTIONS = "predictions.npz"
-_OF_SUITE = ("plan.json", "tuning.json")
-_OF_RUN = (
+OF_SUITE = ("plan.json", "tuning.json")
+OF_RUN = (
     *("spec.yaml", "environment.json", "status.json", "facts.json"),
     *("metrics.jsonl", _PREDICTIONS, "resampled.npz"),
 )
-_SUITE = r"(?!\.)[^/\\:\x00-\x1f]{1,200}"
+SUITE = r"(?!\.)[^/\\:\x00-\x1f]{1,200}"
 _MEMBER = re.compile(
-    rf"{_SUITE}/(?:{'|'.join(map(re.escape, _OF_SUITE))}"
-    rf"|[0-9a-f]{{12}}/(?:{'|'.join(map(re.escape, _OF_RUN))}))"
+    rf"{SUITE}/(?:{'|'.join(map(re.escape, OF_SUITE))}"
+    rf"|[0-9a-f]{{12}}/(?:{'|'.join(map(re.escape, OF_RUN))}))"
 )
 _WORD = r"""(?:'[^']*'|"[^"]*"|[^\s'"])+"""  # of a command line, as a shell reads it
 _PLACE = re.compile(rf" (?:--runs {_WORD}|(?='?--runs=){_WORD})")
 """The option that names the folder of runs."""
-_LARGEST_FILE = 1 << 30
+LARGEST_FILE = 1 << 30
 _LARGEST_ARCHIVE = 1 << 34
 _MOST_FILES = 600_000
 _CHUNK = 1 << 20
@@ -130,12 +130,12 @@ def read_archive(path: Path) -> tuple[StoredSuite, ...]:
 
 def _members(suite: StoredSuite) -> Iterator[tuple[str, Path]]:
     """Name in the archive -> file, of what there is."""
-    found = [(f"{suite.name}/{name}", suite.files / name) for name in _OF_SUITE]
+    found = [(f"{suite.name}/{name}", suite.files / name) for name in OF_SUITE]
     for run in suite.runs:
         if not isinstance(run, DirectoryRun):
             raise UserError(f"{suite.source} is not on this disk, so it cannot be packed.")
         folder = run.directory.path
-        found += [(f"{suite.name}/{run.spec.id}/{name}", folder / name) for name in _OF_RUN]
+        found += [(f"{suite.name}/{run.spec.id}/{name}", folder / name) for name in OF_RUN]
     return ((name, file) for name, file in found if file.is_file())
 
 
@@ -191,7 +191,7 @@ def _extract(archive: zipfile.ZipFile, folder: Path, path: Path) -> None:
             # What is written is counted: the sizes in the archive's directory may lie.
             while chunk := source.read(_CHUNK):
                 size += len(chunk)
-                if size > min(left, _LARGEST_FILE):
+                if size > min(left, LARGEST_FILE):
                     raise ValueError(f"{info.filename[:100]!r} is too large")
                 sink.write(chunk)
         left -= size

@@ -9,11 +9,13 @@ from altgrad_core.errors import UserError
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.results.archive import is_archive, read_archive
 from altgrad_core.results.merge import merge_suites
+from altgrad_core.results.remote.copy import read_copies
+from altgrad_core.results.remote.url import folder_of, url_of
 from altgrad_core.results.stored import StoredSuite, read_suites
 
 Source = str | Path
-"""A run directory, a suite's folder, a folder of suites, an archive, or ``TRACKER:ADDRESS``: what a
-tracker has kept, such as ``wandb:ENTITY/PROJECT``."""
+"""A run directory, a suite's folder, a folder of suites, or the URL of one of these, such as ``s3://bucket/runs``; an
+archive; or ``TRACKER:ADDRESS``: what a tracker has kept, such as ``wandb:ENTITY/PROJECT``."""
 
 
 Results = Source | Sequence[Source] | StoredSuite
@@ -55,7 +57,9 @@ def _read(source: Source) -> tuple[StoredSuite, ...]:
     if isinstance(source, str) and is_kept_elsewhere(source):
         name, _, address = source.partition(":")
         return tuple(catalog().source(name)(address))
-    path = Path(source)
+    if url := url_of(source):
+        return read_copies(url)
+    path = folder_of(source)
     return read_archive(path) if is_archive(path) else read_suites(path)
 
 

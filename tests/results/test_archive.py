@@ -149,7 +149,7 @@ def test_two_suites_of_one_name_are_not_mixed(runs: Path, packed: Path, tmp_path
 def test_what_is_no_record_is_refused(
     runs: Path, packed: Path, monkeypatch: pytest.MonkeyPatch, name: str, data: bytes, fault: str
 ) -> None:
-    monkeypatch.setattr(archive, "_LARGEST_FILE", 1999)
+    monkeypatch.setattr(archive, "LARGEST_FILE", 1999)
     with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as opened:
         opened.writestr(zipfile.ZipInfo(name) if "\\" not in name else name, data)
     with pytest.raises(UserError, match=fault):

@@ -1,0 +1,133 @@
+"""Locks on a store that has none."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+import shelf
+
+from altgrad_core.locks.lease import machine, new_name
+from altgrad_core.results.remote import lease
+from altgrad_core.results.remote.lease import Onlooker, StoreLock
+from altgrad_core.results.remote.store import Store, StoreFault, open_store
+
+pytestmark = pytest.mark.usefixtures("quick")
+Elsewhere = Callable[[str], None]
+Faults = Callable[..., None]
+
+
+def test_one_has_it_and_those_that_share_do(store: Store) -> None:
+    one, other = StoreLock(store, "toy"), StoreLock(store, "toy")
+    assert one.take()
+    assert not other.take()
+    assert not other.take(shared=True)
+    one.give_back()
+    assert other.take(shared=True)
+    assert one.take(shared=True)
+    assert not StoreLock(store, "toy").take()
+    one.give_back()
+    other.give_back()
+    assert store.ls("toy") == {}
+
+
+def test_at_most_one_of_many_that_come_at_once_has_it(on_shelf: Faults) -> None:
+    on_shelf(slow=0.002)
+    inside, most, done = 0, 0, 0
+    guard = threading.Lock()
+
+    def work() -> None:
+        nonlocal inside, most, done
+        lock = StoreLock(open_store("shelf://bucket/runs"), "toy")
+        while not lock.take():
+            time.sleep(0.02)
+        with guard:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.01)
+        with guard:
+            inside -= 1
+            done += 1
+        lock.give_back()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (most, done) == (1, 4)
+
+
+def test_a_holder_elsewhere_keeps_it_while_it_beats_and_not_for_long_after(
+    store: Store, on_shelf: Faults, elsewhere: Elsewhere
+) -> None:
+    elsewhere("a")
+    there = StoreLock(store, "toy")
+    assert there.take()
+    elsewhere("b")
+    here, onlooker = StoreLock(store, "toy"), Onlooker()
+    time.sleep(0.6)  # longer than one that is silent counts as alive
+    assert not here.take()
+    assert onlooker.sees_holder(store, "toy")
+    lease._hearts.remove(there)  # its machine is lost
+    assert not here.take(), "it may still live"
+    begun = time.monotonic()
+    while not here.take():
+        assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun > 0.2, "it was not watched"
+    there.beat()
+    assert not there.held, "it learns that it was lost"
+    assert list(store.ls("toy")) == [here.name]
+
+
+def test_an_onlooker_sees_silence_without_a_clock(store: Store, elsewhere: Elsewhere) -> None:
+    elsewhere("a")
+    there = StoreLock(store, "toy")
+    there.take()
+    lease._hearts.remove(there)
+    elsewhere("b")
+    onlooker = Onlooker()
+    assert onlooker.sees_holder(store, "toy")
+    time.sleep(0.5)
+    assert not onlooker.sees_holder(store, "toy")
+
+
+def test_a_dead_process_of_this_machine_holds_nothing(store: Store) -> None:
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    store.write(f"toy/lock.held-{machine()}-{pid}-1-alone-00000000", b"7")
+    begun = time.monotonic()
+    assert StoreLock(store, "toy").take()
+    assert time.monotonic() - begun < 0.2
+
+
+def test_what_a_hung_call_leaves_behind_is_nobodys(store: Store) -> None:
+    store.write(f"toy/{new_name('lock', False)}", b"0")  # it arrived after this process gave up
+    assert StoreLock(store, "toy").take()
+
+
+def test_a_store_that_does_not_list_what_was_written_gives_no_lock(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf.Shelf, "ls", lambda *_, **__: [])
+    with pytest.raises(StoreFault, match="does not list what was just written"):
+        StoreLock(store, "toy").take()
+
+
+def test_a_fault_while_it_is_given_back_is_made_up_for(store: Store, on_shelf: Faults) -> None:
+    lock, other = StoreLock(store, "toy"), StoreLock(store, "keeps the heart beating")
+    assert lock.take()
+    assert other.take()
+    on_shelf(gone=True)
+    lock.give_back()
+    on_shelf()
+    assert store.ls("toy")
+    deadline = time.monotonic() + 5
+    while store.ls("toy"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
