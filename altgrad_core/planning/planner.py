@@ -183,7 +183,7 @@ class _Planner:
         rows = [self.axis_values(keys, condition) for condition in conditions]
         asked = self.suite.contrast.axis if self.suite.contrast is not None else ""
         axes = design_axes(keys, rows, asked) if conditions else []
-        found = labels(_heads(conditions, axes), axes, rows)
+        found = labels(_heads(conditions), axes, rows)
         return [
             (condition, label, {key: row[key] for key in axes if key in row})
             for condition, label, row in zip(conditions, found, rows, strict=True)
@@ -271,15 +271,13 @@ def plan_tuning(
     return tuple(_Planner(suite, catalog or installed()).tuning(rates))
 
 
-def _heads(conditions: list[_Condition], axes: list[str]) -> list[str]:
-    """What labels begin with. Where some are executed natively, they say so, unless an axis does."""
-    heads = [condition.resolved.head for condition in conditions]
+def _heads(conditions: list[_Condition]) -> list[str]:
+    """What labels begin with. Where only some are executed natively, these say so."""
     kinds = [condition.resolved.spec.quantization.execution for condition in conditions]
-    if len(set(kinds)) < 2 or "quantization.execution" in axes:
-        return heads
+    said = "_native" if len(set(kinds)) > 1 else ""
     return [
-        f"{head}_{kind}" if kind == "native" else head
-        for head, kind in zip(heads, kinds, strict=True)
+        condition.resolved.head + (said if kind == "native" else "")
+        for condition, kind in zip(conditions, kinds, strict=True)
     ]
 
 

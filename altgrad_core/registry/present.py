@@ -115,7 +115,8 @@ def print_offer(kind: str, name: str, settings: Sequence[str], console: Console)
         return
     from altgrad_core.format_card import format_card
 
-    console.print(format_card(_format(registered, settings), offer.details))
+    native = {"native codes": offer.native} if offer.native else {}
+    console.print(format_card(_format(registered, settings), {**offer.details, **native}))
 
 
 def settings_table(model: type[BaseModel], prefix: str = "") -> Table:

@@ -121,7 +121,7 @@ def test_execution_is_an_axis_and_native_runs_have_ids_of_their_own(suite_of: Su
     both = plan("matrix.quantization.execution=[simulated, native]")
     simulated, native = both.specs
     assert simulated.axes == {"quantization.execution": "simulated"}
-    assert native.condition == "e4m3_adamw_native"
+    assert (simulated.condition, native.condition) == ("e4m3_adamw", "e4m3_adamw_native")
     assert simulated.id == plan().specs[0].id
     assert native.id != simulated.id
 
@@ -135,3 +135,9 @@ zip: {quantization.format: [e5m2, four], quantization.execution: [simulated, nat
 """
     found = plan_suite(suite_of(text), stubs.merged(Catalog.from_modules(Native())))
     assert [spec.condition for spec in found.specs] == ["e5m2_adamw", "four_adamw_native"]
+
+
+def test_a_condition_that_is_native_alone_says_it_among_simulated_ones(plan_of: Any) -> None:
+    native = "{format: e5m2, execution: native, activation_format: e5m2}"
+    found = plan_of("include: [{quantization: {format: bf16}}, {quantization: " + native + "}]")
+    assert [cell.label for cell in found.cells] == ["bf16_adamw", "e5m2_adamw_native"]
