@@ -10,8 +10,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.regression.linear_model import OLS
-from statsmodels.tools import add_constant
 
 import altgrad_core.report.charts as charts
 from altgrad_core.analysis.words import LEVEL, counted, score, significant
@@ -34,7 +32,8 @@ def surface_blocks(found: Findings, gains: pd.DataFrame) -> list[Block]:
     bits = found.formats.reindex(gains.index)[needed].dropna().astype(float)
     if bits["bits"].nunique() < 2:
         return []
-    design = add_constant(bits[["exponent_bits", "mantissa_bits"]])
+    design = bits[["exponent_bits", "mantissa_bits"]]
+    design.insert(0, "const", 1.0)
     if len(bits) <= len(_TERMS) or np.linalg.matrix_rank(design) < len(_TERMS):
         return [
             Paragraph(f"No plane is fitted: {counted(len(bits), 'format')} do not determine one.")
@@ -46,6 +45,8 @@ def surface_blocks(found: Findings, gains: pd.DataFrame) -> list[Block]:
 def _table(
     found: Findings, design: pd.DataFrame, means: pd.Series[float], gains: pd.DataFrame
 ) -> Table:
+    from statsmodels.regression.linear_model import OLS  # most suites have one width
+
     fit = OLS(means, design).fit()
     slopes = _over_seeds(found, design, gains)
     rows = [

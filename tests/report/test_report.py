@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -22,21 +23,25 @@ def reported(folder: Path) -> ReportFiles:
     return write_report(find(suite, format_table(suite)), folder / "report")
 
 
-@pytest.fixture
-def suite(fabricated: ModuleType, tmp_path: Path) -> Path:
-    f = fabricated
+@pytest.fixture(scope="module")
+def suite(fabricated: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    f, folder = fabricated, tmp_path_factory.mktemp("report") / "toy"
 
     def lines(fmt: str, optimizer: str, seed: int) -> list[str]:
         gain = 0.05 + 0.001 * seed if optimizer != "adamw" and fmt == "e5m2" else 0.0
         losses = [f.line(step, "train", {"train/all/loss": 1 / step}) for step in (1, 50, 100)]
         return [*losses, f.final_line(100, 0.5 + 0.01 * seed + gain)]
 
-    f.write_matrix(tmp_path / "toy", ["bf16", "e5m2", "e4m3"], range(5), lines)
-    return tmp_path / "toy"
+    f.write_matrix(folder, ["bf16", "e5m2", "e4m3"], range(5), lines)
+    return folder
 
 
-def test_no_section_fails_and_the_order_is_that_of_the_question(suite: Path) -> None:
-    files = reported(suite)
+@pytest.fixture(scope="module")
+def files(suite: Path) -> ReportFiles:
+    return reported(suite)
+
+
+def test_no_section_fails_and_the_order_is_that_of_the_question(files: ReportFiles) -> None:
     text = files.markdown.read_text(encoding="utf-8")
     assert "failed:" not in text
     assert "could not be drawn" not in text
@@ -46,10 +51,9 @@ def test_no_section_fails_and_the_order_is_that_of_the_question(suite: Path) -> 
     assert "e5m2 gains most" in text.partition("## ")[0]
 
 
-def test_no_dust_no_backslash_in_code_and_links_that_lead_somewhere(suite: Path) -> None:
-    import re
-
-    files = reported(suite)
+def test_no_dust_no_backslash_in_code_and_links_that_lead_somewhere(
+    files: ReportFiles,
+) -> None:
     text = files.markdown.read_text(encoding="utf-8")
     assert not re.findall(r"e[-−]1[0-9]\b", text)
     assert not re.findall(r"`[^`\n]*\\[^`\n]*`", text)
@@ -59,8 +63,7 @@ def test_no_dust_no_backslash_in_code_and_links_that_lead_somewhere(suite: Path)
         assert (files.markdown.parent / link).exists(), link
 
 
-def test_every_table_travels(suite: Path) -> None:
-    files = reported(suite)
+def test_every_table_travels(suite: Path, files: ReportFiles) -> None:
     names = {path.name for path in files.tables}
     assert {
         "effects.csv",
@@ -74,8 +77,8 @@ def test_every_table_travels(suite: Path) -> None:
     assert dict(effects.set_index("group")["verdict"])["e5m2"] == "benefit"
 
 
-def test_the_same_results_give_the_same_bytes(suite: Path) -> None:
-    first = {path.name: path.read_bytes() for path in _written(reported(suite))}
+def test_the_same_results_give_the_same_bytes(suite: Path, files: ReportFiles) -> None:
+    first = {path.name: path.read_bytes() for path in _written(files)}
     second = {path.name: path.read_bytes() for path in _written(reported(suite))}
     assert first == second
 
