@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
+import re
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from altgrad_core.errors import UserError
@@ -28,6 +32,37 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise damaged(path, "it holds no JSON object")
     return value
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The YAML mapping in a file. ``UserError`` if it cannot be read.
+
+    The runs of a suite have most sections in common, and to parse YAML takes long: each text of a section
+    is parsed once. A file that is not laid out in sections is parsed as a whole.
+    """
+    broken = (ValueError, RecursionError, yaml.YAMLError)
+    try:
+        text = path.read_bytes()
+        with contextlib.suppress(*broken):
+            parts = [_parsed(part) for part in _SECTIONS.split(text) if part]
+            if parts and all(isinstance(part, dict) for part in parts):
+                return {name: value for part in parts for name, value in part.items()}
+        raw = yaml.load(text, Loader=_LOADER)
+    except (OSError, *broken) as error:
+        raise damaged(path, str(error).replace("\n", " ")) from error
+    if not isinstance(raw, dict):
+        raise damaged(path, "it holds no settings")
+    return raw
+
+
+_SECTIONS = re.compile(rb"^(?=[^\s#-])", re.MULTILINE)
+"""Where a key of the outermost mapping begins; items of its lists begin with a dash."""
+_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(section: bytes) -> Any:
+    return yaml.load(section, Loader=_LOADER)
 
 
 class _Environment(BaseModel):

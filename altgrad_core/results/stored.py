@@ -12,8 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import yaml
-
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.layout import LAYOUT
 from altgrad_core.interfaces.metric import Metric, shared
@@ -23,6 +21,7 @@ from altgrad_core.results.objects import (
     damaged,
     read_environment,
     read_object,
+    read_settings,
     validated,
 )
 from altgrad_core.results.records import History as History
@@ -284,12 +283,7 @@ def _whole_run(path: Path) -> DirectoryRun:
 
 def _read_run(path: Path) -> DirectoryRun:
     directory = RunDirectory(path)
-    try:
-        raw = yaml.load(directory.spec.read_bytes(), Loader=_LOADER)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise damaged(directory.spec, str(error).replace("\n", " ")) from error
-    if not isinstance(raw, dict):
-        raise damaged(directory.spec, "it holds no settings")
+    raw = read_settings(directory.spec)
     if raw.get("layout") != LAYOUT:
         raise UserError(
             f"{path} was written by another version of altgrad-bench: its layout is "
@@ -298,6 +292,3 @@ def _read_run(path: Path) -> DirectoryRun:
             "with --runs."
         )
     return DirectoryRun(directory, validated(StoredSpec, raw, directory.spec))
-
-
-_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -29,9 +29,7 @@ def test_its_slopes_are_found_with_their_interval_over_seeds() -> None:
     assert isinstance(table, Table)
     assert isinstance(chart, Chart)
     for row, truth in zip(table.rows, (0.05, 0.02, -0.01), strict=True):
-        low, high = (
-            float(end.replace("\N{MINUS SIGN}", "-")) for end in row[4].text.split(" to ")
-        )
+        low, high = (float(end.replace("\N{MINUS SIGN}", "-")) for end in row[4].text.split(" to "))
         assert low < truth < high
         assert high - low < 0.02
     assert "least squares over 6 formats" in table.caption
