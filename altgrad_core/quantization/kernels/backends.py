@@ -50,11 +50,14 @@ def round_scaled(
     generator: torch.Generator | None,
     *,
     keep_inf: bool,
+    step: float | None = None,
 ) -> Tensor | None:
     """``Format.round_scaled`` in one launch on a GPU; None where no kernel does that.
 
     generator:
         what stochastic rounding draws from; None rounds to nearest.
+    step:
+        a power of two: the grid values themselves, in such steps and without the scale.
     """
     if scale is not None and (scale.dim() or scale.dtype != torch.float32):
         return None
@@ -65,7 +68,7 @@ def round_scaled(
     work = x.detach().contiguous().resolve_neg()
     out = torch.empty_like(work, dtype=dtype)
     key = None if generator is None else new_key(generator)
-    _on_gpu(numbers).scaled(work, scale, out, key, keep_inf=keep_inf)
+    _on_gpu(numbers).scaled(work, scale, out, key, keep_inf=keep_inf, step=step)
     return out
 
 

@@ -110,7 +110,9 @@ def _round(  # type: ignore[no-untyped-def]
     lowest,
     mantissa,
     key,
+    inverse_step,
     SCALED: tl.constexpr,
+    CODES: tl.constexpr,
     KEEP_INF: tl.constexpr,
     STOCHASTIC: tl.constexpr,
     SPECIAL: tl.constexpr,
@@ -123,7 +125,10 @@ def _round(  # type: ignore[no-untyped-def]
     value = on_grid(
         x, limit, largest, beyond, lowest, mantissa, key, STOCHASTIC, SPECIAL, PREFIX, BLOCK
     )
-    put(out, i, inside, value, given, scale, SCALED, KEEP_INF)
+    if CODES:
+        put(out, i, inside, value * inverse_step, given, scale, False, KEEP_INF)
+    else:
+        put(out, i, inside, value, given, scale, SCALED, KEEP_INF)
 
 
 class Kernels:
@@ -154,6 +159,7 @@ class Kernels:
         key: int | None = None,
         *,
         keep_inf: bool = False,
+        step: float | None = None,
     ) -> None:
         """Write ``scale · round(x / scale)`` into ``out``, of any dtype: one division, one product, one cast.
 
@@ -163,10 +169,13 @@ class Kernels:
             of the draws; None to nearest.
         keep_inf:
             whether inf stays inf.
+        step:
+            a power of two: what is written is ``round(x / scale) / step``, codes of native products.
         """
         stochastic = key is not None
         flags = {
             "SCALED": scale is not None,
+            "CODES": step is not None,
             "KEEP_INF": keep_inf,
             "STOCHASTIC": stochastic,
         }
@@ -180,6 +189,7 @@ class Kernels:
                 x.numel(),
                 *self._numbers,
                 as_int64(key or 0),
+                1 / (step or 1.0),
                 **flags,
                 **self._flags,
                 BLOCK=_BLOCK,

@@ -8,7 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from altgrad_core.interfaces.format import Format, Rounding
+from altgrad_core.interfaces.backend import backend_for
+from altgrad_core.interfaces.format import Format, Rounding, check_rounding
+from altgrad_core.quantization.kernels import backends
+from altgrad_core.quantization.kernels.stated import stated_numbers
 from altgrad_core.quantization.modules.fake_quant import LOW_PRECISION, Rounded, round_to_grid
 from altgrad_core.quantization.scaling import largest_magnitude, power_of_two_part
 from altgrad_core.quantization.settings import ScalingSettings
@@ -46,23 +49,36 @@ def place_codes(
             keep_inf=keep_inf,
         )
     with torch.no_grad():
-        work = x.detach().float() if x.dtype in LOW_PRECISION else x.detach()
-        values = fmt.round(work / scale if fmt.scaled else work, rounding, generator)
-        seen = scale
+        step = fmt.min_positive if dtype == torch.int8 else 1.0
+        codes = _codes(x, fmt, scale if fmt.scaled else None, dtype, rounding, generator, step)
         if keep_inf or not fmt.scaled:  # else the scale was found from this very tensor
-            amax = largest_magnitude(work)
-            seen = torch.where(amax.isfinite(), scale, amax + 1)
-        if dtype == torch.int8:
-            step = fmt.min_positive
-            return Rounded(_multiples(values, step).to(dtype), seen * step, seen)
-        return Rounded(values.to(dtype), seen, seen)
+            amax = largest_magnitude(x)
+            scale = torch.where(amax.isfinite(), scale, amax + 1)
+        return Rounded(codes, scale * step if step != 1.0 else scale, scale)
 
 
-def _multiples(values: Tensor, step: float) -> Tensor:
-    """``values`` in steps of the grid, whole numbers."""
-    if math.frexp(step)[0] == 0.5:
-        return values * (1 / step)
-    return (values / step).round_()
+def _codes(
+    x: Tensor,
+    fmt: Format,
+    scale: Tensor | None,
+    dtype: torch.dtype,
+    rounding: Rounding,
+    generator: torch.Generator | None,
+    step: float,
+) -> Tensor:
+    """``round(x / scale) / step`` in ``dtype``; in one launch on a GPU, of formats that state their numbers."""
+    even = math.frexp(step)[0] == 0.5
+    numbers = stated_numbers(fmt) if even and backend_for(x) == "triton" else None
+    if numbers is not None and numbers.overflow is None:
+        draws = None if check_rounding(rounding, generator) == "nearest" else generator
+        found = backends.round_scaled(x, scale, numbers, dtype, draws, keep_inf=False, step=step)
+        if found is not None:
+            return found
+    work = x.detach().float() if x.dtype in LOW_PRECISION else x.detach()
+    values = fmt.round(work if scale is None else work / scale, rounding, generator)
+    if step != 1.0:
+        values = values * (1 / step) if even else (values / step).round_()
+    return values.to(dtype)
 
 
 class Codes(NamedTuple):

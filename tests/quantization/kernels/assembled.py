@@ -23,6 +23,8 @@ from altgrad_core import load_format
 from altgrad_core.interfaces import backend, draws
 from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.kernels import gpu_scales, stated
+from altgrad_core.quantization.native.codes import place_codes
+from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.surgery import quantize_model
 from altgrad_plugins.optimizers.manifold import ManifoldAdamWPlugin
 from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings
@@ -61,6 +63,9 @@ def rounding() -> None:
         for how in ("nearest", "stochastic"):
             options = {"keep_inf": scale is None}
             fmt.round_scaled(x, scale, torch.bfloat16, how, torch.Generator(), **options)  # type: ignore[arg-type]
+    for name in ("e4m3", "e5m2", "e0m7"):
+        fmt, settings = load_format(name), ScalingSettings()
+        place_codes(x, fmt, unit, getattr(torch, fmt.native), scaling=settings)
     # 1 is a constant to Triton, which has no methods of tensors
     GRIDS["two"]().round(x[:1], "stochastic", torch.Generator())
     format_of("e6m1", "saturate").round(x[:1])

@@ -26,6 +26,7 @@ from altgrad_core.interfaces import backend, draws, gpu_draws, gpu_grid
 from altgrad_core.quantization import scaling
 from altgrad_core.quantization.kernels import gpu, gpu_scales, rounding, stated
 from altgrad_core.quantization.kernels.numbers import GridNumbers
+from altgrad_core.quantization.native.codes import _codes
 
 EVERYTHING = "all" in sys.argv[1:]
 KEY = 2**64 - 5
@@ -78,6 +79,19 @@ def part_scaled_rounding() -> None:
     out = torch.empty_like(x)
     gpu.Kernels(numbers_of("bf16", "saturate")).scaled(x, None, out, keep_inf=True)
     assert agree(out, fmt.round_scaled(x, None, torch.float32, keep_inf=True))
+
+
+def part_codes() -> None:
+    """Of native products: float8 and int8, which have no grid value between two of theirs."""
+    x = torch.cat([PATTERNS[::1201].nan_to_num(), torch.linspace(-9, 9, 301)])
+    for name, step in (("e4m3", 1.0), ("e5m2", 1.0), ("e0m7", 2.0**-7), ("e1m6", 2.0**-5)):
+        fmt = format_of(name, "saturate")
+        dtype = getattr(torch, fmt.native)
+        for how in ("nearest", "stochastic"):
+            for size in (None, 0.25, 3.7):
+                scale = None if size is None else torch.tensor(size)
+                found, want = both(_codes, x, fmt, scale, dtype, how, step=step)
+                assert torch.equal(found.view(torch.uint8), want.view(torch.uint8)), (name, size)
 
 
 def both(call: Callable[..., Tensor], *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
@@ -184,7 +198,7 @@ def outcome(name: str) -> str | None:
     return None
 
 
-AT_ONCE = ("rounding", "scaled_rounding", "tables", "tables_at_scales")
+AT_ONCE = ("rounding", "scaled_rounding", "codes", "tables", "tables_at_scales")
 IN_BLOCKS = ("several_blocks", "tables_of_other_inputs", "scales", "draws", "settling")
 
 if __name__ == "__main__":
