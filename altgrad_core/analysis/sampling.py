@@ -7,6 +7,7 @@ deviation of the mean gain over the draws stands beside its spread over seeds.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -36,18 +37,12 @@ def sampling_errors(
     ``draws`` gives the metric of a run in each draw, by its id; None where it is not known. A pair with a
     diverged run, whose score is no mean over examples, is left out.
     """
-    known: dict[str, NDArray[Any] | None] = {}
-
-    def drawn(run_id: str) -> NDArray[Any] | None:
-        if run_id not in known:
-            known[run_id] = draws(run_id)
-        return known[run_id]
-
+    drawn_once = functools.cache(draws)
     found = {}
     for group, rows in pairs[pairs["diverged"] == ""].groupby("group", sort=False):
         gains = []
         for left, right in zip(rows["baseline_id"], rows["treatment_id"], strict=True):
-            a, b = drawn(left), drawn(right)
+            a, b = drawn_once(left), drawn_once(right)
             if a is not None and b is not None and a.shape == b.shape:
                 gains.append(metric.sign * (b - a))
         found[str(group)] = float(np.mean(gains, axis=0).std(ddof=1)) if gains else math.nan

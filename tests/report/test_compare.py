@@ -39,8 +39,8 @@ def measured(f: ModuleType, score: float, speed: float = 100.0) -> list[str]:
     return [f.line(50, "monitor", speeds), f.final_line(100, score)]
 
 
-@pytest.fixture
-def write(fabricated: ModuleType, tmp_path: Path) -> Callable[..., Path]:
+@pytest.fixture(scope="module")
+def write(fabricated: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Writes a suite of formats × both optimizers × seeds with ``score(fmt, optimizer, seed)``."""
 
     def written(
@@ -51,7 +51,7 @@ def write(fabricated: ModuleType, tmp_path: Path) -> Callable[..., Path]:
         seeds: list[int] = SEEDS,
         device: str = "A chip",
     ) -> Path:
-        f, folder = fabricated, tmp_path / name / "toy"
+        f, folder = fabricated, tmp_path_factory.mktemp(name) / "toy"
 
         def lines(fmt: str, optimizer: str, seed: int) -> list[str]:
             return measured(f, score(fmt, optimizer, seed), speed)
@@ -250,7 +250,7 @@ def test_notes_of_the_sources_go_along(write: Callable[..., Path]) -> None:
     assert any("ended differently" in note for note in compare_results([a, b], c).notes)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def found(write: Callable[..., Path]) -> SetComparison:
     made = compare_results(write("a", base), write("b", moved, speed=150.0))
     return replace(made, names=("before", "after"))
