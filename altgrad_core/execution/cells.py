@@ -144,7 +144,7 @@ def run_specs(
 ) -> Ended:
     """Prepare the data, and run these, whose directories are open. Raises ``UserError`` as above."""
     imports = (*worker_imports(specs), *hold.imports)
-    device = prepare_data(specs, directories, imports, executor, options, observer)
+    device = prepare_data(specs, directories, imports, executor, options, observer, hold)
     threads = _threads(directories, options.threads or DEFAULT_THREADS, observer)
     known = {spec.id: spec for spec in specs}
     workers = options.workers or executor.workers(device, len(specs))
@@ -243,6 +243,7 @@ def _job(
         preload=imports,
         stall_timeout=options.stall_timeout,
         signs=(directory.status_file, directory.metrics, directory.log),
+        fetches=bool(options.store),
     )
     return with_parts(job, max(options.micro_batches, parts_on_record(directory)))
 

@@ -40,6 +40,9 @@ class SuiteHold(contextlib.ExitStack):
     def ended(self, directory: RunDirectory) -> None:
         """The process of a run has ended, whose status is now to be settled."""
 
+    def bring_report(self, path: Path) -> None:
+        """Bring what the process that prepared the data has said, if it did so on another machine."""
+
     def is_running(self, directory: RunDirectory) -> bool:
         """Whether a process has a run in hand."""
         return is_running(directory.lock)

@@ -18,6 +18,7 @@ from altgrad_core.execution.interruption import signals_held_back
 from altgrad_core.execution.launch import DEFAULT_THREADS, worker_command, worker_environment
 from altgrad_core.execution.options import Observer, RunOptions
 from altgrad_core.execution.outcome import how_it_ended, last_lines
+from altgrad_core.execution.plan_file import HERE, SuiteHold
 from altgrad_core.interfaces.executor import Executor, Exit, Job
 from altgrad_core.planning.spec import RunSpec
 from altgrad_core.results.run_directory import RunDirectory
@@ -32,13 +33,16 @@ def prepare_data(
     executor: Executor,
     options: RunOptions,
     observer: Observer,
+    hold: SuiteHold = HERE,
 ) -> str:
     """Load the data of every distinct task once, and return the resolved device. Raises ``UserError``."""
     device = options.device
     tasks = {spec.task.model_dump_json(): spec for spec in reversed(specs)}
     for spec in reversed(tasks.values()):
         observer.message(f"preparing data: {spec.task.name}")
-        device = _prepare(spec, directories[spec.id], device, imports, executor, options, observer)
+        device = _prepare(
+            spec, directories[spec.id], device, imports, executor, options, observer, hold
+        )
     return device
 
 
@@ -50,6 +54,7 @@ def _prepare(
     executor: Executor,
     options: RunOptions,
     observer: Observer,
+    hold: SuiteHold,
 ) -> str:
     threads = options.threads or DEFAULT_THREADS  # as the runs, to share what is imported
     with tempfile.TemporaryDirectory(
@@ -57,11 +62,20 @@ def _prepare(
     ) as name:
         folder = Path(name).resolve()
         report = _Report(folder / "report.jsonl", observer)
+        more = ("--prepare", str(report.path), "--store", options.store)
         command = worker_command(
-            directory, device, threads, options.cache, "--prepare", str(report.path)
+            directory, device, threads, options.cache, *more[: 4 if options.store else 2]
         )
         surroundings = worker_environment(threads)
-        job = Job("preparation", spec.task.name, folder, command, surroundings, imports)
+        job = Job(
+            "preparation",
+            spec.task.name,
+            folder,
+            command,
+            surroundings,
+            imports,
+            fetches=bool(options.store),
+        )
         ends: list[Exit] = []
         with signals_held_back() as check:
 
@@ -77,6 +91,7 @@ def _prepare(
                 finished=lambda job, end: ends.append(end),
                 tick=tick,
             )
+        hold.bring_report(report.path)
         report.read()
         return report.device(ends[0], folder / "log.txt")
 

@@ -46,7 +46,9 @@ def run_suite(plan: Plan, options: RunOptions, observer: Observer) -> SuiteResul
 
 def _left(left: Mapping[str, str], options: RunOptions, folder: Path) -> str:
     command = options.command or f"altgrad-bench run SUITE --runs {options.store}"
+    lacking = "1 run is" if len(left) == 1 else f"{len(left)} runs are"
+    why = next(iter(left.values()))
     return (
-        f"note: {len(left)} runs are not at {options.store}/{folder.name}: {next(iter(left.values()))} They are "
-        f"kept in {folder}, and are sent from there, without being made again, by: {command}"
+        f"note: {lacking} not at {options.store}/{folder.name}: {why} Kept in {folder}, and sent from there, without "
+        f"being made again, by: {command}"
     )

@@ -13,7 +13,13 @@ from typing import Any, TypeVar
 from altgrad_core.execution.plan_file import SuiteHold
 from altgrad_core.locks.lock import RunHeld, is_running, run_lock
 from altgrad_core.results.remote.lease import Onlooker, StoreLock
-from altgrad_core.results.remote.mirror import RunMirror, bring_records, status_of, write_bytes
+from altgrad_core.results.remote.mirror import (
+    RunMirror,
+    bring_records,
+    report_name,
+    status_of,
+    write_bytes,
+)
 from altgrad_core.results.remote.store import Info, StoreFault, open_store
 from altgrad_core.results.run_directory import FINISHED, RunDirectory
 
@@ -75,9 +81,16 @@ class StoreHold(SuiteHold):
     def ended(self, directory: RunDirectory) -> None:
         """See ``SuiteHold``. What a process on another machine has left is brought."""
         self._ended.add(directory.path.name)
-        if directory.status().started is None:
+        if directory.status().status not in FINISHED:
             with contextlib.suppress(StoreFault):
                 self._arrive(directory)
+
+    def bring_report(self, path: Path) -> None:
+        """See ``SuiteHold``."""
+        name = report_name(path)
+        for _, content in () if path.exists() else self._patiently(lambda: [*self._read([name])]):
+            path.write_bytes(content)
+            self._there.remove([f"{self._folder.name}/{name}"])
 
     def is_running(self, directory: RunDirectory) -> bool:
         """See ``SuiteHold``; elsewhere as well, which is looked at now and then."""
@@ -141,7 +154,7 @@ class StoreHold(SuiteHold):
         for _, raw in self._read([f"{name}/status.json"]):
             if status_of(raw).status in FINISHED:
                 bring_records(self._there, self._folder, {name: raw})
-            elif status_of(raw).started is not None and not directory.checkpoint.exists():
+            elif status_of(raw).started is not None and not directory.log.exists():  # not made here
                 write_bytes(directory.status_file, raw)
 
     def _bring(self) -> dict[str, Info]:

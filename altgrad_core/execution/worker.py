@@ -50,7 +50,7 @@ from altgrad_core.planning.spec_file import load_spec
 from altgrad_core.quantization.format_numbers import numbers_of
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.results.attempts import MICRO_BATCHES
-from altgrad_core.results.remote.courier import Courier
+from altgrad_core.results.remote.courier import Courier, reported
 from altgrad_core.results.run_directory import RunDirectory, StatusName
 from altgrad_core.training.determinism import make_deterministic
 from altgrad_core.training.divergence import Diverged
@@ -245,9 +245,12 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     watch_lifeline(_save_asked.set)
     try:
-        if options.prepare is not None:
-            return prepare(options.directory, options.device, options.cache, options.prepare)
         o = options
+        if o.prepare is not None:
+            with reported(o.store, RunDirectory(o.directory), o.prepare):
+                return prepare(o.directory, o.device, o.cache, o.prepare)
+        if o.store:
+            o.directory.mkdir(parents=True, exist_ok=True)  # another machine has none yet
         return run_worker(o.directory, o.device, o.cache, o.micro_batches, o.store)
     except RunHeld as error:
         print(error, file=sys.stderr, flush=True)

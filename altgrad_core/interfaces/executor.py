@@ -34,6 +34,8 @@ class Job:
     """Seconds after which the job is to be ended if none of ``signs`` has changed; none for no limit."""
     signs: tuple[Path, ...] = ()
     """Files that the job writes to as long as it gets on."""
+    fetches: bool = False
+    """Whether the job brings and sends what it works on: where its directory is missing, an empty one will do."""
 
 
 @dataclass(frozen=True)

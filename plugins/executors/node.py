@@ -38,10 +38,14 @@ def run_here(
     """Run one job on this machine. What ends this early, ends the job's process as well.
 
     folder, python:
-        where the suite was started, and the interpreter it runs in, which is this one's here.
+        where the suite was started, and the interpreter it runs in, which is this one's here. Of a job that
+        fetches, the folder may be missing here.
     """
     if job.command[0] == python:
         job = replace(job, command=(sys.executable, *job.command[1:]))
+    if job.fetches:
+        job.directory.mkdir(parents=True, exist_ok=True)
+        folder = folder if folder.is_dir() else job.directory
     for path in (folder, job.directory):
         if not path.is_dir():
             where = f"{path} is not there on {socket.gethostname()}"

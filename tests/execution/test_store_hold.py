@@ -246,3 +246,71 @@ def test_a_suite_leaves_its_runs_on_a_store_of_its_process(
     suite = write_suite(training=training, matrix={}, monitors=[])
     said = cli.run("-c", IN_ONE_PROCESS, suite)
     assert said.stdout.startswith("True ok memory://in-process/runs/tiny/"), said.stderr
+
+
+ON_ANOTHER_DISK = """
+import os, sys
+from pathlib import Path
+import altgrad_core.execution.runner as runner
+from altgrad_core import load_suite, plan_suite, run_suite
+from altgrad_core.interfaces.executor import Executor
+from altgrad_core.results.remote.url import here
+from altgrad_plugins.executors.node import portable, run_here
+
+ours, theirs, aside = here("shelf://bucket/runs"), Path("theirs"), Path("aside")
+theirs.mkdir()
+
+class Elsewhere(Executor):
+    '''A machine on whose disk lies nothing of ours under the same paths.'''
+
+    def execute(self, jobs, *, workers, timeout, started, finished, tick):
+        for job in jobs:
+            started(job)
+            ours.rename(aside)
+            theirs.rename(ours)
+            end = run_here(portable(job), folder=Path("/nowhere"), python=sys.executable, timeout=timeout)
+            os.chdir(home)
+            ours.rename(theirs)
+            aside.rename(ours)
+            finished(job, end)
+            tick()
+
+home = os.getcwd()
+runner.catalog = lambda: type("", (), {"build": lambda *_: Elsewhere()})
+result = run_suite(plan_suite(load_suite(sys.argv[1])), runs="shelf://bucket/runs")
+print(result.ok_as_asked, *(status.status for status in result.statuses.values()))
+"""
+
+
+def test_machines_that_share_no_disk_with_the_launcher_bring_and_send_by_themselves(
+    write_suite: Callable[..., Path], own_cache: Path, cli: Cli, tmp_path: Path, on_shelf: Faults
+) -> None:
+    training = {"max_steps": 2, "eval_interval": 2, "batch_size": 8, "learning_rate": 1e-3}
+    suite = write_suite(training=training, matrix={}, monitors=[])
+    monitored = {"ALTGRAD_CACHE": str(own_cache)}
+    said = cli.run("-c", ON_ANOTHER_DISK, suite, folder=tmp_path, environment=monitored)
+    assert said.stdout == "True ok\n", said.stdout + said.stderr
+    assert _records(tmp_path / "shelf" / "bucket" / "runs" / "tiny")
+    assert list((tmp_path / "theirs").rglob("log.txt"))
+    assert not list(own_cache.rglob("log.txt")), "it was made on the launcher's disk"
+
+
+def test_a_store_that_is_gone_at_the_end_is_told_and_the_command_sends_what_is_kept(
+    write_suite: Callable[..., Path], own_cache: Path, cli: Cli, on_shelf: Faults, tmp_path: Path
+) -> None:
+    training = {"max_steps": 2, "eval_interval": 2, "batch_size": 8, "learning_rate": 1e-3}
+    suite = write_suite(training=training, matrix={}, monitors=[])
+    command = ["run", suite, "--runs", URL, "--no-report"]
+    environment = {"ALTGRAD_CACHE": str(own_cache)}
+    on_shelf(gone=True, only="status.json")
+    said = cli.run(*command, environment=environment)
+    assert said.returncode == 1, said.stdout + said.stderr
+    assert "1 run is not at shelf://bucket/runs/tiny" in said.stdout
+    assert f"by: altgrad-bench run {suite} --runs {URL} --no-report" in " ".join(
+        said.stdout.split()
+    )
+    on_shelf()
+    said = cli.run(*command, environment=environment)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "1 run, 1 finished earlier" in said.stdout
+    assert _records(tmp_path / "shelf" / "bucket" / "runs" / "tiny")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from altgrad_core.errors import UserError
 from altgrad_core.locks.lock import RunHeld
-from altgrad_core.results.remote.mirror import RunMirror
+from altgrad_core.results.remote.mirror import RunMirror, report_name, write_bytes
 from altgrad_core.results.remote.store import StoreFault, open_store
 from altgrad_core.results.run_directory import RunDirectory
 
@@ -103,3 +104,18 @@ class Courier:
             else:
                 self._silent, wait = False, LOOK_SECONDS
                 seen, due = mark, now + SEND_SECONDS
+
+
+@contextmanager
+def reported(url: str, directory: RunDirectory, report: Path) -> Iterator[None]:
+    """What the preparation of data needs, and says, where the machine has no folder in common with the launcher's."""
+    key = f"{directory.path.parent.name}/{directory.path.name}/spec.yaml"
+    if not url or directory.spec.exists():
+        yield
+        return
+    store = open_store(url)
+    if spec := store.read(key):
+        directory.path.mkdir(parents=True, exist_ok=True)
+        write_bytes(directory.spec, spec)
+    yield
+    store.write(f"{directory.path.parent.name}/{report_name(report)}", report.read_bytes())

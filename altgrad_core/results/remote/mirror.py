@@ -236,6 +236,11 @@ def bring_records(store: Store, folder: Path, statuses: Mapping[str, bytes]) -> 
         write_bytes(RunDirectory(folder / run_id).status_file, status)
 
 
+def report_name(report: Path) -> str:
+    """The name, in a suite's folder, of what a process reports that prepares data where it cannot be seen."""
+    return f"report-{report.parent.name.rpartition('-')[2]}.jsonl"
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     with atomic_file(path) as file:
