@@ -40,6 +40,7 @@ CONDITIONS = {
     "grid, nearest": Condition(_GRID),
     "grid, stochastic": Condition(_STOCHASTIC),
     "grid, Kahan": Condition({**_GRID, "compensation": "kahan"}),
+    "grid, nearest, flips": Condition(_GRID, monitors=["flips"], steps=(QUIET, DUE)),
     "manifold both, master": Condition(_WEIGHTS, "manifold_adamw"),
     "manifold both, grid, stochastic": Condition(_STOCHASTIC, "manifold_adamw"),
     "all monitors": Condition(_GRADIENTS, monitors=_ONLY_LOOKING, steps=(QUIET, DUE), layers=1),

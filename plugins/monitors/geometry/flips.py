@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from altgrad_core.interfaces.monitor import Observation, StepView
-from altgrad_plugins.monitors.geometry.ladders import offladder
+from altgrad_plugins.monitors.geometry.counting import Around, around, by_operators, counted
 from altgrad_plugins.monitors.geometry.settings import FlipsSettings
 from altgrad_plugins.monitors.layers import (
     ALL,
@@ -44,29 +44,32 @@ class FlipsMonitor(LayerMonitor):
 
     def __init__(self, settings: FlipsSettings) -> None:
         super().__init__(settings.interval, settings.layers)
+        self._compiled: dict[str, Around] = {}
+        """The weights that a kernel counts in the step that is looked at."""
 
     def before_update(self, step: StepView) -> Observation | None:
         """Keep the old weights and rungs."""
+        found = {name: around(step, name) for name in self.layers}
+        self._compiled = {name: one for name, one in found.items() if one is not None}
         for name in self.layers:
             step.weight_before(name)
-            step.rung_before(name)
+            if name not in self._compiled:
+                step.rung_before(name)
         return None
 
     def after_update(self, step: StepView) -> Observation | None:
         """Compare with the new ones."""
         if not self.layers:
             return None
-        flips, stalls, sizes = {}, {}, {}
-        for name in self.layers:
-            before, rescaled = step.weight_before(name), step.rescaled(name)
-            same = step.rung_after(name) == step.rung_before(name)
-            moved = (step.weight_intended(name) != before) & ~rescaled
-            broken = offladder(step, name)
-            flips[name] = torch.count_nonzero(~same) + broken
-            stalls[name] = torch.stack((torch.count_nonzero(moved & same), moved.sum())) + broken
-            sizes[name] = before.numel()
-        metrics = counts_and_rates("flips", "flips", "flip_ratio", flips, sizes)
-        stalled, intended = (with_total(row) for row in torch.stack(list(stalls.values()), 1))
+        compiled = counted(step, self._compiled)
+        counts = [
+            compiled[name] if name in compiled else by_operators(step, name) for name in self.layers
+        ]
+        flips, *stalls = torch.stack(counts, 1)
+        sizes = {name: step.weight_before(name).numel() for name in self.layers}
+        by_layer = dict(zip(self.layers, flips.unbind(), strict=True))
+        metrics = counts_and_rates("flips", "flips", "flip_ratio", by_layer, sizes)
+        stalled, intended = map(with_total, stalls)
         names = [*self.layers, ALL]
         metrics |= per_layer("flips", "stalls", names, stalled)
         metrics |= per_layer("flips", "stall_ratio", names, stalled / intended)

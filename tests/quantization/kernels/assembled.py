@@ -14,6 +14,7 @@ from unittest import mock
 import torch
 import triton
 from grids import GRIDS
+from interpreted import flips_of_some_steps
 from patterns import format_of
 from test_gpu_settling import Case, trained
 from torch import nn
@@ -112,4 +113,5 @@ if __name__ == "__main__":
         rounding()
         settling()
         manifold()
+        flips_of_some_steps(torch.Generator())
     print(json.dumps(sorted(set(names))))

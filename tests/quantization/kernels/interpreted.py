@@ -19,14 +19,21 @@ from grids import GRIDS, switches_and_values
 from patterns import BF16, CASES, PATTERNS, agree, around_boundaries, format_of, numbers_of
 from test_gpu_settling import ALL, SPECIAL, Case
 from test_gpu_settling import agree as settled_agree
-from torch import Tensor
+from torch import Tensor, nn
 
 from altgrad_core import load_format
 from altgrad_core.interfaces import backend, draws, gpu_draws, gpu_grid
 from altgrad_core.quantization import scaling
+from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.kernels import gpu, gpu_scales, rounding, stated
 from altgrad_core.quantization.kernels.numbers import GridNumbers
 from altgrad_core.quantization.native.codes import _codes
+from altgrad_core.quantization.residency import GridResidency
+from altgrad_core.quantization.surgery import quantize_model
+from altgrad_core.training.clock import StepClock
+from altgrad_core.training.view import Run, StepView
+from altgrad_plugins.monitors.geometry.flips import FlipsMonitor
+from altgrad_plugins.monitors.geometry.settings import FlipsSettings
 
 EVERYTHING = "all" in sys.argv[1:]
 KEY = 2**64 - 5
@@ -190,6 +197,44 @@ def part_settling() -> None:
             settled_agree(case, "cpu", "cpu_backend")
 
 
+def part_flips() -> None:
+    """Masters and residents: flips, stalls, a scale that changes, a weight that breaks, a format without numbers."""
+    found, want = both(lambda generator: torch.stack(flips_of_some_steps(generator)))
+    assert agree(found, want)
+    assert 0 < int(found.isnan().sum()) < found.numel() / 2
+
+
+def flips_of_some_steps(generator: torch.Generator) -> list[Tensor]:
+    found = []
+    for residency in ("master", "grid"):
+        names = ("e5m2", "e7m0", "bf16")
+        model = nn.Sequential(nn.Linear(65, 33), nn.Linear(5, 1), nn.Linear(3, 2))
+        for layer, name in zip(model, names, strict=True):
+            quantize_model(layer, load_format(name), residency=residency)
+        for parameter in model.parameters():
+            parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        kept = GridResidency(model, generator)
+        kept.attach(optimizer)
+        weights, clock = weight_geometry(model), StepClock(torch.device("cpu"))
+        run = Run(model, optimizer, weights, torch.device("cpu"), 9, clock, residency=kept)
+        monitor = FlipsMonitor(FlipsSettings(interval=1))
+        monitor.start(run)
+        for step in range(2):
+            for name, parameter in model.named_parameters():
+                size = 100.0 if step and name == "0.weight" else 0.3
+                parameter.grad = torch.randn(parameter.shape, generator=generator) * size
+            if step:
+                model[1].weight.grad[0, 0] = math.inf
+            view = StepView(run, torch.zeros(()))
+            monitor.before_update(view)
+            optimizer.step()
+            view.mark_updated()
+            metrics = monitor.after_update(view).metrics
+            found += [torch.as_tensor(metrics[name]).float() for name in sorted(metrics)]
+    return found
+
+
 def outcome(name: str) -> str | None:
     try:
         globals()[f"part_{name}"]()
@@ -199,7 +244,7 @@ def outcome(name: str) -> str | None:
 
 
 AT_ONCE = ("rounding", "scaled_rounding", "codes", "tables", "tables_at_scales")
-IN_BLOCKS = ("several_blocks", "tables_of_other_inputs", "scales", "draws", "settling")
+IN_BLOCKS = (*("several_blocks", "tables_of_other_inputs", "scales", "draws", "settling", "flips"),)
 
 if __name__ == "__main__":
     assert gpu.triton.knobs.runtime.interpret

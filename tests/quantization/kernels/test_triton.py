@@ -19,7 +19,7 @@ import pytest
 WHAT = os.environ.get("ALTGRAD_INTERPRETED", "few")
 PARTS = (
     *("rounding", "scaled_rounding", "codes", "tables", "tables_at_scales", "several_blocks"),
-    *("tables_of_other_inputs", "scales", "draws", "settling"),
+    *("tables_of_other_inputs", "scales", "draws", "settling", "flips"),
 )
 pytestmark = [
     pytest.mark.slow,
@@ -30,7 +30,7 @@ pytestmark = [
 
 KERNELS = {
     *("_round", "_fill", "_amax", "_scales", "_fit", "_look", "_finish"),
-    *("_survey", "_level", "_before", "_after"),
+    *("_survey", "_level", "_before", "_after", "_flips"),
 }
 
 
