@@ -216,16 +216,13 @@ def _summaries(history: History) -> dict[str, float]:
     """Final metrics as they are; whole-model series by their first, last and mean value."""
     row: dict[str, float] = {}
     for name, series in history.series.items():
-        steps = sorted(series)
         if history.kinds[name] == "final":
-            row[name] = series[steps[-1]]
-            continue
-        if name.split("/")[1:2] != ["all"]:
-            continue
-        row[f"{name}@last"] = series[steps[-1]]
-        if history.kinds[name] == "monitor":
-            row[f"{name}@first"] = series[steps[0]]
-            row[f"{name}@mean"] = _mean(series.values())
+            row[name] = series[max(series)]
+        elif name.split("/")[1:2] == ["all"]:
+            row[f"{name}@last"] = series[max(series)]
+            if history.kinds[name] == "monitor":
+                row[f"{name}@first"] = series[min(series)]
+                row[f"{name}@mean"] = _mean(series.values())
     return row
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -13,6 +14,7 @@ from altgrad_core.analysis.words import LEVEL, counted, metric_label, named, sco
 from altgrad_core.interfaces.blocks import Block, Paragraph
 from altgrad_core.interfaces.section import Findings
 from altgrad_plugins.sections.shared import (
+    DONE,
     EPOCH,
     BuiltIn,
     column,
@@ -60,9 +62,9 @@ def differences(found: Findings) -> tuple[str, pd.DataFrame]:
     rows: dict[str, tuple[float, float, float]] = {}
     if reference and metric is not None:
         runs = planned(found)
-        values = column(runs, name)
-        if metric.worst is not None:
-            values = values.mask(runs["status"] == "diverged", metric.worst)
+        values, status = column(runs, name), runs["status"]
+        lost = (status == "diverged") | (status.isin(DONE) & ~np.isfinite(values))
+        values = values.mask(lost, math.nan if metric.worst is None else metric.worst)
         scores = runs.assign(score=values).dropna(subset=["score"])
         by_seed = scores.pivot_table(index="seed", columns="condition", values="score", sort=False)
         for condition in map(str, found.conditions["condition"]):

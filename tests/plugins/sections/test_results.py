@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import replace
 
 import pytest
 from planted import judged, make_suite, noisy
 from rich.console import Console
 
+from altgrad_core.analysis.words import score as written
 from altgrad_core.interfaces.blocks import Table
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.report.terminal import main_table
 
 
-def test_a_diverged_run_counts_as_the_worst_score() -> None:
+@pytest.mark.parametrize(
+    ("lost", "status"),
+    [(None, "4 ok, 1 diverged"), (math.nan, "5 ok")],
+    ids=["diverged", "no number"],
+)
+def test_a_run_that_lost_its_score_has_the_worst(lost: float | None, status: str) -> None:
     even = noisy({}, 0.0)
 
     def score(fmt: str, side: str, seed: int) -> float | None:
-        return None if (fmt, side, seed) == ("e5m2", "new", 4) else even(fmt, side, seed)
+        return lost if (fmt, side, seed) == ("e5m2", "new", 4) else even(fmt, side, seed)
 
     found = judged(make_suite(score))
     scores = found.runs.set_index(["condition", "seed"])["final/test/accuracy"]
@@ -28,10 +35,12 @@ def test_a_diverged_run_counts_as_the_worst_score() -> None:
     )
     shown = {column.title: place for place, column in enumerate(table.columns)}
     row = next(row for row in table.rows if row[0].text == "e5m2_new")
-    assert row[shown["Status"]].text == "4 ok, 1 diverged"
+    assert row[shown["Status"]].text == status
     assert row[shown["Status"]].tone == "bad"
     said = f"{expected.mean():.4f} ± {expected.std():.4f}"
     assert row[shown["Accuracy"]].text == said
+    over = (expected - scores["bf16_old"]).mean()
+    assert row[shown["Over bf16_old"]].text == written(over, signed=True)
     console = Console(width=200, file=io.StringIO(), record=True)
     console.print(main_table(found))
     assert said in console.export_text()
