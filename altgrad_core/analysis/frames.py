@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from altgrad_core.analysis.design import Group, panels_of, settings_of
-from altgrad_core.analysis.execution import execution_of
 from altgrad_core.analysis.pairs import diverged, pairs_table, scores
 from altgrad_core.analysis.statistics import mean_of, spread
 from altgrad_core.interfaces.metric import Metric, column, declared
@@ -45,16 +44,15 @@ def conditions_table(
     """A row per condition, in the suite's order.
 
     ``condition, label, format, optimizer, side, panel, setting, runs`` (planned), ``status`` (in words:
-    ``4 ok, 1 diverged``), ``execution`` (``simulated`` or ``native``), ``ok, diverged``; and for each score
-    ``S`` of the main table, the question's metric and the speed: ``S`` (mean over seeds; a diverged run has the
-    worst score, or none), ``S std``, ``S n``. ``laid`` are the runs of :func:`laid_out`.
+    ``4 ok, 1 diverged``), ``ok, diverged``; and for each score ``S`` of the main table, the question's
+    metric and the speed: ``S`` (mean over seeds; a diverged run has the worst score, or none), ``S
+    std``, ``S n``. ``laid`` are the runs of :func:`laid_out`.
     """
     conditions = laid.groupby("condition", sort=False)
     head = ["format", "optimizer", "side", "panel", "setting"]
     table = conditions[head].first().assign(runs=conditions.size())
     table.insert(0, "label", table.index)
     table["status"] = conditions["status"].agg(_in_words)
-    table["execution"] = [execution_of(runs) for _, runs in conditions]
     columns = dict.fromkeys([*score_columns(metrics), *([question.metric] if question else [])])
     done = laid[laid["status"].isin(list(FINISHED))]
     broken = diverged(done, next(iter(columns), ""))

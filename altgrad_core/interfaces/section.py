@@ -61,7 +61,7 @@ class Findings:
         A row per run: the columns of ``load_results``.
     conditions:
         A row per condition: ``condition, label, format, optimizer, side, panel,
-        setting, runs, status, execution, ok, diverged`` and, for each score ``S`` of the main table, ``S``
+        setting, runs, status, ok, diverged`` and, for each score ``S`` of the main table, ``S``
         (mean over seeds), ``S std`` and ``S n``.
     pairs:
         A row per group and seed: ``group, seed, baseline_id, treatment_id, baseline,

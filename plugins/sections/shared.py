@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -80,6 +81,16 @@ def by_condition(found: Findings, name: str) -> dict[str, Spread]:
     values = column(runs, name).groupby(runs["condition"])
     known_here = {str(condition): spread(some) for condition, some in values}
     return {condition: known_here.get(condition, spread([])) for condition in table["condition"]}
+
+
+def executions(found: Findings) -> dict[str, str]:
+    """Condition -> how its products were computed, ``simulated`` or ``native``, where its settings are known."""
+    runs = planned(found)
+    known = {
+        str(c): text for c, text in zip(runs["condition"], runs["settings"], strict=True) if text
+    }
+    settings = {condition: json.loads(text)["quantization"] for condition, text in known.items()}
+    return {c: str(one.get("execution", "simulated")) for c, one in settings.items()}
 
 
 def measured(found: Findings, name: str) -> bool:

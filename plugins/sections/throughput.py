@@ -15,6 +15,7 @@ from altgrad_plugins.sections.shared import (
     TOKENS,
     BuiltIn,
     by_condition,
+    executions,
     over_seeds,
     side_names,
 )
@@ -46,11 +47,10 @@ class Throughput(BuiltIn):
             return [
                 Paragraph("No run has measured its throughput; the monitor is called throughput.")
             ]
-        table = found.conditions
-        executed = dict(zip(table["condition"], table["execution"], strict=True))
+        executed = executions(found)
         blocks: list[Block] = []
         for kind in TOLD:
-            mine = {c: s for c, s in speeds.items() if (executed.get(c) or "simulated") == kind}
+            mine = {c: s for c, s in speeds.items() if executed.get(c, "simulated") == kind}
             if mine:
                 blocks += self._of(kind, mine, found)
         return blocks

@@ -11,7 +11,7 @@ from planted import effect, judged, make_suite, noisy
 
 from altgrad_core.interfaces.blocks import Paragraph
 from altgrad_core.interfaces.plugin import NoSettings
-from altgrad_plugins.sections.shared import SPEED
+from altgrad_plugins.sections.shared import SPEED, executions
 from altgrad_plugins.sections.throughput import TOLD, Throughput
 
 FORMATS = ("bf16", "e3m4", "e5m2")
@@ -94,7 +94,7 @@ def test_speeds_of_the_two_are_told_apart() -> None:
     found = judged(suite("e5m2"))
     speeds = {SPEED: range(len(found.conditions)), f"{SPEED} std": 0.1, f"{SPEED} n": 3}
     found = replace(found, conditions=found.conditions.assign(**speeds))
-    executed = found.conditions.set_index("condition")["execution"]
+    executed = executions(found)
     assert (executed["e5m2_new"], executed["e3m4_new"]) == ("native", "simulated")
     blocks = Throughput(NoSettings()).build(found)
     simulated, only = (block.text for block in blocks if isinstance(block, Paragraph))
