@@ -110,8 +110,8 @@ def _one(given: str, runs: Path) -> RunDirectory:
 
     if url := url_of(given):
         return RunDirectory(local_copy(url))
-    if (Path(given) / "spec.yaml").is_file():
-        return RunDirectory(Path(given))
+    if (folder_of(given) / "spec.yaml").is_file():
+        return RunDirectory(folder_of(given))
     found = []
     runs = local_copy(url) if (url := url_of(runs)) else folder_of(runs)
     if _PREFIX.fullmatch(given):

@@ -29,6 +29,7 @@ LONGEST = (
     *("test_foreign_models.py", "test_wandb_source.py", "test_tuning.py", "test_compiled.py"),
     *("test_tutorial.py", "test_package.py", "test_third_party.py", "test_inventory.py"),
     *("test_monitor_offers.py", "test_distributed.py", "test_sgd.py", "test_residency.py"),
+    "test_store_hold.py",
 )
 """Files that take longest: they come first, so that no process is left alone with one at the end."""
 

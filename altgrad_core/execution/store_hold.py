@@ -117,6 +117,9 @@ class StoreHold(SuiteHold):
             except StoreFault as fault:
                 self._patience = 0.0
                 left[directory.path.name] = str(fault)
+        if self._joined and not left:
+            with contextlib.suppress(StoreFault):  # they are sent with the next plan as well
+                self._send_files("tuning.json")
         return left
 
     def _deliver(self, directory: RunDirectory) -> None:
@@ -181,9 +184,12 @@ class StoreHold(SuiteHold):
         new = {n: p for n, p in specs.items() if listed.get(n, {}).get("size") != p.stat().st_size}
         head = self._folder.name
         self._there.write_many({f"{head}/{name}": path.read_bytes() for name, path in new.items()})
-        for name in _OF_SUITE:
-            if (path := self._folder / name).exists():
-                self._there.write(f"{head}/{name}", path.read_bytes())
+        self._send_files(*_OF_SUITE)
+
+    def _send_files(self, *names: str) -> None:
+        for path in (self._folder / name for name in names):
+            if path.exists():
+                self._there.write(f"{self._folder.name}/{path.name}", path.read_bytes())
 
     def _read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Name in the suite's folder and contents of those that are there."""

@@ -50,12 +50,13 @@ from altgrad_core.planning.spec_file import load_spec
 from altgrad_core.quantization.format_numbers import numbers_of
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.results.attempts import MICRO_BATCHES
-from altgrad_core.results.remote.courier import Courier, reported
+from altgrad_core.results.remote.courier import PATIENCE_SECONDS, Courier, reported
 from altgrad_core.results.run_directory import RunDirectory, StatusName
 from altgrad_core.training.determinism import make_deterministic
 from altgrad_core.training.divergence import Diverged
 from altgrad_core.training.loop import Result, Trainer
 
+_STORE = "runs' store"  # no tracker is called so
 _save_asked = Flag()
 """Set when the executor asks for a checkpoint, since the process is soon to be ended."""
 
@@ -71,7 +72,9 @@ def run_worker(
         the URL of a store that the run is kept on as well.
     """
     directory = RunDirectory(path)
-    courier = Courier(store, directory, _log) if store else None
+    silences = Silences(path.parent, PATIENCE_SECONDS)
+    patience = silences.patience(_STORE)
+    courier = Courier(store, directory, _log, patience) if store else None
     with run_lock(directory.lock), courier or nullcontext():
         spec = true_spec(directory.spec)
         if directory.has_result():
@@ -95,11 +98,12 @@ def run_worker(
         hung = trackers.finish(name, recorder.final)
         if trackers.said:
             recorder.add_notes(trackers.said)
+    if courier is not None:
+        silences.heard(_STORE, courier.answered)
+    stuck = bool(hung) or (courier is not None and courier.hangs)
     sys.stdout.flush()
     sys.stderr.flush()
-    if hung or (
-        courier is not None and courier.hangs
-    ):  # a thread that never returns must not keep the process
+    if stuck:  # a thread that never returns must not keep the process
         os._exit(code)
     return code
 

@@ -309,6 +309,7 @@ def test_a_store_that_is_gone_at_the_end_is_told_and_the_command_sends_what_is_k
     assert f"by: altgrad-bench run {suite} --runs {URL} --no-report" in " ".join(
         said.stdout.split()
     )
+    assert list(own_cache.rglob(".no-answer-from-runs' store")), "the next run waits less"
     on_shelf()
     said = cli.run(*command, environment=environment)
     assert said.returncode == 0, said.stdout + said.stderr

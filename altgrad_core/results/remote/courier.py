@@ -28,9 +28,19 @@ class Courier:
 
     Nothing that the store does harms the run. Without an answer it begins from what is here, and what cannot be sent
     at its end stays in its directory, for the process that runs the suite to send.
+
+    patience:
+        seconds for which a store that gives no answer is asked again, before the run begins and after it has ended.
     """
 
-    def __init__(self, url: str, directory: RunDirectory, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        directory: RunDirectory,
+        say: Callable[[str], None],
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._patience, self.answered = patience, True
         self._store = open_store(url)
         self._mirror = RunMirror(self._store, directory, say)
         self._say = say
@@ -55,7 +65,8 @@ class Courier:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(PATIENCE_SECONDS)
-        if not self._thread.is_alive() and self._patiently(self._last):
+        self.answered = not self._thread.is_alive() and not self._patiently(self._last)
+        if not self.answered:
             self._say("what the store lacks of this run is kept here")
         self._mirror.lock.give_back()
 
@@ -66,7 +77,7 @@ class Courier:
 
     def _patiently(self, work: Callable[[], None]) -> bool:
         """Try for a while; whether it failed."""
-        deadline, wait = time.monotonic() + PATIENCE_SECONDS, 1.0
+        deadline, wait = time.monotonic() + self._patience, 1.0
         while True:
             try:
                 work()

@@ -153,9 +153,15 @@ class Store:
         """Remove files; who was quicker has removed them as well."""
         for name in names:
             try:
-                self._call(CALL_SECONDS, self._fs.rm_file, self._head + name)
+                self._call(CALL_SECONDS, self._removed, self._head + name)
             except FileNotFoundError:
                 continue
+
+    def _removed(self, path: str) -> None:
+        try:
+            self._fs.rm_file(path)
+        except NotImplementedError:  # of some stores this one is not written
+            self._fs.rm(path)
 
     def _put(self, seconds: float, put: Callable[..., object], name: str, content: object) -> None:
         path = self._head + name

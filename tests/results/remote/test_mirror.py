@@ -245,11 +245,12 @@ def test_no_fault_of_the_store_harms_the_run(
     monkeypatch.setattr("altgrad_core.results.remote.store.CALL_SECONDS", 0.1)
     on_shelf(**fault)
     here, said = make_run("one", 4), []
-    with Courier("shelf://bucket/runs", here, said.append):
+    with Courier("shelf://bucket/runs", here, said.append, 0.5) as one:
         time.sleep(0.1)
         make_run("one", 8, "ok")
         before = files_of(here)
     assert files_of(here) == before
+    assert one.answered == ("fail_every" in fault)
     assert any("the store is tried again" in line for line in said) or "fail_every" in fault
     on_shelf()
     time.sleep(0.4)
