@@ -52,12 +52,15 @@ class Throughput(BuiltIn):
         for kind in TOLD:
             mine = {c: s for c, s in speeds.items() if executed.get(c, "simulated") == kind}
             if mine:
-                blocks += self._of(kind, mine, found)
+                blocks += self._of(kind, mine, found, alone=len(mine) == len(speeds))
         return blocks
 
-    def _of(self, kind: str, speeds: dict[str, Spread], found: Findings) -> list[Block]:
-        """What is said of the conditions that were executed in one way."""
-        text = f"{TOLD[kind]} {_answer(speeds, kind)}"
+    def _of(
+        self, kind: str, speeds: dict[str, Spread], found: Findings, *, alone: bool
+    ) -> list[Block]:
+        """What is said of the conditions that were executed in one way; ``alone``: of all there are."""
+        which = "" if alone else f"{kind.capitalize()} conditions, {len(speeds)} in all. "
+        text = f"{which}{TOLD[kind]} {_answer(speeds, kind)}"
         tokens = by_condition(found, TOKENS)
         if several := [tokens[c].mean for c in speeds if c in tokens and tokens[c].n]:
             text += f" In tokens: {significant(min(several))} to {significant(max(several))}/s."

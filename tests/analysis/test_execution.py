@@ -98,8 +98,8 @@ def test_speeds_of_the_two_are_told_apart() -> None:
     assert (executed["e5m2_new"], executed["e3m4_new"]) == ("native", "simulated")
     blocks = Throughput(NoSettings()).build(found)
     simulated, only = (block.text for block in blocks if isinstance(block, Paragraph))
-    assert simulated.startswith(TOLD["simulated"])
+    assert simulated.startswith(f"Simulated conditions, 4 in all. {TOLD['simulated']}")
     assert "e5m2" not in simulated
-    assert only.startswith(TOLD["native"])
+    assert only.startswith(f"Native conditions, 2 in all. {TOLD['native']}")
     assert "The fastest condition is e5m2" in only
     assert "e3m4" not in only
