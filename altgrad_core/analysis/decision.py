@@ -5,29 +5,39 @@ what both sides do not share; then the answer. A format is said to gain most onl
 benefit, to gain more than the reference, and to gain more than every other one. The largest gain that
 was seen is always quantified. What limits the claim follows: divergence, placebos, few seeds, the
 error of the test set, learning rates.
+
+The sentences are in ``verdict.txt.j2``; here it is decided of which groups they speak.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from altgrad_core.analysis.family import Family, Row, number_or
-from altgrad_core.analysis.limits import beyond_margin, divergence, limits
-from altgrad_core.analysis.statistics import ALPHA, MIN_SEEDS
+from altgrad_core.analysis.statistics import ALPHA, MIN_SEEDS, unseen_rate
 from altgrad_core.analysis.words import (
     LEVEL,
     counted,
+    group_names,
     interval_text,
+    percent,
     quoted,
     score,
     sides,
     significant,
 )
 from altgrad_core.interfaces.section import Question
+
+Row = Mapping[Any, Any]
+"""A row of the table of effects."""
 
 
 @dataclass(frozen=True)
@@ -60,239 +70,143 @@ def verdict_of(
     """
     if question is None:
         return ("The suite declares no contrast, so no format can be said to benefit.",)
-    rows: list[Row] = [dict(row) for row in effects.to_dict("records")]
-    said = _Verdict(question, rows, twins, progress, tuned).sentences()
-    head = f"Exploratory, not confirmatory: {'; '.join(exploratory)}."
-    return (head, *said) if exploratory else said
+    differ = twins[twins["status"] == "differ"].assign(
+        apart=lambda table: table["difference"].abs()
+    )
+    text = _template().render(
+        asked=question,
+        sides=sides(question),
+        margin=question.margin,
+        groups=Groups(question, effects.to_dict("records")),
+        differ=differ.sort_values("apart", ascending=False, kind="stable").to_dict("records"),
+        compared=len(twins),
+        progress=progress,
+        tuned=tuned,
+        exploratory=exploratory,
+    )
+    paragraphs = (part.strip() for part in re.split(r"\n{2,}", text))
+    return tuple(part.replace("\n", " ") for part in paragraphs if part)
 
 
 @dataclass(frozen=True)
-class _Verdict(Family):
-    twins: pd.DataFrame
-    progress: Progress
-    tuned: bool
+class Groups:
+    """The groups of a suite as the verdict speaks of them. Lists have the largest gain first."""
 
-    def sentences(self) -> tuple[str, ...]:
-        """The whole paragraph."""
-        if not self.rows:
-            return (
-                f"No group of the suite has both sides of {sides(self.question)}: there is no verdict.",
-            )
-        if broken := self.broken():
-            return (broken,)
-        if not self.progress.complete:
-            return tuple(self.unfinished())
-        return (*self.answer(), *limits(self, tuned=self.tuned))
+    question: Question
+    rows: Sequence[Row]
 
-    def broken(self) -> str:
-        """That the instrument fails its own control; empty where it does not."""
-        differ = self.twins[self.twins["status"] == "differ"]
-        if not len(differ):
-            return ""
-        worst = differ.iloc[int(differ["difference"].abs().to_numpy().argmax())]
-        return (
-            f"The instrument is not trustworthy: {worst['formats']} are the same grid up to a power "
-            "of two and all scales are powers of two, so their runs must be equal, but "
-            f"{len(differ)} of {counted(len(self.twins), 'comparison')} differ, by up to "
-            f"{score(abs(worst['difference']))} ({worst['setting']}, seed {worst['seed']}). No "
-            "difference in this report is to be believed until that is explained."
+    @property
+    def tested(self) -> list[Row]:
+        """The family."""
+        return [row for row in self.rows if row["role"] == "tested"]
+
+    def of(self, *verdicts: str) -> list[Row]:
+        """The tested groups with one of these verdicts."""
+        return sorted((row for row in self.tested if row["verdict"] in verdicts), key=_by_gain)
+
+    @property
+    def judged(self) -> list[Row]:
+        """The tested groups with a difference that means something."""
+        found = [r for r in self.tested if r["n"] and not (r["refused"] or r["censored"])]
+        return sorted(found, key=_by_gain)
+
+    @property
+    def benefit(self) -> list[Row]:
+        """Those shown to benefit by nothing but the treatment."""
+        return [row for row in self.of("benefit") if not row["confounds"]]
+
+    @property
+    def need_grid(self) -> list[Row]:
+        """Those of them that are shown to gain more than the reference."""
+        return [row for row in self.benefit if row["needs_grid"] == "yes"]
+
+    @property
+    def most(self) -> Row | None:
+        """The one of these that is shown to gain most."""
+        return next((r for r in self.need_grid if r["best"] and r["best_p"] <= ALPHA), None)
+
+    @property
+    def most_over_reference(self) -> Row:
+        """The group with the largest excess over its reference, of those that need the grid, if any do."""
+        return max(
+            self.need_grid or self.benefit, key=lambda row: _number_or(row["excess"], -math.inf)
         )
 
-    def unfinished(self) -> Iterator[str]:
-        """How far the suite is, and estimates; no verdict."""
-        done, planned = self.progress.done, counted(self.progress.planned, "planned run")
-        when = "before all have" if done < self.progress.planned else "on a page that is watched"
-        yield (
-            f"No verdict yet: {done} of {planned} have a result, and nothing is tested {when}. "
-            f"{self.head}, so far: {_small(self.largest())}"
-        )
-        yield from self.differences()
-        yield from divergence(self)
+    @property
+    def smallest_p(self) -> float:
+        """The smallest p after Holm; NaN where nothing was tested."""
+        known = (row["p_holm"] for row in self.judged if not math.isnan(row["p_holm"]))
+        return min(known, default=math.nan)
 
-    def answer(self) -> Iterator[str]:
-        """What was asked, as far as it is shown."""
-        yield from self.refused()
-        if not self.judged:
-            yield from self.nothing()
-            return
-        yield from self.differences()
-        benefit, few = self.of("benefit"), self.of("too few seeds")
-        clean = [row for row in benefit if not row["confounds"]]
-        if len(few) == len(self.judged):
-            low, high = (int(end(row["n"] for row in few)) for end in (min, max))
-            seeds = f"{low}" if low == high else f"{low} to {high}"
-            yield (
-                f"Nothing can be shown with {seeds} seed{'' if seeds == '1' else 's'}: at least "
-                f"{MIN_SEEDS} are needed. {self.head}: {_small(self.largest())}"
-            )
-            yield from self.identical()
-            return
-        if clean:
-            yield from self.benefit(clean)
-        elif benefit:
-            yield (
-                f"{self.head}: the treatment scores better in {self.names(benefit)}, but since more "
-                "than the treatment differs, no benefit of it is shown."
-            )
-            yield self.largest()
-        else:
-            yield from self.no_benefit()
-        yield from self.others(benefit=bool(benefit))
+    @property
+    def diverged(self) -> list[Row]:
+        """The groups of which runs diverged, those first whose treatment did so more often."""
+        found = [r for r in self.tested if r["diverged_baseline"] or r["diverged_treatment"]]
+        return sorted(found, key=lambda row: row["diverged_baseline"] - row["diverged_treatment"])
 
-    def refused(self) -> Iterator[str]:
-        """What is not compared at all, and why."""
-        for code, word in (("refused", "is refused"), ("censored", "is censored")):
-            for why, rows in _by(self.of(code), "why").items():
-                yield f"The comparison in {self.names(rows)} {word}: {why}."
+    @property
+    def diverge_more(self) -> list[Row]:
+        """The groups whose treatment diverges more often than their baseline."""
+        return [r for r in self.judged if r["diverged_treatment"] > r["diverged_baseline"]]
 
-    def nothing(self) -> Iterator[str]:
-        """There is no group with a difference."""
-        if self.tested:
-            empty = self.of("nothing to test")
-            yield f"{self.head}: no {self.noun} has a difference that can be judged."
-            for why, rows in _by(empty, "why").items():
-                yield f"{_capital(self.names(rows))}: {why}."
-        else:
-            yield f"{self.head}: every {self.noun} is a control, so there is nothing to test."
-        yield from self.identical()
+    @property
+    def placebos(self) -> list[Row]:
+        """The placebos of groups that are shown to benefit."""
+        shown = {row["group"] for row in self.of("benefit")}
+        placebos = (row for row in self.rows if row["role"] == "placebo")
+        return [row for row in placebos if row["reference_group"] in shown]
 
-    def differences(self) -> Iterator[str]:
-        """What else differs between the two sides."""
-        for text, rows in _by([r for r in self.judged if r["confounds"]], "confounds").items():
-            yield (
-                f"The two sides differ in more than {self.question.axis} "
-                f"({self.names(rows)}: {text}): what makes a difference there cannot be told."
-            )
+    @property
+    def sampling_error(self) -> float:
+        """The largest error of a mean gain that the choice of test examples makes; 0 if not known."""
+        errors = (row["sampling_std"] for row in self.judged)
+        return max((error for error in errors if not math.isnan(error)), default=0.0)
 
-    def benefit(self, rows: Sequence[Row]) -> Iterator[str]:
-        """Which groups are shown to benefit, whether for their grid, and which most."""
-        top = rows[0]
-        need = [row for row in rows if row["needs_grid"] == "yes"]
-        named = next((r for r in need if r["best"] and r["best_p"] <= ALPHA), None)
-        count = f"{len(rows)} of {counted(len(self.tested), self.noun)}"
-        if named is not None:
-            yield (
-                f"{quoted(named['group'])} gains most from {sides(self.question)}, and because of its grid: "
-                f"{self.evidence(named)}; beyond the reference {quoted(named['reference_group'])} "
-                f"{_excess(named)}; and it gains more than every other {self.noun} "
-                f"(p {significant(named['best_p'])})."
-            )
-            if rest := [row for row in rows if row is not named]:
-                yield f"Also shown to benefit: {self.names(rest)}."
-            yield from beyond_margin(self, named)
-        else:
-            yield (
-                f"{self.question.treatment} is shown to benefit {count} over "
-                f"{self.question.baseline} in {self.question.declared.label}: {self.names(rows)}. "
-                f"The largest gain shown is in {quoted(top['group'])}: {self.evidence(top)}."
-            )
-            yield from beyond_margin(self, top)
-            yield from self.not_named(rows, need)
+    @property
+    def noun(self) -> str:
+        """What a group is called: a format, where nothing but formats tells the groups apart."""
+        return "setting" if any(row["setting"] for row in self.rows) else "format"
 
-    def not_named(self, rows: Sequence[Row], need: Sequence[Row]) -> Iterator[str]:
-        """Why no group is said to gain most because of its grid."""
-        first = max(need or rows, key=lambda row: number_or(row["excess"], -math.inf))
-        codes = {row["needs_grid"] for row in rows}
-        if codes == {"no reference"}:
-            yield "The suite has no reference (bf16 or fp32): it cannot tell what needs the grid."
-        else:
-            head = "That any of it needs the grid is not shown"
-            if need:
-                head = f"That it needs the grid is shown in {self.names(need)}"
-            elif codes <= {"no", "no reference"}:
-                head = "None of it needs the grid"
-            reference = quoted(first["reference_group"])
-            yield f"{head}: {quoted(first['group'])} gains {_excess(first)} than {reference}."
-        best = self.judged[0]
-        if len(self.tested) == 1:
-            return
-        if best["best_p"] <= ALPHA:
-            if best is not rows[0]:
-                yield self.largest()
-            return
-        tested = "not every one can be judged"
-        if not math.isnan(best["best_p"]):
-            tested = f"p {significant(best['best_p'])}"
-        yield (
-            f"Which {self.noun} gains most is not shown: the largest gain seen is "
-            f"{self.seen(best)}, and that it is ahead of every other is not ({tested})."
-        )
+    @property
+    def head(self) -> str:
+        """What is compared: sides and metric."""
+        lower = ", lower is better" if self.question.declared.direction == "lower" else ""
+        return f"{sides(self.question)} in {self.question.declared.label}{lower}"
 
-    def no_benefit(self) -> Iterator[str]:
-        """No group is shown to benefit: whether that is a finding, or the data cannot tell."""
-        open_ = self.of("undecided", "too few seeds", "nothing to test")
-        margin = self.question.margin
-        if not open_ and margin is not None and len(self.judged) == len(self.tested):
-            yield f"No {self.noun} benefits beyond the margin of ±{score(margin)}: {self.head}."
-        elif open_:
-            yield f"The data cannot tell whether any {self.noun} benefits: {self.head}."
-        else:
-            yield f"No {self.noun} that can be judged benefits: {self.head}."
-        best = self.judged[0]
-        smallest = ""
-        if tested := [r["p_holm"] for r in self.judged if not math.isnan(r["p_holm"])]:
-            p = significant(min(tested))
-            smallest = f"; the smallest p is {p} after Holm over {int(best['family'])}"
-        what = f"No {self.noun} gains; the best difference is"
-        if best["gain"] > 0:
-            what = "The largest gain seen, not shown, is"
-        yield f"{what} {self.seen(best)}{_needs(best)}{smallest}."
-        if margin is None:
-            yield "No margin was declared, so no effect can be called too small to matter."
+    def names(self, rows: Sequence[Row]) -> str:
+        """Groups in a sentence; of many the formats, and how many settings of each."""
+        return group_names(rows, self.rows)
 
-    def others(self, *, benefit: bool) -> Iterator[str]:
-        """What is said of the groups that are not shown to benefit."""
-        harmed, same = self.of("harm"), self.of("equivalent")
-        if harmed:
-            worst = harmed[-1]
-            most = f", most in {quoted(worst['group'])}" if len(harmed) > 1 else ""
-            yield f"It does harm in {self.names(harmed)}{most}: {self.evidence(worst)}."
-        if same and self.question.margin is not None:
-            yield f"Effects beyond ±{score(self.question.margin)} are ruled out in {self.names(same)}."
-        open_ = self.of("undecided", "too few seeds")
-        if open_ and (benefit or harmed or same):
-            yield f"For {self.names(open_)} the data cannot tell."
-        for why, rows in _by(self.of("nothing to test"), "why").items():
-            yield f"{_capital(self.names(rows))}: {why}, so nothing was tested."
-        yield from self.identical()
-
-    def identical(self) -> Iterator[str]:
-        """The controls that are equal by construction."""
-        same = [row for row in self.rows if row["role"] == "identical"]
-        if same:
-            yield (
-                f"In {self.names(same)} both sides are the same by construction: on a uniform grid "
-                "the stiffness is the same for every weight of a tensor."
-            )
+    @staticmethod
+    def by(column: str, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+        """The texts in a column, in order of appearance, with the rows that have them."""
+        found: dict[str, list[Row]] = {}
+        for row in rows:
+            if row[column]:
+                found.setdefault(str(row[column]), []).append(row)
+        return list(found.items())
 
 
-def _excess(row: Row) -> str:
-    """``+0.0200 (95 % interval …, p 0.01) more``: beyond the reference."""
-    tested = ""
-    if not math.isnan(row["excess_p_holm"]):
-        interval = interval_text(row["excess_low"], row["excess_high"])
-        tested = f" ({LEVEL} interval {interval}, p {significant(row['excess_p_holm'])} after Holm)"
-    return f"{score(row['excess'], signed=True)}{tested} more"
+def _by_gain(row: Row) -> float:
+    return -_number_or(row["gain"], -math.inf)
 
 
-def _needs(row: Row) -> str:
-    seeds = row["seeds_needed"]
-    if math.isnan(seeds):
-        return ""
-    many = "more than 1000" if math.isinf(seeds) else f"{seeds:g}"
-    return f"; an effect of that size calls for {many} seeds, where there are {int(row['n'])}"
+def _number_or(value: float, otherwise: float) -> float:
+    return otherwise if math.isnan(value) else float(value)
 
 
-def _by(rows: Sequence[Row], column: str) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(str(row[column]), []).append(row)
-    return found
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _small(text: str) -> str:
-    return text[:1].lower() + text[1:]
+@functools.cache
+def _template() -> Template:
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    words = (score, significant, quoted, percent, unseen_rate)
+    made.filters |= {function.__name__: function for function in words}
+    made.filters["signed"] = functools.partial(score, signed=True)
+    made.tests["known"] = lambda value: not math.isnan(value)
+    made.globals |= {"ALPHA": ALPHA, "MIN_SEEDS": MIN_SEEDS, "LEVEL": LEVEL, "inf": math.inf}
+    made.globals |= {"counted": counted, "interval": interval_text}
+    return made.get_template("verdict.txt.j2")
