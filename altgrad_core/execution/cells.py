@@ -18,6 +18,7 @@ from altgrad_core.execution.jobs import Ended, Policy, run_jobs
 from altgrad_core.execution.launch import (
     DEFAULT_THREADS,
     default_workers,
+    store_options,
     threads_on_record,
     worker_command,
     worker_environment,
@@ -233,12 +234,12 @@ def _job(
     imports: tuple[str, ...],
     options: RunOptions,
 ) -> Job:
-    store = ("--store", options.store) if options.store else ()
+    more = store_options(options.store)
     job = Job(
         run_id=spec.id,
         label=_label(spec),
         directory=directory.path,
-        command=worker_command(directory, device, threads, options.cache, *store),
+        command=worker_command(directory, device, threads, options.cache, *more),
         environment=worker_environment(threads),
         preload=imports,
         stall_timeout=options.stall_timeout,

@@ -40,6 +40,11 @@ def worker_command(
     )
 
 
+def store_options(url: str) -> tuple[str, ...]:
+    """What follows a worker's command where runs are kept on a store."""
+    return ("--store", url) if url else ()
+
+
 def worker_environment(threads: int) -> dict[str, str]:
     """What is added to a worker's environment."""
     return {

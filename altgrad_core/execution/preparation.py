@@ -15,7 +15,12 @@ from pathlib import Path
 from altgrad_core._files import temporary_prefix
 from altgrad_core.errors import UserError
 from altgrad_core.execution.interruption import signals_held_back
-from altgrad_core.execution.launch import DEFAULT_THREADS, worker_command, worker_environment
+from altgrad_core.execution.launch import (
+    DEFAULT_THREADS,
+    store_options,
+    worker_command,
+    worker_environment,
+)
 from altgrad_core.execution.options import Observer, RunOptions
 from altgrad_core.execution.outcome import how_it_ended, last_lines
 from altgrad_core.execution.plan_file import HERE, SuiteHold
@@ -62,10 +67,8 @@ def _prepare(
     ) as name:
         folder = Path(name).resolve()
         report = _Report(folder / "report.jsonl", observer)
-        more = ("--prepare", str(report.path), "--store", options.store)
-        command = worker_command(
-            directory, device, threads, options.cache, *more[: 4 if options.store else 2]
-        )
+        more = ("--prepare", str(report.path), *store_options(options.store))
+        command = worker_command(directory, device, threads, options.cache, *more)
         surroundings = worker_environment(threads)
         job = Job(
             "preparation",

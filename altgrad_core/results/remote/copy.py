@@ -19,7 +19,7 @@ from altgrad_core.errors import UserError
 from altgrad_core.results.archive import LARGEST_FILE, OF_RUN, OF_SUITE, SUITE
 from altgrad_core.results.objects import read_object
 from altgrad_core.results.remote.mirror import write_bytes
-from altgrad_core.results.remote.store import Info, Store, StoreFault, modified, open_store
+from altgrad_core.results.remote.store import Info, Store, modified, open_store
 from altgrad_core.results.remote.url import here
 from altgrad_core.results.run_directory import FINISHED, RunDirectory
 from altgrad_core.results.stored import DirectoryRun, StoredSuite, read_suites
@@ -120,7 +120,7 @@ def followed(url: str) -> Iterator[None]:
 
     def follow() -> None:
         while not end.wait(_FOLLOW_SECONDS):
-            with suppress(StoreFault):
+            with suppress(UserError, OSError):  # the next time, perhaps
                 local_copy(url)
 
     threading.Thread(target=follow, name="copies", daemon=True).start()

@@ -17,7 +17,7 @@ from altgrad_core.errors import UserError
 from altgrad_core.locks.lock import is_running
 from altgrad_core.results.overview import read_progress
 from altgrad_core.results.remote import copy
-from altgrad_core.results.remote.copy import local_copy
+from altgrad_core.results.remote.copy import followed, local_copy
 from altgrad_core.results.remote.mirror import RunMirror
 from altgrad_core.results.remote.store import Store
 from altgrad_core.results.run_directory import RunDirectory
@@ -141,3 +141,19 @@ def test_a_run_under_way_elsewhere_is_running_and_one_that_is_silent_is_not(
     holder.unlink()
     local_copy("shelf://bucket/runs/toy")
     assert read_progress(folder)[0].status == "interrupted"
+
+
+def test_a_copy_that_is_followed_is_brought_up_to_date_and_bears_with_faults(
+    suite: list[str], store: Store, on_shelf: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copy, "_FOLLOW_SECONDS", 0.02)
+    folder = local_copy("shelf://bucket/runs/toy")
+    with followed("shelf://bucket/runs/toy"):
+        on_shelf(gone=True)
+        time.sleep(0.1)
+        on_shelf()
+        store.write(f"toy/{suite[0]}/facts.json", b'{"new": 1}')
+        deadline = time.monotonic() + 10
+        while not (folder / suite[0] / "facts.json").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
