@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -22,11 +22,10 @@ from torch import Tensor
 from altgrad_core.interfaces.gpu_scaling import divided
 from altgrad_core.quantization.kernels.gpu_tables import (
     BLOCK,
-    blocks_of,
+    block_of,
     floats_at,
-    numbers,
-    owners,
     read,
+    table_of,
     write,
 )
 from altgrad_plugins.optimizers.adamw import AdamState, adam_update
@@ -35,8 +34,7 @@ from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings
 Row = tuple[int, ...]
 """Addresses of weight, gradient and scale (0 for none); number of elements; fields of lowest and highest binade, M."""
 _WEIGHT, _GRAD, _SCALE, _COUNT, _LOWEST, _HIGHEST, _MANTISSA = (tl.constexpr(i) for i in range(7))
-_CHUNK, _PLACE = (tl.constexpr(i) for i in range(7, 9))
-_WIDTH = tl.constexpr(9)
+_PLACE, _WIDTH = tl.constexpr(7), tl.constexpr(9)
 COUNT = 3
 
 
@@ -80,9 +78,7 @@ def _stiffness(row, w, largest, size, limit, RMS: tl.constexpr):  # type: ignore
 def _survey(table, owners, tops, sums, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """Of each block: the bits of the largest gap, and the sum of the squares in units of the power of two below it."""
     pid = tl.program_id(0)
-    row = table + tl.load(owners + pid) * _WIDTH
-    first = (pid - tl.load(row + _CHUNK)) * BLOCK
-    left = tl.minimum(tl.load(row + _COUNT) - first, BLOCK).to(tl.int32)
+    _, row, first, left = block_of(table, owners, _WIDTH, _COUNT, BLOCK)
     gap = _gaps(row, read(floats_at(row, _WEIGHT) + first, left, 0.0, BLOCK))
     gap = tl.where(tl.arange(0, BLOCK) < left, gap, 0.0)
     top = tl.max(gap.to(tl.int32, bitcast=True) & 0x7FFFFFFF, 0)
@@ -97,7 +93,7 @@ def _level(table, tops, sums, largest, sizes, BLOCK: tl.constexpr):  # type: ign
     owner = tl.program_id(0)
     row = table + owner * _WIDTH
     count = tl.load(row + _COUNT)
-    first, blocks = tl.load(row + _CHUNK), (count + BLOCK - 1) // BLOCK
+    first, blocks = tl.load(row + (_WIDTH - 1)), (count + BLOCK - 1) // BLOCK
     i = tl.arange(0, 256)
     top = tl.zeros([256], tl.int32)
     for start in range(0, blocks, 256):
@@ -122,11 +118,7 @@ def _before(  # type: ignore[no-untyped-def]
     table, owners, largest, sizes, out, limit, RMS: tl.constexpr, BLOCK: tl.constexpr
 ):
     """``g · S``, into ``out``."""
-    pid = tl.program_id(0)
-    owner = tl.load(owners + pid)
-    row = table + owner * _WIDTH
-    first = (pid - tl.load(row + _CHUNK)) * BLOCK
-    left = tl.minimum(tl.load(row + _COUNT) - first, BLOCK).to(tl.int32)
+    owner, row, first, left = block_of(table, owners, _WIDTH, _COUNT, BLOCK)
     w = read(floats_at(row, _WEIGHT) + first, left, 0.0, BLOCK)
     s = _stiffness(row, w, tl.load(largest + owner), tl.load(sizes + owner), limit, RMS)
     g = read(floats_at(row, _GRAD) + first, left, 0.0, BLOCK)
@@ -138,11 +130,7 @@ def _after(  # type: ignore[no-untyped-def]
     table, owners, largest, sizes, steps, limit, decay, RMS: tl.constexpr, BLOCK: tl.constexpr
 ):
     """``w ← decay · w + S · step``."""
-    pid = tl.program_id(0)
-    owner = tl.load(owners + pid)
-    row = table + owner * _WIDTH
-    first = (pid - tl.load(row + _CHUNK)) * BLOCK
-    left = tl.minimum(tl.load(row + _COUNT) - first, BLOCK).to(tl.int32)
+    owner, row, first, left = block_of(table, owners, _WIDTH, _COUNT, BLOCK)
     place = floats_at(row, _WEIGHT) + first
     w = read(place, left, 0.0, BLOCK)
     s = _stiffness(row, w, tl.load(largest + owner), tl.load(sizes + owner), limit, RMS)
@@ -155,8 +143,9 @@ def update(
 ) -> None:
     """One step of all parameters of ``state``, of which ``rows`` says where they lie and on what grid."""
     device = state.params[0].device
-    table = _table(tuple(rows), device)
-    blocks = owners(tuple(row[COUNT] for row in rows), device)
+    places = accumulate((_padded(row[COUNT]) for row in rows), initial=0)
+    placed = [(*row, place) for row, place in zip(rows, places, strict=False)]
+    table, blocks = table_of(placed, COUNT, device)
     count, chunks, rms = len(rows), blocks.numel(), settings.normalize == "rms"
     limit = math.inf if settings.max_stiffness is None else settings.max_stiffness
     how: dict[str, Any] = {"BLOCK": BLOCK, "enable_fp_fusion": False}
@@ -168,10 +157,10 @@ def update(
             sums = torch.empty(chunks, dtype=torch.float64, device=device)
             _survey[(chunks,)](table, blocks, tops, sums, **how)
             _level[(count,)](table, tops, sums, levels[0], levels[1], **how)
-        places = blocks, levels[0], levels[1]
+        common = blocks, levels[0], levels[1]
         if settings.site in ("pre", "both"):
             flat = torch.empty(_space(rows), dtype=torch.float32, device=device)
-            _before[(chunks,)](table, *places, flat, limit, RMS=rms, **how)
+            _before[(chunks,)](table, *common, flat, limit, RMS=rms, **how)
             grads = _views(flat, state.params)
         if settings.site == "pre":
             adam_update(group, state, grads=grads)
@@ -179,7 +168,7 @@ def update(
         flat = torch.zeros(_space(rows), dtype=torch.float32, device=device)
         adam_update(group, state, targets=_views(flat, state.params), grads=grads, weight_decay=0.0)
         decay = 1 - group["lr"] * group["weight_decay"]
-        _after[(chunks,)](table, *places, flat, limit, decay, RMS=rms, **how)
+        _after[(chunks,)](table, *common, flat, limit, decay, RMS=rms, **how)
     torch.autograd.graph.increment_version(state.params)
 
 
@@ -195,15 +184,3 @@ def _space(rows: Sequence[Row]) -> int:
 def _views(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     parts = torch.split(flat, [_padded(one.numel()) for one in like])
     return [part[: one.numel()].view(one.shape) for part, one in zip(parts, like, strict=True)]
-
-
-@lru_cache(maxsize=8)
-def _table(rows: tuple[Row, ...], device: torch.device) -> Tensor:
-    """The rows, each with its first block and its place among others, on the device."""
-    flat: list[int] = []
-    block = place = 0
-    for row in rows:
-        flat += [*row, block, place]
-        block += blocks_of(row[COUNT])
-        place += _padded(row[COUNT])
-    return numbers(flat, device)

@@ -10,7 +10,6 @@ estimate.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 import triton
@@ -23,19 +22,19 @@ from altgrad_core.quantization.kernels.gpu import clipped, drawn, nearest
 from altgrad_core.quantization.kernels.gpu_scales import amax
 from altgrad_core.quantization.kernels.gpu_tables import (
     BLOCK,
-    blocks_of,
+    block_of,
     floats_at,
     numbers,
-    owners,
     read,
+    table_of,
     write,
 )
-from altgrad_core.quantization.resident.table import COLUMNS, COUNT, FIRST, RULE, Row
+from altgrad_core.quantization.resident.table import COLUMNS, COUNT, RULE, Row
 
-_WEIGHT, _SCALE, _CHANGES, _ERROR, _COUNT, _FIRST = (tl.constexpr(i) for i in range(6))
-_LIMIT, _LOWEST, _MANTISSA, _KEEPS_INF = (tl.constexpr(i) for i in range(6, 10))
-_FIXED, _REACH, _SMALLEST, _ROOM, _LOW, _HIGH, _CEILING = (tl.constexpr(i) for i in range(10, 17))
-_WIDTH = tl.constexpr(COLUMNS)
+_WEIGHT, _SCALE, _CHANGES, _ERROR, _COUNT = (tl.constexpr(i) for i in range(5))
+_LIMIT, _LOWEST, _MANTISSA, _KEEPS_INF = (tl.constexpr(i) for i in range(5, 9))
+_FIXED, _REACH, _SMALLEST, _ROOM, _LOW, _HIGH, _CEILING = (tl.constexpr(i) for i in range(9, 16))
+_WIDTH = tl.constexpr(COLUMNS + 1)
 _INF = tl.constexpr(0x7F800000)
 
 
@@ -134,10 +133,7 @@ def _as_bfloat16(x):  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator]
 def _look(table, owners, state, rows, KAHAN: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """What each target reaches, and whether any of its weights is not at rest."""
-    owner = tl.load(owners + tl.program_id(0))
-    row = table + owner * _WIDTH
-    first = (tl.program_id(0) - tl.load(row + _FIRST)) * BLOCK
-    left = tl.minimum(tl.load(row + _COUNT) - first, BLOCK).to(tl.int32)
+    owner, row, first, left = block_of(table, owners, _WIDTH, _COUNT, BLOCK)
     x = read(floats_at(row, _WEIGHT) + first, left, 0.0, BLOCK)
     if KAHAN:
         rest = _resting(row, x, tl.load(floats_at(row, _SCALE)))
@@ -161,11 +157,7 @@ def _round(  # type: ignore[no-untyped-def]
     BLOCK: tl.constexpr,
 ):
     """Round every weight to its grid, at the scale that its target asks for."""
-    owner = tl.load(owners + tl.program_id(0))
-    row = table + owner * _WIDTH
-    chunk = tl.program_id(0) - tl.load(row + _FIRST)
-    first = chunk * BLOCK
-    left = tl.minimum(tl.load(row + _COUNT) - first, BLOCK).to(tl.int32)
+    owner, row, first, left = block_of(table, owners, _WIDTH, _COUNT, BLOCK)
     if SKIPPING:
         left = tl.where(tl.load(skipped) != 0, 0, left)
     stored = tl.load(floats_at(row, _SCALE))
@@ -177,8 +169,8 @@ def _round(  # type: ignore[no-untyped-def]
         rest = _resting(row, x, stored)
         x = tl.where(rest, x, x + error)
     inside = divided(x, scale)
-    if STOCHASTIC:  # noqa: SIM108
-        rounded = _stochastic(row, inside, tl.load(keys + owner), chunk, BLOCK)
+    if STOCHASTIC:
+        rounded = _stochastic(row, inside, tl.load(keys + owner), first // BLOCK, BLOCK)
     else:
         rounded = _nearest(row, inside)
     settled = rounded * scale
@@ -225,8 +217,7 @@ def settle(
     skipped:
         0-d float32 on the device; where it is not 0, nothing is changed.
     """
-    table = _table(tuple(rows), device)
-    blocks = owners(tuple(row[COUNT] for row in rows), device)
+    table, blocks = table_of(rows, COUNT, device)
     count, chunks = len(rows), blocks.numel()
     state = torch.zeros(3 * count, dtype=torch.int32, device=device)
     drawn = numbers([as_int64(key) for key in keys], device) if keys else table
@@ -258,14 +249,3 @@ def scale_in_force(weight: Tensor, stored: Tensor, row: Row) -> Tensor:
     with torch.cuda.device_of(stored):  # type: ignore[no-untyped-call]
         _fit[(1,)](amax(weight).view(torch.int32), stored, out, *rule)
     return out
-
-
-@lru_cache(maxsize=8)
-def _table(rows: tuple[Row, ...], device: torch.device) -> Tensor:
-    """The rows, each with its first block, on the device: made anew when a weight has moved."""
-    flat: list[int] = []
-    block = 0
-    for row in rows:
-        flat += [*row[:FIRST], block, *row[FIRST + 1 :]]
-        block += blocks_of(row[COUNT])
-    return numbers(flat, device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 import torch
 import triton
@@ -16,6 +17,19 @@ from torch import Tensor
 
 BLOCK = 2048
 """Elements of a block."""
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def block_of(table, owners, WIDTH: tl.constexpr, COUNT: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Of the program's block: number and row of its tensor, where it begins there, and how many elements it has.
+
+    A row has ``WIDTH`` columns: the last is its first block, and ``COUNT`` the one with the number of elements.
+    """
+    owner = tl.load(owners + tl.program_id(0))
+    row = table + owner * WIDTH
+    first = (tl.program_id(0) - tl.load(row + (WIDTH - 1))) * BLOCK
+    left = tl.minimum(tl.load(row + COUNT) - first, BLOCK).to(tl.int32)
+    return owner, row, first, left
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -52,9 +66,25 @@ def blocks_of(count: int) -> int:
     return -(-count // BLOCK)
 
 
+def table_of(
+    rows: Sequence[tuple[int, ...]], count: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The rows, each with its first block behind it, and for each block the row that it is of; on the device.
+
+    ``count`` is the column with the number of elements. Made anew where a tensor has moved.
+    """
+    return _table(tuple(rows), count, device), _owners(tuple(row[count] for row in rows), device)
+
+
 @lru_cache(maxsize=16)
-def owners(counts: tuple[int, ...], device: torch.device) -> Tensor:
-    """For each block the row of the tensor that it is of, on the device."""
+def _table(rows: tuple[tuple[int, ...], ...], count: int, device: torch.device) -> Tensor:
+    firsts = accumulate((blocks_of(row[count]) for row in rows), initial=0)
+    flat = [n for row, first in zip(rows, firsts, strict=False) for n in (*row, first)]
+    return numbers(flat, device)
+
+
+@lru_cache(maxsize=16)
+def _owners(counts: tuple[int, ...], device: torch.device) -> Tensor:
     blocks = torch.tensor([blocks_of(count) for count in counts], device="cpu")
     index = torch.arange(len(counts), dtype=torch.int32, device="cpu")
     return on_device(index.repeat_interleave(blocks), device)

@@ -19,9 +19,8 @@ from altgrad_core.quantization.kernels.stated import stated_numbers
 
 Row = tuple[int, ...]
 """The columns that :mod:`~altgrad_core.quantization.kernels.gpu_settling` names: where weight, scale, count of changes
-and compensation lie (0 for none), the number of elements, the first block (filled in later), :func:`grid_columns`, and
-the rule for the scale."""
-COUNT, FIRST, RULE, COLUMNS = 4, 5, 10, 17
+and compensation lie (0 for none), the number of elements, :func:`grid_columns`, and the rule for the scale."""
+COUNT, RULE, COLUMNS = 4, 9, 16
 _ALIGNED = 16
 _DTYPES = torch.float32, torch.float32, torch.int32, torch.bfloat16
 
@@ -39,7 +38,7 @@ def places(tensors: Sequence[Tensor]) -> tuple[int, ...] | None:
         found.append(place)
     if scale.numel() != 1 or changes.numel() != 1 or (error and error[0].shape != weight.shape):
         return None
-    return (*found, *[0] * (4 - len(found)), weight.numel(), 0)
+    return (*found, *[0] * (4 - len(found)), weight.numel())
 
 
 def _place(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> int:

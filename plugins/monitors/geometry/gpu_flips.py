@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 import triton
@@ -19,14 +18,13 @@ from altgrad_core.interfaces.gpu_scaling import divided
 from altgrad_core.quantization.kernels.gpu import clipped, nearest
 from altgrad_core.quantization.kernels.gpu_tables import (
     BLOCK,
-    blocks_of,
+    block_of,
     floats_at,
-    numbers,
-    owners,
+    table_of,
 )
 
 _BEFORE, _AFTER, _INTENDED, _SCALE, _SCALE_AFTER = (tl.constexpr(i) for i in range(5))
-_RESIDENT, _COUNT, _LIMIT, _LOWEST, _MANTISSA, _CHUNK = (tl.constexpr(i) for i in range(5, 11))
+_RESIDENT, _COUNT, _LIMIT, _LOWEST, _MANTISSA = (tl.constexpr(i) for i in range(5, 10))
 _WIDTH = tl.constexpr(11)
 COUNT = 6
 
@@ -79,10 +77,8 @@ def _add(place, mask):  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator]
 def _flips(table, owners, found, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """Add up, for the weight of each block: flips, stalls, intended updates, and what is on no rung."""
-    owner = tl.load(owners + tl.program_id(0))
-    row = table + owner * _WIDTH
-    first = (tl.program_id(0) - tl.load(row + _CHUNK)) * BLOCK
-    inside = first + tl.arange(0, BLOCK) < tl.load(row + _COUNT)
+    owner, row, first, left = block_of(table, owners, _WIDTH, _COUNT, BLOCK)
+    inside = tl.arange(0, BLOCK) < left
     before = _block(row, _BEFORE, first, inside, BLOCK)
     after = _block(row, _AFTER, first, inside, BLOCK)
     intended = _block(row, _INTENDED, first, inside, BLOCK)
@@ -99,23 +95,9 @@ def _flips(table, owners, found, BLOCK: tl.constexpr):  # type: ignore[no-untype
 
 def count(updates: Sequence[Update]) -> Tensor:
     """Flips, stalls and intended updates of each weight: float64 ``(n, 3)``, NaN where something is on no rung."""
-    rows = tuple(update.row() for update in updates)
     device = updates[0].before.device
-    blocks = owners(tuple(update.before.numel() for update in updates), device)
-    found = torch.zeros(len(rows), 4, dtype=torch.int64, device=device)
+    table, blocks = table_of([update.row() for update in updates], COUNT, device)
+    found = torch.zeros(len(updates), 4, dtype=torch.int64, device=device)
     with torch.cuda.device_of(found):  # type: ignore[no-untyped-call]  # Triton launches where CUDA is at the moment
-        _flips[(blocks.numel(),)](
-            _table(rows, device), blocks, found, BLOCK=BLOCK, enable_fp_fusion=False
-        )
+        _flips[(blocks.numel(),)](table, blocks, found, BLOCK=BLOCK, enable_fp_fusion=False)
     return found[:, :3].double().masked_fill_(found[:, 3:] > 0, torch.nan)
-
-
-@lru_cache(maxsize=2)
-def _table(rows: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
-    """The rows, each with its first block, on the device."""
-    flat: list[int] = []
-    block = 0
-    for row in rows:
-        flat += [*row, block]
-        block += blocks_of(row[COUNT])
-    return numbers(flat, device)

@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 import triton
 from grids import GRIDS
-from interpreted import flips_of_some_steps
+from interpreted import flips_of_some_steps, manifold_steps
 from patterns import format_of
 from test_gpu_settling import Case, trained
 from torch import nn
@@ -27,8 +27,6 @@ from altgrad_core.quantization.kernels import gpu_scales, stated
 from altgrad_core.quantization.native.codes import place_codes
 from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.surgery import quantize_model
-from altgrad_plugins.optimizers.manifold import ManifoldAdamWPlugin
-from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings
 
 TARGET = GPUTarget("cuda", 90, 32)
 
@@ -88,21 +86,6 @@ def settling() -> None:
     weight_geometry(model)["weight"].scale()
 
 
-def manifold() -> None:
-    both: Any = {"site": "both"}, {"site": "post", "normalize": "none"}
-    for settings in both:
-        model = nn.Linear(65, 33)
-        quantize_model(model, load_format("e5m2"))
-        optimizer = ManifoldAdamWPlugin(ManifoldAdamWSettings(**settings)).build(
-            [{"params": [model.weight]}],
-            {g.parameter: g for g in weight_geometry(model).values()},
-            learning_rate=1e-3,
-            generator=torch.Generator(),
-        )
-        model.weight.grad = torch.zeros(33, 65)
-        optimizer.step()
-
-
 if __name__ == "__main__":
     triton.runtime.driver.set_active(Nowhere())
     with (
@@ -112,6 +95,7 @@ if __name__ == "__main__":
     ):
         rounding()
         settling()
-        manifold()
+        for normalize in ("rms", "none"):
+            manifold_steps({"site": "both", "normalize": normalize}, torch.Generator())
         flips_of_some_steps(torch.Generator())
     print(json.dumps(sorted(set(names))))

@@ -34,6 +34,8 @@ from altgrad_core.training.clock import StepClock
 from altgrad_core.training.view import Run, StepView
 from altgrad_plugins.monitors.geometry.flips import FlipsMonitor
 from altgrad_plugins.monitors.geometry.settings import FlipsSettings
+from altgrad_plugins.optimizers.manifold import ManifoldAdamWPlugin
+from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings
 
 EVERYTHING = "all" in sys.argv[1:]
 KEY = 2**64 - 5
@@ -197,6 +199,32 @@ def part_settling() -> None:
             settled_agree(case, "cpu", "cpu_backend")
 
 
+def part_manifold() -> None:
+    """As the operators take the step. Not its root mean square, a loop that the interpreter cannot take."""
+    for settings in ({"site": site, "normalize": "none"} for site in ("pre", "both")):
+        found, want = both(manifold_steps, settings)
+        torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-7)
+
+
+def manifold_steps(settings: dict[str, Any], generator: torch.Generator) -> Tensor:
+    """The weights after two steps, one behind the other."""
+    model = nn.Sequential(nn.Linear(65, 33, bias=False), nn.Linear(5, 1, bias=False))
+    for parameter in model.parameters():
+        parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
+    quantize_model(model, format_of("e5m2", "saturate"))
+    optimizer = ManifoldAdamWPlugin(ManifoldAdamWSettings(**settings)).build(
+        [{"params": list(model.parameters())}],
+        {g.parameter: g for g in weight_geometry(model).values()},
+        learning_rate=1e-2,
+        generator=torch.Generator(),
+    )
+    for _ in range(2):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimizer.step()
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
 def part_flips() -> None:
     """Masters and residents: flips, stalls, a scale that changes, a weight that breaks, a format without numbers."""
     found, want = both(lambda generator: torch.stack(flips_of_some_steps(generator)))
@@ -244,7 +272,17 @@ def outcome(name: str) -> str | None:
 
 
 AT_ONCE = ("rounding", "scaled_rounding", "codes", "tables", "tables_at_scales")
-IN_BLOCKS = (*("several_blocks", "tables_of_other_inputs", "scales", "draws", "settling", "flips"),)
+IN_BLOCKS = (
+    *(
+        "several_blocks",
+        "tables_of_other_inputs",
+        "scales",
+        "draws",
+        "settling",
+        "manifold",
+        "flips",
+    ),
+)
 
 if __name__ == "__main__":
     assert gpu.triton.knobs.runtime.interpret

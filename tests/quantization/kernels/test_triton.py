@@ -19,7 +19,7 @@ import pytest
 WHAT = os.environ.get("ALTGRAD_INTERPRETED", "few")
 PARTS = (
     *("rounding", "scaled_rounding", "codes", "tables", "tables_at_scales", "several_blocks"),
-    *("tables_of_other_inputs", "scales", "draws", "settling", "flips"),
+    *("tables_of_other_inputs", "scales", "draws", "settling", "manifold", "flips"),
 )
 pytestmark = [
     pytest.mark.slow,
