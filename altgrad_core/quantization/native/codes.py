@@ -99,5 +99,6 @@ def simulated(codes: Codes, dtype: torch.dtype) -> Codes:
         return Codes(values.to(dtype), epilogue)
     if dtype not in LOW_PRECISION:
         return Codes(values.to(dtype) * epilogue, None)
-    power = power_of_two_part(epilogue)
+    # of a subnormal epilogue no power of two is left: there the smallest normal one is taken
+    power = power_of_two_part(epilogue.clamp_min(torch.finfo(torch.float32).tiny))
     return Codes((values.float() * power).to(dtype), epilogue / power)

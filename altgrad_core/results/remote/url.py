@@ -14,8 +14,10 @@ from pathlib import Path
 from altgrad_core._files import default_cache
 from altgrad_core.errors import UserError
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
-"""One slash is enough: a ``Path`` of a URL has no more."""
+_URL = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+"""One slash is enough: a ``Path`` of a URL has no more. A chain, ``simplecache::s3://…``, is a URL, too."""
+_FOLDER = ("file", "local")
+"""fsspec's two names of this machine's own file system."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def place_of(runs: str | Path) -> Place:
 def folder_of(place: str | Path) -> Path:
     """The folder that is no store: a path, or ``file:///path``."""
     found = _URL.fullmatch(str(place))
-    return Path("/", found[2]) if found and found[1].lower() == "file" else Path(place)
+    return Path("/", found[2]) if found and found[1].lower() in _FOLDER else Path(place)
 
 
 def url_of(place: str | Path) -> str:
@@ -44,11 +46,11 @@ def url_of(place: str | Path) -> str:
     Raises ``UserError`` for a URL that holds a secret, or may: it would stand in plans, logs and reports.
     """
     found = _URL.fullmatch(str(place))
-    if found is None or found[1].lower() == "file":
+    if found is None or found[1].lower() in _FOLDER:
         return ""
     protocol, rest = found[1].lower(), found[2].rstrip("/")
     user, at, _ = rest.partition("/")[0].rpartition("@")
-    if (at and ":" in user) or re.search(r"[?#]|::", rest):
+    if (at and ":" in user) or re.search(r"[?#]|::", f"{protocol} {rest}"):
         raise UserError(
             f"what follows {protocol}:// holds a password, a token or options (?…), or chains protocols (::). It would "
             "stand in plans and logs: leave it out. The store's own environment variables and files say who you are "

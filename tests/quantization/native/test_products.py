@@ -162,6 +162,16 @@ def test_codes_are_what_the_simulation_multiplies(name: str, scale: float) -> No
         assert found.scale == factor
 
 
+@pytest.mark.parametrize("scale", [2.0**-126, 1.7 * 2.0**-126])
+def test_codes_of_the_smallest_scale_are_simulated_in_16_bits(scale: float) -> None:
+    """Times the step of an integer grid it is subnormal, and has no power of two as a normal float has it."""
+    x = torch.randn(100, generator=torch.Generator().manual_seed(0)) * scale / 3
+    values, epilogue = simulated(codes_of(x, INT8, scale), torch.bfloat16)
+    assert epilogue is not None
+    expected = INT8.round(x.double() / scale) * scale
+    assert torch.allclose(values.double() * epilogue.double(), expected, rtol=2**-16, atol=0)
+
+
 @pytest.mark.parametrize("name", ["e0m7", "e4m3", "e5m2"])
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("keep_inf", [True, False])

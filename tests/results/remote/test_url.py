@@ -8,7 +8,7 @@ import pytest
 
 from altgrad_core.errors import UserError
 from altgrad_core.results.remote.store import open_store
-from altgrad_core.results.remote.url import folder_of, place_of, url_of
+from altgrad_core.results.remote.url import Place, folder_of, place_of, url_of
 
 
 def test_urls_and_folders_are_told_apart_also_as_paths() -> None:
@@ -20,6 +20,11 @@ def test_urls_and_folders_are_told_apart_also_as_paths() -> None:
     assert url_of("file:///data/runs") == ""
     assert place_of("file:///data/runs").runs == folder_of(Path("file:///data/runs"))
     assert folder_of("file:///data/runs") == Path("/data/runs")
+    assert (
+        place_of("local:///data/runs")
+        == place_of(Path("local:///data/runs"))
+        == Place(Path("/data/runs"))
+    )
 
 
 def test_runs_of_two_urls_are_made_in_two_folders_of_the_cache() -> None:
@@ -36,6 +41,7 @@ def test_runs_of_two_urls_are_made_in_two_folders_of_the_cache() -> None:
         "https://h/runs?sig=geheim",
         "abfs://b/r#geheim",
         "a1://x::s3://geheim",
+        "simplecache::s3://geheim/runs",
     ],
 )
 def test_a_url_with_a_secret_is_refused_without_saying_it(url: str) -> None:
