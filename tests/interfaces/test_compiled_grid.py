@@ -7,6 +7,7 @@ import gc
 import pytest
 import torch
 from grids import GRIDS, NF4, Ruled, trials
+from patterns import agree
 from torch import Tensor
 
 from altgrad_core import load_format
@@ -31,6 +32,25 @@ def test_the_table_gives_the_bits_of_the_search(
     want = fmt.round(x, rounding, draws[2])
     assert torch.equal(found.view(torch.int32), want.view(torch.int32))
     assert len({str(draw.get_state().tolist()) for draw in draws}) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_a_gpu_gives_the_bits_of_the_cpu(name: str, rounding: format.Rounding) -> None:
+    fmt = GRIDS[name]()
+    x = trials(fmt)
+
+    def rounded(x: Tensor) -> Tensor:
+        return fmt.round(x, rounding, torch.Generator().manual_seed(7)).cpu()
+
+    assert agree(rounded(x.cuda()), rounded(x))
+    for size in (0.25, 3.7):
+        scale = torch.tensor(size)
+        for dtype in (torch.float32, torch.bfloat16):
+            found = fmt.round_scaled(x.cuda(), scale.cuda(), dtype).cpu()
+            assert agree(found.float(), fmt.round_scaled(x, scale, dtype).float())
 
 
 def test_a_grid_that_is_too_fine_is_searched() -> None:
