@@ -89,6 +89,7 @@ def machines(
     return Machines(tmp_path, cli, suite)
 
 
+@pytest.mark.slow
 def test_two_machines_share_a_suite_one_is_killed_and_the_end_is_bit_identical(
     machines: Machines,
 ) -> None:
@@ -282,6 +283,7 @@ print(result.ok_as_asked, *(status.status for status in result.statuses.values()
 """
 
 
+@pytest.mark.slow
 def test_machines_that_share_no_disk_with_the_launcher_bring_and_send_by_themselves(
     write_suite: Callable[..., Path], own_cache: Path, cli: Cli, tmp_path: Path, on_shelf: Faults
 ) -> None:
