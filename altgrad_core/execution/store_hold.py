@@ -16,6 +16,7 @@ from altgrad_core.results.remote.lease import Onlooker, StoreLock
 from altgrad_core.results.remote.mirror import (
     RunMirror,
     bring_records,
+    lacking,
     report_name,
     status_of,
     write_bytes,
@@ -47,6 +48,7 @@ class StoreHold(SuiteHold):
         self._lock = StoreLock(self._there, folder.name)
         self._patience, self._joined = FIRST_SECONDS, False
         self._ended: set[str] = set()
+        self._cut: set[str] = set()
         self._looked: dict[str, float] = {}
         self._onlooker = Onlooker()
 
@@ -108,7 +110,7 @@ class StoreHold(SuiteHold):
         return held
 
     def deliver(self) -> dict[str, str]:
-        """See ``SuiteHold``. Sends what has a result here and none there, from an earlier time as well."""
+        """See ``SuiteHold``. Sends results that are not there, or cut, from an earlier time as well."""
         left: dict[str, str] = {}
         self._patience = FIRST_SECONDS
         for directory in self._undelivered() if self._joined else ():
@@ -148,7 +150,8 @@ class StoreHold(SuiteHold):
         return [
             here[name]
             for name in sorted(ended)
-            if there.get(f"{name}/status.json") != here[name].status_file.read_bytes()
+            if name in self._cut
+            or there.get(f"{name}/status.json") != here[name].status_file.read_bytes()
         ]
 
     def _arrive(self, directory: RunDirectory) -> None:
@@ -172,7 +175,18 @@ class StoreHold(SuiteHold):
         found = {name.partition("/")[0]: raw for name, raw in self._read(wanted)}
         done = {run_id: raw for run_id, raw in found.items() if status_of(raw).status in FINISHED}
         bring_records(self._there, self._folder, done)
+        self._cut = self._cut_there(listed)
         return listed
+
+    def _cut_there(self, listed: Mapping[str, Info]) -> set[str]:
+        """Runs that have a result here, of which files there are missing, or not as long."""
+        runs = [RunDirectory(path.parent) for path in self._specs()]
+        ended = [one for one in runs if one.status().status in FINISHED]
+        return {
+            one.path.name
+            for one in ended
+            if lacking(one, listed, f"{one.path.name}/") and not one.damage()
+        }
 
     def _lacks(self, run_id: str) -> bool:
         directory = RunDirectory(self._folder / run_id)

@@ -189,6 +189,26 @@ def test_what_could_not_be_sent_is_told_and_sent_the_next_time(
 
 
 @pytest.mark.usefixtures("hasty")
+def test_a_result_that_was_cut_on_the_store_is_sent_again_by_who_has_it(
+    store: Store, make_run: MakeRun, tmp_path: Path
+) -> None:
+    """Its status there is as it was: to run the suite again is what reports advise."""
+    run = make_run("one", 8, "ok")
+    with _begin(tmp_path / "one") as hold:
+        assert hold.deliver() == {}
+    whole, name = run.metrics.read_bytes(), f"toy/{run.path.name}/metrics.jsonl"
+    store.write(name, whole[:9])
+    run.metrics.write_bytes(whole[:5])
+    with _begin(tmp_path / "one") as hold:
+        assert hold.deliver() == {}
+        assert store.read(name) == whole[:9], "what is damaged here, too, is not sent"
+    run.metrics.write_bytes(whole)
+    with _begin(tmp_path / "one") as hold:
+        assert hold.deliver() == {}
+        assert store.read(name) == whole
+
+
+@pytest.mark.usefixtures("hasty")
 def test_an_unfinished_run_of_another_time_is_not_sent_over_what_others_did(
     store: Store, make_run: MakeRun, tmp_path: Path
 ) -> None:

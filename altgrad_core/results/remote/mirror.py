@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from altgrad_core._files import atomic_file, temporary_prefix, write_text
 from altgrad_core.locks.lock import RunHeld
 from altgrad_core.results.remote.lease import StoreLock
-from altgrad_core.results.remote.store import Store, StoreFault
+from altgrad_core.results.remote.store import Info, Store, StoreFault
 from altgrad_core.results.run_directory import FINISHED, RunDirectory, Status
 
 _BUNDLE = re.compile(r"(?P<number>\d{8})-(?P<state>[0-9a-f]{16})-(?P<sha>[0-9a-f]{64})\.tar")
@@ -165,11 +165,7 @@ class RunMirror:
                 )
 
     def _lacking(self) -> list[str]:
-        """The files of the record that are not there as long as they are here."""
-        there = self._store.ls(self.key)
-        files = {name: self.directory.path / name for name in (*RECORD, "status.json")}
-        sizes = {name: file.stat().st_size for name, file in files.items() if file.exists()}
-        return [name for name, size in sizes.items() if there.get(name, {}).get("size") != size]
+        return lacking(self.directory, self._store.ls(self.key))
 
     def _send_last(self) -> None:
         """What nobody needs while the run goes on: the log, and the model where it was asked for."""
@@ -215,6 +211,13 @@ class RunMirror:
                     file.seek(0)
                 bundle.addfile(bundle.gettarinfo(arcname=part, fileobj=file), file)
         return state
+
+
+def lacking(directory: RunDirectory, there: Mapping[str, Info], head: str = "") -> list[str]:
+    """The files of a run's record that are not there, ``head`` before their names, as long as they are here."""
+    files = {name: directory.path / name for name in (*RECORD, "status.json")}
+    sizes = {name: file.stat().st_size for name, file in files.items() if file.exists()}
+    return [name for name, size in sizes.items() if there.get(head + name, {}).get("size") != size]
 
 
 def status_of(raw: bytes) -> Status:
