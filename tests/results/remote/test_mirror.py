@@ -242,16 +242,21 @@ def test_no_fault_of_the_store_harms_the_run(
     store: Store,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("altgrad_core.results.remote.store.CALL_SECONDS", 0.1)
+    answers = "fail_every" in fault
+    patience = 20.0 if answers else 0.5  # a busy machine is slow as well
+    monkeypatch.setattr(courier, "PATIENCE_SECONDS", patience)
+    monkeypatch.setattr(
+        "altgrad_core.results.remote.store.CALL_SECONDS", 0.1 if "hang" in fault else 10.0
+    )
     on_shelf(**fault)
     here, said = make_run("one", 4), []
-    with Courier("shelf://bucket/runs", here, said.append, 0.5) as one:
+    with Courier("shelf://bucket/runs", here, said.append, patience) as one:
         time.sleep(0.1)
         make_run("one", 8, "ok")
         before = files_of(here)
     assert files_of(here) == before
-    assert one.answered == ("fail_every" in fault)
-    assert any("the store is tried again" in line for line in said) or "fail_every" in fault
+    assert one.answered == answers
+    assert any("the store is tried again" in line for line in said) or answers
     on_shelf()
     time.sleep(0.4)
     mirror_of(store, here).deliver()
