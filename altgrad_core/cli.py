@@ -117,7 +117,7 @@ def _fail(message: str) -> None:
 def run(
     suite: SuiteArgument,
     set_: SetOption = None,
-    runs: RunsOption = Path("runs"),
+    runs: RunsOption = "runs",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Runs at once [default: 1 on a GPU, else per core].")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,7 +26,7 @@ SetOption = Annotated[
     ),
 ]
 RunsOption = Annotated[
-    Path,
+    str,
     typer.Option(
         "--runs", metavar="DIR", help="Where run directories are: a folder, or a URL (s3://…)."
     ),

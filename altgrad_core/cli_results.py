@@ -30,7 +30,7 @@ def add_commands(app: typer.Typer) -> None:
 
 def status(
     suite: Annotated[str, typer.Argument(help=_SUITE_HELP, autocompletion=completion.run_folders)],
-    runs: RunsOption = Path("runs"),
+    runs: RunsOption = "runs",
     as_json: JsonOption = False,
     watch: Annotated[
         bool,
@@ -66,7 +66,7 @@ def report(
             autocompletion=completion.run_folders,
         ),
     ] = None,
-    runs: RunsOption = Path("runs"),
+    runs: RunsOption = "runs",
     source: Annotated[
         list[str] | None,
         typer.Option("--from", metavar="SOURCE", help="W&B: wandb:ENTITY/PROJECT[/SUITE]."),
@@ -102,7 +102,7 @@ def compare(
             metavar="B", help="What is compared with it.", autocompletion=completion.run_folders
         ),
     ],
-    runs: RunsOption = Path("runs"),
+    runs: RunsOption = "runs",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write Markdown and CSV there, too.")
     ] = None,
@@ -122,7 +122,7 @@ def compare(
 
 def dashboard(
     suite: Annotated[str, typer.Argument(help=_SUITE_HELP, autocompletion=completion.run_folders)],
-    runs: RunsOption = Path("runs"),
+    runs: RunsOption = "runs",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")] = True,
 ) -> None:
@@ -154,7 +154,7 @@ def pack(
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.zip", help="Where to write.")],
-    runs: RunsOption = Path("runs"),
+    runs: RunsOption = "runs",
     predictions: Annotated[
         bool,
         typer.Option(
@@ -200,15 +200,15 @@ def report_on(
     say(console, f"        {files.markdown}")
 
 
-def runs_folder(suite: str, runs: Path) -> Path:
+def runs_folder(suite: str, runs: str) -> Path:
     """The folder that holds a suite's runs: given as such, or by the suite's name or file; a copy of one on a store."""
     from altgrad_core.results.remote.copy import local_copy
     from altgrad_core.results.remote.url import folder_of
 
     if url := _url(suite, runs):
         return local_copy(url)
-    runs = folder_of(runs)
-    candidates = [folder_of(suite), runs / suite, runs / Path(suite).stem]
+    within = folder_of(runs)
+    candidates = [folder_of(suite), within / suite, within / Path(suite).stem]
     for folder in candidates:
         if (folder / "plan.json").is_file():
             return folder
@@ -221,7 +221,7 @@ def runs_folder(suite: str, runs: Path) -> Path:
     )
 
 
-def _url(suite: str, runs: Path) -> str:
+def _url(suite: str, runs: str) -> str:
     """Where a suite is, if that is on a store; else empty."""
     from altgrad_core.results.remote.url import url_of
 
@@ -233,7 +233,7 @@ def _url(suite: str, runs: Path) -> str:
     )
 
 
-def _followed(suite: str, runs: Path) -> AbstractContextManager[None]:
+def _followed(suite: str, runs: str) -> AbstractContextManager[None]:
     """Keeps the copy of what is on a store up to date, as long as it is watched."""
     from altgrad_core.results.remote.copy import followed
 
@@ -241,7 +241,7 @@ def _followed(suite: str, runs: Path) -> AbstractContextManager[None]:
     return followed(url) if url else nullcontext()
 
 
-def _folders(suite: str, runs: Path) -> list[tuple[Path, str]]:
+def _folders(suite: str, runs: str) -> list[tuple[Path, str]]:
     """Folder and shown name of the suite; of an archive, of each suite that it holds, unpacked."""
     from altgrad_core.results.archive import is_archive, read_archive
 
@@ -251,7 +251,7 @@ def _folders(suite: str, runs: Path) -> list[tuple[Path, str]]:
     return [(folder, _url(suite, runs) or str(folder))]
 
 
-def _sources(given: Sequence[str], runs: Path) -> list[str | Path]:
+def _sources(given: Sequence[str], runs: str) -> list[str | Path]:
     """Folders of runs, by name or path; archives and addresses are left as they are."""
     from altgrad_core.results.sources import is_kept_elsewhere
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,7 +40,7 @@ def verify(
     every: Annotated[
         bool, typer.Option("--all", help="Every run of the suite that has a result.")
     ] = False,
-    runs: RunsOption = Path("runs"),
+    runs: RunsOption = "runs",
     device: Annotated[str, typer.Option(help="auto: the recorded one.")] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads [default: as recorded].")
@@ -102,7 +101,7 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     return [*lines, *notes]
 
 
-def _one(given: str, runs: Path) -> RunDirectory:
+def _one(given: str, runs: str) -> RunDirectory:
     """The run that is meant. Raises ``UserError`` if none is, or several are."""
     from altgrad_core.results.remote.copy import local_copy
     from altgrad_core.results.remote.url import folder_of, url_of
@@ -113,9 +112,9 @@ def _one(given: str, runs: Path) -> RunDirectory:
     if (folder_of(given) / "spec.yaml").is_file():
         return RunDirectory(folder_of(given))
     found = []
-    runs = local_copy(url) if (url := url_of(runs)) else folder_of(runs)
+    within = local_copy(url) if (url := url_of(runs)) else folder_of(runs)
     if _PREFIX.fullmatch(given):
-        found = sorted(p for p in runs.glob(f"*/{given}*") if (p / "spec.yaml").is_file())
+        found = sorted(p for p in within.glob(f"*/{given}*") if (p / "spec.yaml").is_file())
     if len(found) == 1:
         return RunDirectory(found[0])
     if found:
@@ -126,7 +125,7 @@ def _one(given: str, runs: Path) -> RunDirectory:
     )
 
 
-def _finished_of(suite: str, runs: Path) -> list[RunDirectory]:
+def _finished_of(suite: str, runs: str) -> list[RunDirectory]:
     from altgrad_core.results.run_directory import FINISHED, RunDirectory
     from altgrad_core.results.stored import read_plan
 

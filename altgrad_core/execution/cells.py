@@ -176,10 +176,8 @@ def open_directory(directory: RunDirectory, spec: RunSpec, say: Callable[[str], 
     if directory.spec.exists() and not fault and directory.has_result():
         return
     directory.path.mkdir(parents=True, exist_ok=True)
-    with (
-        contextlib.suppress(RunHeld),
-        run_lock(directory.lock),
-    ):  # held: another suite has it in hand
+    # Held, another suite has it in hand.
+    with contextlib.suppress(RunHeld), run_lock(directory.lock):
         if fault:
             say(f"note: {fault}; it is written anew")
             directory.write_spec(text)

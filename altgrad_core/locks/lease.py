@@ -136,9 +136,8 @@ def take(lock: Path, shared: bool) -> Path | None:
 def give_back(mine: Path) -> None:
     """End a lease. One that this process took before it was forked is another's, and stays."""
     if _heart.remove(mine):
-        with contextlib.suppress(
-            OSError
-        ):  # its folder is gone, or refuses: it dies with the process
+        # Where its folder is gone, or refuses, it dies with the process.
+        with contextlib.suppress(OSError):
             mine.unlink(missing_ok=True)
 
 
@@ -182,9 +181,8 @@ def machine() -> str:
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-        return hashlib.sha256(f"{boot}{Path('/proc/self/ns/pid').readlink()}".encode()).hexdigest()[
-            :12
-        ]
+        container = Path("/proc/self/ns/pid").readlink()
+        return hashlib.sha256(f"{boot}{container}".encode()).hexdigest()[:12]
     except OSError:  # not Linux: the beat alone tells
         return _NOWHERE
 

@@ -106,10 +106,7 @@ class Courier:
                 if not mirror.lock.held:
                     mirror.take_again()
                 mirror.send()
-            except (
-                UserError,
-                OSError,
-            ) as error:  # held by another, no answer, no room for the bundle
+            except (UserError, OSError) as error:  # another's, no answer, no room for the bundle
                 self._tell(error)
                 wait = min(2 * wait, _LONGEST_WAIT)
             else:

@@ -20,6 +20,9 @@ _FOLDER = ("file", "local")
 """fsspec's two names of this machine's own file system."""
 
 
+_MAY_LACK_HOST = ("hdfs", "arrow_hdfs", "viewfs")
+
+
 @dataclass(frozen=True)
 class Place:
     """Where runs are: their folder here, and the URL that it is sent to; empty where the folder is all."""
@@ -49,6 +52,8 @@ def url_of(place: str | Path) -> str:
     if found is None or found[1].lower() in _FOLDER:
         return ""
     protocol, rest = found[1].lower(), found[2].rstrip("/")
+    # hdfs:///path is of the cluster that is set up there; a Path has lost what tells it from a host.
+    empty_host = protocol in _MAY_LACK_HOST and f"{place}"[len(protocol) :].startswith(":///")
     user, at, _ = rest.partition("/")[0].rpartition("@")
     if (at and ":" in user) or re.search(r"[?#]|::", f"{protocol} {rest}"):
         raise UserError(
@@ -58,7 +63,7 @@ def url_of(place: str | Path) -> str:
         )
     if not rest or ".." in rest.split("/"):
         raise UserError(f"{protocol}://{rest} names no folder on a store: s3://bucket/runs would.")
-    return f"{protocol}://{rest}"
+    return f"{protocol}://{'/' * empty_host}{rest}"
 
 
 def here(url: str) -> Path:

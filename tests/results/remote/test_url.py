@@ -14,6 +14,8 @@ from altgrad_core.results.remote.url import Place, folder_of, place_of, url_of
 def test_urls_and_folders_are_told_apart_also_as_paths() -> None:
     assert url_of("s3://bucket/runs/") == url_of(Path("s3://bucket/runs")) == "s3://bucket/runs"
     assert url_of("abfs://box@account.dfs.core.windows.net/runs").startswith("abfs://box@account")
+    assert url_of("hdfs:///data/runs") == "hdfs:///data/runs"
+    assert url_of("hdfs://node:8020/runs") == "hdfs://node:8020/runs"
     for folder in ("runs", "/data/runs", Path("runs"), "wandb:team/project", "C:/runs", "a:b.zip"):
         assert url_of(folder) == ""
         assert folder_of(folder) == Path(folder)
