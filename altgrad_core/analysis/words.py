@@ -15,6 +15,7 @@ from typing import Any
 from altgrad_core.analysis.statistics import ALPHA, mean_of
 from altgrad_core.analysis.statistics import MIN_SEEDS as MIN_SEEDS
 from altgrad_core.analysis.statistics import spread as std_of
+from altgrad_core.interfaces.blocks import Cell
 from altgrad_core.interfaces.section import Findings, Question
 
 NONE = "–"
@@ -39,6 +40,11 @@ VERDICTS = {
 """What a reader is told for each verdict of the table of effects."""
 
 ROLES = {"reference": "reference", "identical": "identical grid", "placebo": "placebo"}
+
+
+def status(row: Mapping[Any, Any]) -> Cell:
+    """How the runs of a condition ended, of its row in the table; marked where not all ended well."""
+    return Cell(row["status"], tone="plain" if row["ok"] == row["runs"] else "bad")
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -13,8 +12,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from altgrad_core.analysis.frames import SPEED, score_columns
-from altgrad_core.analysis.words import Spread, metric_label, significant, with_spread
-from altgrad_core.interfaces.blocks import Cell, Shown, Table, table
+from altgrad_core.analysis.words import Spread, metric_label, significant, status, with_spread
+from altgrad_core.interfaces.blocks import Shown, Table, table
 from altgrad_core.interfaces.section import Findings
 from altgrad_core.report.document import to_show
 
@@ -82,7 +81,7 @@ def main_table(found: Findings) -> TerminalTable:
         scores = list(dict.fromkeys([found.question.metric, *scores]))[:_SCORES]
     shown: list[tuple[str, Shown]] = [
         ("Condition", "condition"),
-        ("Status", _status),
+        ("Status", status),
         *((metric_label(found, name), _scores(name)) for name in scores),
         ("Samples/s", lambda row: significant(row[SPEED])),
     ]
@@ -93,7 +92,3 @@ def main_table(found: Findings) -> TerminalTable:
 
 def _scores(name: str) -> Shown:
     return lambda r: with_spread(Spread(r[name], r[f"{name} std"], r[f"{name} n"]))
-
-
-def _status(row: Mapping[Any, Any]) -> Cell:
-    return Cell(row["status"], tone="plain" if row["ok"] == row["runs"] else "bad")

@@ -13,6 +13,7 @@ from altgrad_core.analysis.words import (
     metric_label,
     percent,
     significant,
+    status,
     with_spread,
 )
 from altgrad_core.interfaces.blocks import Block, Bullets, Cell, Paragraph, Shown, Table, table
@@ -30,7 +31,6 @@ from altgrad_plugins.sections.shared import (
     planned,
     primary,
     signed,
-    status,
     to_run,
 )
 

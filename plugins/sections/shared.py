@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -124,11 +124,6 @@ def digits(name: str, write: Callable[[float], str] = significant) -> Shown:
 def interval(prefix: str = "") -> Shown:
     """One that shows an interval: ``low`` and ``high``, with that prefix."""
     return lambda row: interval_text(row[f"{prefix}low"], row[f"{prefix}high"])
-
-
-def status(row: Mapping[Any, Any]) -> Cell:
-    """How the runs of a condition ended; marked where not all ended well."""
-    return Cell(row["status"], tone="plain" if row["ok"] == row["runs"] else "bad")
 
 
 def to_run(text: str, directory: str) -> Cell:

@@ -63,12 +63,26 @@ def serve(
     if not (folder / "plan.json").is_file():
         raise UserError(f"{folder} holds no plan.json: run the suite first, or give its folder.")
     server = LiveServer(folder, make, port)
-    with contextlib.suppress(KeyboardInterrupt):
+
+    def started() -> None:
         announce(f"dashboard: {server.url} (Ctrl-C stops it)")
-        if open_browser:  # what it asks waits until there is an answer
+        if open_browser:
             threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
-        server.run()
+
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(started)
     announce("dashboard stopped")
+
+
+class _Server(uvicorn.Server):
+    """Says when it answers, and Ctrl-C has become its own to handle."""
+
+    on_start: Callable[[], None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.on_start is not None:
+            self.on_start()
 
 
 class LiveServer:
@@ -99,10 +113,14 @@ class LiveServer:
             server_header=False,
             timeout_graceful_shutdown=1,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
 
-    def run(self) -> None:
-        """Answer until :meth:`stop` is called, or Ctrl-C comes, which raises ``KeyboardInterrupt``."""
+    def run(self, started: Callable[[], None] | None = None) -> None:
+        """Answer until :meth:`stop` is called, or Ctrl-C comes, which raises ``KeyboardInterrupt``.
+
+        Calls ``started`` as soon as it answers.
+        """
+        self._server.on_start = started
         with self.socket:
             self._server.run(sockets=[self.socket])
 
