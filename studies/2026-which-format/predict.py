@@ -8,7 +8,6 @@ six formats of part A gives for it, by that quantity and by the rival of DECLARA
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
@@ -32,8 +31,8 @@ def probed(archive: str, column: str) -> pd.Series:
 
 
 def mantissa_bits(name: str) -> int:
-    """``exmy-e3m6`` has 6."""
-    return int(re.findall(r"m(\d+)", name)[-1])
+    """``exmy (exponent_bits=3, mantissa_bits=6)`` has 6."""
+    return int(name.split("mantissa_bits=")[1].rstrip(")"))
 
 
 def predict(seen: str, probe: str) -> pd.DataFrame:
