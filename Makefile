@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
-# A process per core, where pip has one. What some package ships for other Pythons does not compile.
-COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+# A process per core, where pip has one; what hardly anyone imports waits until someone does. What some package ships for
+# other Pythons does not compile.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/|/transformers/models/|/pip/' $(VENV)/lib || true
 
 # Some containers set it, and then each of the tests' many processes compiles the package again.
 export PYTHONDONTWRITEBYTECODE :=
@@ -16,7 +17,7 @@ TESTS := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 quickstart: $(VENV)/.demo  ## install, run the 12-condition quickstart suite, write its report
 	$(BIN)/altgrad-bench run suites/quickstart.yaml
 
-test: $(VENV)/.test  ## run the tests, a process per core, but for those of test-slow
+test: $(VENV)/.test  ## run the tests but for those of test-slow
 	$(TESTS) -m "not slow"
 
 test-slow: $(VENV)/.test  ## the rest: installations, browsers, archives of studies, the pretend GPU, speeds
@@ -40,10 +41,12 @@ throughput: $(VENV)/.test  ## pytest-benchmark: every format, kept for compariso
 	$(BIN)/python -m pytest tests/throughput --benchmark-only --benchmark-autosave \
 	    --benchmark-columns=median,iqr,ops,rounds --benchmark-sort=median
 
-# torch first, at the version of constraints.txt, so that pip does not weigh others.
+# torch first, at the version of constraints.txt, so that pip does not weigh others; before it pip itself, since what some
+# Pythons bring along takes twice the time.
 $(VENV)/.torch: constraints.txt
 	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13), "altgrad-bench needs Python 3.11 to 3.13; try make PYTHON=python3.12 " + " ".join(sys.argv[1:])'
 	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
 	$(PIP) torch
 	touch $@
 

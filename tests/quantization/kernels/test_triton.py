@@ -24,7 +24,7 @@ PARTS = (
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("triton") is None, reason="needs triton: pip install triton"),
-    pytest.mark.timeout(0 if WHAT == "all" else 300),
+    pytest.mark.timeout(0 if WHAT == "all" else 600),
 ]
 
 
