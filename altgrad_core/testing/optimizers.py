@@ -28,6 +28,7 @@ _WAITS = (
     "step() never reads a value from the device: compute with 0-d tensors, torch.where and sums"
 )
 _SCALED = "step() works under a torch.amp.GradScaler"
+_FEWEST = 8  # steps
 
 
 def check_optimizer(
@@ -64,19 +65,20 @@ def check_optimizer(
 
         with rule("build() takes every group as it is, and learning_rate as its group['lr']"):
             _check_groups(fit(), learning_rate)
+        whole, trail = fit(), list[Tensor]()  # all others are compared with this one
         with rule("an optimizer makes the loss smaller"):
-            _check_progress(fit(), steps)
+            _check_progress(whole, steps, trail)
         with (
             rule(_DRAWS),
             no_other_draws("the optimizer", "use the generator that build() is given"),
         ):
-            _check_repeats(fit(), fit())
+            _check_repeats(trail, fit())
         with rule(_STATE):
-            _check_checkpoint(fit(), fit(), steps)
+            _check_checkpoint(whole, trail, fit(), fit())
         with rule(_WAITS):
             _check_waits(fit())
         with rule(_SCALED):
-            _check_scaled_loss(fit(), fit())
+            _check_scaled_loss(trail, fit())
     with rule(
         "a step changes the weights that have a gradient by group['lr'] at most, and nothing else"
     ):
@@ -97,10 +99,14 @@ def _check_groups(fit: Fit, learning_rate: float) -> None:
             )
 
 
-def _check_progress(fit: Fit, steps: int) -> None:
+def _check_progress(fit: Fit, steps: int, trail: list[Tensor]) -> None:
+    """Appends the weights after each step to ``trail``, at least ``_FEWEST``."""
     before = {name: p.detach().clone() for name, p in fit.model.named_parameters()}
-    losses = [fit.step(number) for number in range(1, steps + 1)]
-    last = sum(losses[-5:]) / len(losses[-5:])
+    losses = []
+    for number in range(1, max(steps, _FEWEST) + 1):
+        losses.append(fit.step(number))
+        trail.append(fit.weights())
+    last = sum(losses[:steps][-5:]) / len(losses[:steps][-5:])
     if math.isnan(last) or last >= losses[0] / 2:
         raise AssertionError(
             f"{fit.where}, {steps} steps must at least halve the loss of a linear fit, but it went "
@@ -113,31 +119,30 @@ def _check_progress(fit: Fit, steps: int) -> None:
             )
 
 
-def _check_repeats(first: Fit, second: Fit) -> None:
-    for number in range(1, 6):
-        first.step(number)
+def _check_repeats(trail: list[Tensor], again: Fit) -> None:
     before = torch.get_rng_state()
     for number in range(1, 6):
         torch.manual_seed(1000 + number)
         inside = torch.get_rng_state()
-        second.step(number)
+        again.step(number)
         if not torch.equal(inside, torch.get_rng_state()):
             raise AssertionError(
-                f"{type(second.optimizer).__name__} draws from torch's global generator; use the one "
+                f"{type(again.optimizer).__name__} draws from torch's global generator; use the one "
                 f"given to build"
             )
     torch.set_rng_state(before)
-    if second.generator.initial_seed() != 5:
+    if again.generator.initial_seed() != 5:
         raise AssertionError(
             "step() seeds the generator, so that each step draws the same: draw from it"
         )
-    if not torch.equal(first.weights(), second.weights()):
+    if not torch.equal(trail[4], again.weights()):
         raise AssertionError(
-            f"{first.where}, the same steps with the same generator must give the same weights"
+            f"{again.where}, the same steps with the same generator must give the same weights"
         )
 
 
-def _check_checkpoint(first: Fit, second: Fit, steps: int) -> None:
+def _check_checkpoint(whole: Fit, trail: list[Tensor], first: Fit, second: Fit) -> None:
+    """``first`` takes four steps and ``second`` the rest, as ``whole`` did all of them."""
     for number in range(1, 5):
         first.step(number)
     file = io.BytesIO()
@@ -147,12 +152,11 @@ def _check_checkpoint(first: Fit, second: Fit, steps: int) -> None:
     second.model.load_state_dict(model_state)
     second.optimizer.load_state_dict(optimizer_state)
     _compare_states(first.optimizer, second.optimizer)
-    for number in range(5, max(steps, 8) + 1):
-        first.step(number)
+    for number, expected in enumerate(trail[4:], 5):
         second.step(number)
-        if not torch.equal(first.weights(), second.weights()):
+        if not torch.equal(expected, second.weights()):
             raise AssertionError(
-                f"{first.where}, going on from a saved state must give the same weights bit for bit, "
+                f"{whole.where}, going on from a saved state must give the same weights bit for bit, "
                 f"but {number - 4} step(s) later they differ"
             )
     held: list[tuple[str, Callable[[Fit], object]]] = [
@@ -160,10 +164,10 @@ def _check_checkpoint(first: Fit, second: Fit, steps: int) -> None:
         ("plugin", lambda fit: fit.plugin),
     ]
     for what, of in held:
-        if lost := difference(numbers(of(first)), numbers(of(second))):
+        if lost := difference(numbers(of(whole)), numbers(of(second))):
             path, value, found = lost
             raise AssertionError(
-                f"{first.where}, the attribute {path!r} of the {what} is {value:g} after {max(steps, 8)} "
+                f"{whole.where}, the attribute {path!r} of the {what} is {value:g} after {len(trail)} "
                 f"steps, and {found:g} in one that went on from the state dict of step 4, so what it "
                 f"decides later is lost: keep it in optimizer.state or in a param_group"
             )
@@ -185,7 +189,7 @@ def _check_waits(fit: Fit) -> None:
         )
 
 
-def _check_scaled_loss(plain: Fit, scaled: Fit) -> None:
+def _check_scaled_loss(trail: list[Tensor], scaled: Fit) -> None:
     """Scales are powers of two, so scaling is exact and the steps are the same bit for bit."""
     name = type(scaled.optimizer).__name__
     scaler = torch.amp.GradScaler(scaled.x.device.type, init_scale=2.0**8)
@@ -199,10 +203,9 @@ def _check_scaled_loss(plain: Fit, scaled: Fit) -> None:
                     f"_step_supports_amp_scaling is set, step() must heed found_inf; else GradScaler "
                     f"does"
                 )
-        plain.step(number)
         scaled.scaled_step(number, scaler)
         after = " that follows one with an infinite gradient" if number == 4 else ""
-        if not torch.equal(plain.weights(), scaled.weights()):
+        if not torch.equal(trail[number - 1], scaled.weights()):
             raise AssertionError(
                 f"{scaled.where}, the step of {name} with a scaled loss{after} must be that of the "
                 f"loss itself. If _step_supports_amp_scaling is set, step() must divide gradients by "

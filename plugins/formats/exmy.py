@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +21,14 @@ from altgrad_plugins.formats.settings import ExMySettings, OverflowSettings, Sat
 
 @lru_cache(maxsize=32)
 def _code_values(layout: Layout) -> Tensor:
-    values = [layout.value(code) for code in range(2**layout.bits)]
-    return torch.tensor(values, dtype=torch.float32)
+    magnitude = np.arange(2 ** (layout.bits - 1))
+    field, mantissa = np.divmod(magnitude, 2**layout.mantissa_bits)
+    implicit = np.where(field > 0, 2**layout.mantissa_bits, 0)
+    exponent = layout.min_exponent + np.maximum(field - 1, 0) - layout.mantissa_bits
+    values = np.ldexp((implicit + mantissa).astype(np.float64), exponent)
+    for code in range(layout.max_code + 1, len(values)):
+        values[code] = layout.value(code)
+    return torch.from_numpy(np.concatenate((values, -values)).astype(np.float32))
 
 
 class ExMy(Format):
@@ -50,7 +57,7 @@ class ExMy(Format):
         return f"ExMy({self.name!r}, {self.layout}, overflow={self.overflow!r})"
 
     def code_values(self) -> Tensor:
-        """See :class:`Format`; worked out code by code from the layout's definition."""
+        """See :class:`Format`; all codes at once, by the layout's definition."""
         return _code_values(self.layout).clone()
 
     def round(

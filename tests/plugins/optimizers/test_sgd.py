@@ -169,13 +169,13 @@ def test_every_site_matches_the_formula(
 
 @pytest.mark.parametrize(
     ("site", "kind"),
-    [("both", KINDS[0]), *((site, KINDS[-1]) for site in ("none", "pre", "post", "both"))],
+    [("both", KINDS[0]), ("none", KINDS[-1]), ("both", KINDS[-1])],
     ids=str,
 )
 def test_it_keeps_the_contract(kind: dict[str, Any], site: str) -> None:
     plugin = SGDPlugin(SGDSettings(site=site, **kind))  # type: ignore[arg-type]
     fmt = load_format("e5m2") if site == "both" else UniformFormat()
-    check_optimizer(plugin, fmt=fmt, learning_rate=0.02, steps=200)
+    check_optimizer(plugin, fmt=fmt, learning_rate=0.05)
 
 
 def test_a_nan_gradient_shows_in_the_weights() -> None:

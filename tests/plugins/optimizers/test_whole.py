@@ -128,7 +128,7 @@ def test_the_size_of_gradients_and_weights_has_no_part_in_the_step(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("residency", ["master", "grid"])
-@pytest.mark.parametrize("fmt", ["e0m7", "e4m3", "e6m1", "e7m0"])
+@pytest.mark.parametrize("fmt", ["e0m7", "e7m0"])  # the narrowest and the widest
 @pytest.mark.parametrize("size", [0.0, 1e-30, 1e30])
 def test_extreme_weights_stay_finite(kind: str, residency: str, fmt: str, size: float) -> None:
     model, optimizer = build(kind, fmt, size, residency=residency)
