@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import pandas as pd
 
@@ -41,7 +42,7 @@ def sample(sides: tuple[str, str] = SIDES, title: str = "Sample", text: str = "T
     return Document(
         title,
         (Paragraph(text, lead=True),),
-        (Part(f"Numbers {title}", numbers), Part("Lines", tuple(charts(sides, text)))),
+        (Part(f"Numbers {title}", numbers), Part("Lines", charts(sides, text))),
     )
 
 
@@ -61,7 +62,8 @@ def table(sides: tuple[str, str], text: str) -> Table:
     return Table(head, rows, text)
 
 
-def charts(sides: tuple[str, str], text: str) -> list[Chart]:
+@cache
+def charts(sides: tuple[str, str], text: str) -> tuple[Chart, ...]:
     groups = [f"{side} group" for side in sides]
     rows = pd.DataFrame(
         {
@@ -86,10 +88,10 @@ def charts(sides: tuple[str, str], text: str) -> list[Chart]:
         (r, c, v, f"{v:+}")
         for r, c, v in zip(groups * 2, [*sides, *sides[::-1]], (1, -2, 3, 4), strict=True)
     ]
-    return [
+    return (
         forest("forest", text, rows, seeds, title=text, margin=0.005, floor=0.002),
         curves("curves", text, lines, title=text),
         bars("speed", text, pd.DataFrame({"label": groups, "value": [3, 4], "side": sides}), title=text),
         scatter("points", text, pd.DataFrame({"panel": text, "label": groups, "x": [1, 2], "y": [3, 4]}), ylabel=text),
         heat("tints", text, pd.DataFrame(places, columns=["row", "column", "value", "text"])),
-    ]  # fmt: skip
+    )  # fmt: skip

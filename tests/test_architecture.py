@@ -152,6 +152,7 @@ def test_packaging_lists_every_folder() -> None:
 
 
 def test_importing_the_package_and_the_hooks_does_not_import_torch() -> None:
+    """Nor does a format import pandas, nor the table of what is quantised transformers."""
     code = (
         "import sys, altgrad_core, altgrad_core.cli, altgrad_core.planning.planner\n"
         "from altgrad_core.registry.catalog import catalog\n"
@@ -162,7 +163,8 @@ def test_importing_the_package_and_the_hooks_does_not_import_torch() -> None:
         "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "altgrad_core.load_format('e5m2').code_values()\n"
-        "assert 'torch' in sys.modules and 'pandas' not in sys.modules\n"
+        "import altgrad_core.quantization.surgery\n"
+        "assert 'torch' in sys.modules and not {'pandas', 'transformers'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -1,7 +1,7 @@
 """Truths planted through a third-party package, read back from the report of the command line.
 
-Each test is a question that the verdict has been fooled by, or could be: what was planted is known, so
-there is one right answer.
+What was planted is known, so there is one right answer. These are the questions that take runs, a plan or a
+tuning file that was made by the command; those of scores alone are asked in ``tests/analysis/test_verdict.py``.
 """
 
 from __future__ import annotations
@@ -119,31 +119,12 @@ def test_one_true_benefit_is_named(run: Run) -> None:
     assert found.effects.loc["bf16", "role"] == "reference"
 
 
-def test_no_benefit_is_no_benefit(run: Run) -> None:
-    found = run({"noise": 0.01})
-    assert not {found.of(fmt) for fmt in FORMATS} & {"benefit", "harm"}
-    assert "gains most from" not in found.verdict
-
-
-def test_a_gain_that_the_reference_has_as_well_does_not_need_the_grid(run: Run) -> None:
-    found = run({"gains": dict.fromkeys(("bf16", *FORMATS), 0.03), "noise": 0.004})
-    assert {found.of(fmt) for fmt in FORMATS} == {"benefit"}
-    assert "yes" not in set(found.effects["needs_grid"])
-    assert "gains most from" not in found.verdict
-
-
-def test_without_a_reference_nobody_knows_what_needs_the_grid(run: Run) -> None:
-    found = run({"gains": {"e4m3": 0.03}, "noise": 0.005}, formats=FORMATS)
-    assert set(found.effects["needs_grid"]) == {"no reference"}
-    assert "cannot tell" in found.verdict
-    assert "gains most from" not in found.verdict
-
-
 def test_divergence_is_not_rewarded_where_scores_have_no_worst(run: Run) -> None:
     """Half of the treatment's seeds diverge, the others gain: that is no benefit."""
     found = run(
         {"gains": {"e5m2": 1.0}, "noise": 0.01, "diverging": {"e5m2": SEEDS[::2]}},
         task="perplexity",
+        formats=("bf16", "e5m2"),
         contrast={"margin": 0.1},
     )
     row = found.effects.loc["e5m2"]
@@ -153,40 +134,6 @@ def test_divergence_is_not_rewarded_where_scores_have_no_worst(run: Run) -> None
     assert "diverged" in found.verdict
     assert "no run diverged" not in found.text.lower()
     assert "none diverged" not in found.text.lower()
-
-
-def test_divergence_counts_as_the_worst_score_where_there_is_one(run: Run) -> None:
-    found = run({"gains": {"e5m2": 0.03}, "noise": 0.005, "diverging": {"e5m2": SEEDS[::2]}})
-    row = found.effects.loc["e5m2"]
-    assert found.of("e5m2") != "benefit"
-    assert (row["dropped"], row["n"]) == (0, 5)
-    assert row["gain"] < -0.1
-
-
-def test_a_perplexity_made_worse_is_a_harm(run: Run) -> None:
-    found = run({"gains": {"e4m3": -1.0}, "noise": 0.05}, "perplexity", contrast={"margin": 0.1})
-    assert found.of("e4m3") == "harm"
-    row = found.effects.loc["e4m3"]
-    assert row["delta"] == pytest.approx(1.0, abs=0.1)
-    assert row["gain"] == pytest.approx(-row["delta"])
-
-
-def test_a_noisy_large_gain_beside_a_tight_small_one(run: Run) -> None:
-    """e5m2's gain is shown and e3m4's is not, but that does not make e5m2 the one that gains most."""
-    found = run(
-        {
-            "gains": {"e5m2": 0.006, "e3m4": 0.075},
-            "noise": 0.001,
-            "noises": {"e3m4": 0.25},
-        },
-        formats=("bf16", "e3m4", "e5m2"),
-    )
-    assert found.of("e5m2") == "benefit"
-    assert found.of("e3m4") == "undecided"
-    assert "gains most from" not in found.verdict
-    largest = found.effects["gain"].idxmax()
-    assert largest in found.verdict
-    assert f"{found.effects.loc[largest, 'gain']:+.4f}" in found.verdict
 
 
 def test_a_batch_size_zipped_to_the_optimizer_is_named(run: Run) -> None:
@@ -201,23 +148,11 @@ def test_a_batch_size_zipped_to_the_optimizer_is_named(run: Run) -> None:
     assert "gains most from" not in found.verdict
 
 
-def test_few_seeds_show_nothing(run: Run) -> None:
-    found = run({"gains": {"e4m3": 0.05}, "noise": 0.0005}, seeds=(0, 1, 2))
-    assert found.of("e4m3") == "too few seeds"
-    assert "gains most from" not in found.verdict
-
-
-def test_differences_that_are_all_equal_carry_no_test(run: Run) -> None:
-    found = run({"gains": {"e4m3": 0.05}, "noise": 0.0})
-    assert pd.isna(found.effects.loc["e4m3", "p"])
-    assert found.of("e4m3") != "benefit"
-
-
 def test_an_old_tuning_file_is_found_out(run: Run) -> None:
     """The rates in tuning.json are not those of the runs."""
     found = run(
         {"gains": {"e4m3": 0.03}, "noise": 0.003, "best_rate": 1e-3},
-        formats=("bf16", "e4m3", "e5m2"),
+        formats=("bf16", "e4m3"),
         training={"learning_rate": "auto"},
         tune={"learning_rates": [5e-4, 1e-3, 2e-3], "seeds": [100]},
     )
@@ -237,9 +172,9 @@ def test_an_old_tuning_file_is_found_out(run: Run) -> None:
 def test_what_is_changed_after_the_first_run_is_exploratory(run: Run) -> None:
     """More seeds after a look: the declared answer stays, the other is labelled."""
     data = {"gains": {"e4m3": 0.02}, "noise": 0.005}
-    first = run(data)
+    first = run(data, formats=("bf16", "e4m3"))
     assert "exploratory" not in first.text.lower()
-    second = run(data, seeds=(*SEEDS, 5))
+    second = run(data, formats=("bf16", "e4m3"), seeds=(*SEEDS, 5))
     assert "exploratory" in second.text.lower()
     assert int(second.effects.loc["e4m3", "n"]) == 5
     run.report("--contrast", "optimizer.type=marked,plain")  # type: ignore[attr-defined]
@@ -247,7 +182,7 @@ def test_what_is_changed_after_the_first_run_is_exploratory(run: Run) -> None:
 
 
 def test_a_suite_that_is_not_finished_has_no_verdict(run: Run) -> None:
-    found = run({"gains": {"e4m3": 0.05}, "noise": 0.002})
+    found = run({"gains": {"e4m3": 0.05}, "noise": 0.002}, formats=("bf16", "e4m3"))
     run_dir = next(p for p in found.folder.iterdir() if (p / "spec.yaml").is_file())
     status = json.loads((run_dir / "status.json").read_text())
     (run_dir / "status.json").write_text(json.dumps({**status, "status": "killed"}))

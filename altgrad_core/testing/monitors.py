@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -91,8 +92,14 @@ def _check_changes_nothing(monitor: Monitor, seen: Trial, residency: Residency =
             _alike(train(monitor, residency=residency), seen, "differs from one time to the next")
         return
     with rule(_CHANGES):
-        alone = train(None, residency=residency)
+        alone = _unwatched(residency, torch.get_default_dtype(), torch.get_num_threads())
         _alike(alone, seen, "differs from the same run without this monitor")
+
+
+@cache
+def _unwatched(residency: Residency, dtype: torch.dtype, threads: int) -> Trial:
+    """The run without any monitor, whose numbers depend on the machine and on these alone."""
+    return train(None, residency=residency)
 
 
 def _alike(one: Trial, other: Trial, said: str) -> None:

@@ -318,14 +318,15 @@ def test_machines_that_share_no_disk_with_the_launcher_bring_and_send_by_themsel
 
 
 def test_a_store_that_is_gone_at_the_end_is_told_and_the_command_sends_what_is_kept(
-    write_suite: Callable[..., Path], own_cache: Path, cli: Cli, on_shelf: Faults, tmp_path: Path
+    write_suite: Callable[..., Path], own_cache: Path, warm: Cli, on_shelf: Faults, tmp_path: Path
 ) -> None:
     training = {"max_steps": 2, "eval_interval": 2, "batch_size": 8, "learning_rate": 1e-3}
     suite = write_suite(training=training, matrix={}, monitors=[])
-    command = ["run", suite, "--runs", URL, "--no-report"]
-    environment = {"ALTGRAD_CACHE": str(own_cache)}
+    with_a_shelf = "import quick_shelf; from altgrad_core.cli import main; main()"
+    command = ["-c", with_a_shelf, "run", suite, "--runs", URL, "--no-report"]
+    environment = {"ALTGRAD_CACHE": str(own_cache), "PYTHONPATH": str(Path(__file__).parents[1])}
     on_shelf(gone=True, only="status.json")
-    said = cli.run(*command, environment=environment)
+    said = warm.run(*command, environment=environment)
     assert said.returncode == 1, said.stdout + said.stderr
     assert "1 run is not at shelf://bucket/runs/tiny" in said.stdout
     assert f"by: altgrad-bench run {suite} --runs {URL} --no-report" in " ".join(
@@ -333,7 +334,7 @@ def test_a_store_that_is_gone_at_the_end_is_told_and_the_command_sends_what_is_k
     )
     assert list(own_cache.rglob(".no-answer-from-runs' store")), "the next run waits less"
     on_shelf()
-    said = cli.run(*command, environment=environment)
+    said = warm.run(*command, environment=environment)
     assert said.returncode == 0, said.stdout + said.stderr
     assert "1 run, 1 finished earlier" in said.stdout
     assert _records(tmp_path / "shelf" / "bucket" / "runs" / "tiny")

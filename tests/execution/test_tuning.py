@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from warm_cli import Cli
 
-from altgrad_core.execution.options import RunOptions
-from altgrad_core.execution.runner import SuiteResult, run_suite
 from altgrad_core.execution.tuning import choose, edges
-from altgrad_core.interfaces.executor import Job
 from altgrad_core.interfaces.metric import Metric
-from altgrad_core.planning.planner import plan_suite
-from altgrad_core.planning.suite import load_suite
 from altgrad_core.planning.tune import TuneSettings
 from altgrad_core.results.collect import load_results
 from altgrad_core.results.kept import StoredTuning
-from altgrad_core.results.run_directory import Status
 from altgrad_core.results.sources import read_one
 
 RATES = (1e-4, 1e-3, 1e-2)
@@ -94,31 +90,8 @@ def test_a_diverged_run_without_a_worst_value_is_kept_as_nan() -> None:
     assert math.isnan(score)
 
 
-class Log:
-    """Remembers what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.phases: list[tuple[int, int]] = []
-
-    def message(self, text: str) -> None:
-        self.lines.append(text)
-
-    def begin(self, total: int, done: int) -> None:
-        self.phases.append((total, done))
-
-    def started(self, job: Job, max_steps: int) -> None: ...
-
-    def progress(self, job: Job, status: Status) -> None: ...
-
-    def tried_again(self, job: Job, status: Status, how: str) -> None:
-        self.message(f"{job.label}: {status.status} ({status.message}); {how}")
-
-    def finished(self, job: Job, status: Status) -> None: ...
-
-
 def test_a_suite_tunes_itself_and_runs_with_what_it_chose(
-    write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path
+    write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path, warm: Cli
 ) -> None:
     suite = write_suite(
         training={
@@ -132,11 +105,9 @@ def test_a_suite_tunes_itself_and_runs_with_what_it_chose(
         tune={"learning_rates": [1e-4, 1e-3, 1e-2], "seeds": [50], "max_extensions": 1},
         monitors=[],
     )
-    plan = plan_suite(load_suite(suite))
-    log = Log()
-    options = RunOptions(runs=tmp_path / "runs", threads=1, cache=own_cache)
-    result: SuiteResult = run_suite(plan, options, log)
-    assert result.ok
+    command = ("run", suite, "--runs", tmp_path / "runs", "--threads", "1", "--no-report")
+    done = warm.run(*command)
+    assert done.returncode == 0, done.stdout + done.stderr
     stored = read_one(tmp_path / "runs" / "tiny")
     assert stored.tuning is not None
     assert set(stored.tuning.conditions) == {"bf16_adamw", "e5m2_adamw"}
@@ -156,12 +127,12 @@ def test_a_suite_tunes_itself_and_runs_with_what_it_chose(
         best = max(scores, key=lambda rate: (scores[rate], -rate))
         assert condition.chosen == best
         assert condition.censored == (best in (min(scores), max(scores)))
-    announced = [line.split()[:2] for line in log.lines if line.startswith("  ")]
+    announced = [line.split()[:2] for line in done.stdout.splitlines() if line.startswith("  ")]
     for label, condition in stored.tuning.conditions.items():
         assert [label, f"{condition.chosen:g}"] in announced
 
-    again = Log()
-    assert run_suite(plan, options, again).ok
-    assert all(total == done for total, done in again.phases), "nothing is run twice"
+    again = warm.run(*command)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert set(re.findall(r"(\d+) to go", again.stdout)) == {"0"}, "nothing is run twice"
     cells = json.loads((tmp_path / "runs" / "tiny" / "plan.json").read_text())["cells"]
     assert {cell["stage"] for cell in cells} == {"tune", "final"}

@@ -15,6 +15,7 @@ from altgrad_core.interfaces.blocks import Block, Table
 from altgrad_core.interfaces.section import Findings, Section
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.report.build import build_document
+from altgrad_core.report.document import Document
 from altgrad_core.report.render import render_markdown
 from altgrad_core.results.sources import read_one
 from altgrad_core.testing.sections import check_section
@@ -91,8 +92,16 @@ def test_it_has_something_to_say_of_a_full_suite(name: str, several: tuple[Findi
     assert catalog().build("section", name).build(several[0])
 
 
-def test_one_seed_is_not_spoken_of_as_several(several: tuple[Findings, ...]) -> None:
-    texts = [render_markdown(build_document(found), Path()) for found in (several[0], several[2])]
+@pytest.fixture(scope="module")
+def full_report(several: tuple[Findings, ...]) -> Document:
+    return build_document(several[0])
+
+
+def test_one_seed_is_not_spoken_of_as_several(
+    several: tuple[Findings, ...], full_report: Document
+) -> None:
+    one_seed = build_document(several[2])
+    texts = [render_markdown(document, Path()) for document in (full_report, one_seed)]
     for words in (
         "interval",
         "mean over seeds",
@@ -105,8 +114,10 @@ def test_one_seed_is_not_spoken_of_as_several(several: tuple[Findings, ...]) -> 
         assert words not in texts[1]
 
 
-def test_the_conditions_are_tabled_once(several: tuple[Findings, ...]) -> None:
-    blocks = [block for part in build_document(several[0]).parts for block in part.blocks]
+def test_the_conditions_are_tabled_once(
+    several: tuple[Findings, ...], full_report: Document
+) -> None:
+    blocks = [block for part in full_report.parts for block in part.blocks]
     tables = [block for block in blocks if isinstance(block, Table)]
     (main,) = (one for one in tables if one.columns[0].title == "Condition")
     shown = {column.title: place for place, column in enumerate(main.columns)}

@@ -286,8 +286,7 @@ def test_a_change_of_dtype_keeps_compensation() -> None:
 
 @pytest.mark.parametrize("fmt", [name for name in FORMATS if name != "bf16"])
 @pytest.mark.parametrize("granularity", ["tensor", "channel", "block"])
-@pytest.mark.parametrize("headroom", [1.0, 1.5])
-@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize(("headroom", "rounding"), [(1.0, "stochastic"), (1.5, "nearest")])
 def test_a_look_at_the_values_decides_as_the_rule_does(
     fmt: str, granularity: Any, headroom: float, rounding: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

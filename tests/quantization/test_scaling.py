@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import deque
 from fractions import Fraction
 from typing import Any
@@ -178,7 +179,7 @@ def test_the_power_of_two_against_fractions(largest: float) -> None:
     amax = amax[amax.isfinite()]
     found = power_of_two_at_least(amax, largest).tolist()
     highest = max(k for k in range(128) if 2**k * Fraction(largest) < 2**128)
+    ends = [Fraction(2) ** k * Fraction(largest) for k in range(-126, 278)]
     for value, power in zip(amax.tolist(), found, strict=True):
-        value = max(value, 2.0**-126)
-        k = next(k for k in range(-126, 278) if Fraction(2) ** k * Fraction(largest) >= value)
+        k = bisect_left(ends, max(value, 2.0**-126)) - 126
         assert power == 2.0 ** min(k, highest)

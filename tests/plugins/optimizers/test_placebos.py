@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,15 +120,9 @@ def test_two_tensors_of_one_shape_are_shuffled_differently_and_two_runs_alike() 
 
 
 def test_the_permutation_is_the_same_in_every_process() -> None:
-    code = (
-        "from altgrad_plugins.optimizers.placebos import permutation\n"
-        "print(permutation('a.weight', 20).tolist())"
-    )
-    printed = subprocess.run(
-        [sys.executable, "-c", code], env={"PYTHONHASHSEED": "123"}, capture_output=True, text=True,
-        check=True,
-    ).stdout  # fmt: skip
-    assert printed.strip() == str(permutation("a.weight", 20).tolist())
+    """Each process has another ``hash()``, and this was found by an earlier one."""
+    expected = [3, 16, 5, 7, 4, 15, 19, 14, 9, 12, 17, 8, 2, 1, 11, 13, 0, 10, 18, 6]
+    assert permutation("a.weight", 20).tolist() == expected
 
 
 def test_the_permutation_stays_while_the_values_move() -> None:
