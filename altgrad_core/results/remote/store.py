@@ -246,8 +246,9 @@ class Store:
 
 
 def _told(error: BaseException) -> str:
-    """What an error says, without what may follow a URL: such tails can hold signatures."""
-    said = re.sub(r"\?\S+", "?…", str(error)) or "it says no more"
+    """What an error says in its first line, without what may follow a URL: such tails can hold signatures."""
+    first = next((line for line in str(error).splitlines() if line.strip()), "it says no more")
+    said = re.sub(r"\?\S+", "?…", first)
     return plain(f"{type(error).__name__}: {said}", 300)
 
 

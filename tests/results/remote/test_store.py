@@ -79,3 +79,9 @@ def test_what_a_fault_says_holds_no_signature() -> None:
     said = module._told(OSError("PUT https://host/a?X-Amz-Signature=geheim&b=1 failed"))
     assert "geheim" not in said
     assert "https://host/a?… failed" in said
+
+
+def test_a_fault_is_one_sentence_however_much_a_library_says() -> None:
+    said = module._told(OSError("\nUnable to load libjvm\n" + "dlopen(/a/libjvm.so) failed\n" * 99))
+    assert said == "OSError: Unable to load libjvm"
+    assert module._told(OSError()) == "OSError: it says no more"
