@@ -40,9 +40,11 @@ def test_a_suite_from_file_to_report(
     write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path, warm: Cli
 ) -> None:
     suite, runs = write_suite(), tmp_path / "runs"
-    start = [sys.executable, "-m", "altgrad_core.cli", *command(suite, runs)]
+    start = [sys.executable, "-m", "altgrad_core.cli", *command(suite, runs, "--no-report")]
     done = subprocess.run(start, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    reported = warm.run("report", runs / "tiny")
+    assert reported.returncode == 0, reported.stdout + reported.stderr
     cells = plan_of(runs / "tiny")
     assert [c["condition"] for c in cells] == [
         "bf16_adamw",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from typing import Literal
 
 import torch
@@ -22,9 +23,16 @@ def derive_seed(seed: int, stream: Stream, step: int = 0) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+@cache
+def _accelerated() -> bool:
+    return torch.accelerator.is_available()
+
+
 def seed_step(seed: int, step: int, generator: torch.Generator) -> None:
     """Seed the global generators (CPU and CUDA) and the run's own generator for one step."""
-    torch.manual_seed(derive_seed(seed, "step", step))
+    # where there is no accelerator, torch.manual_seed notes for each kind who asked, a millisecond a step
+    seed_all = torch.manual_seed if _accelerated() else torch.default_generator.manual_seed
+    seed_all(derive_seed(seed, "step", step))
     generator.manual_seed(derive_seed(seed, "rounding", step))
 
 

@@ -123,7 +123,7 @@ def test_a_closure_is_called_with_gradients_on() -> None:
     assert not any(torch.equal(a, b) for a, b in zip(before, params, strict=True))
 
 
-@pytest.mark.parametrize(("fmt", "lr"), [("e5m2", 0.003), ("e7m0", 0.03), ("bf16", 0.03)])
+@pytest.mark.parametrize(("fmt", "lr"), [("e7m0", 0.003), ("bf16", 0.03)])
 def test_it_keeps_the_contract(fmt: str, lr: float) -> None:
     check_optimizer(LionPlugin(LionSettings()), fmt=load_format(fmt), learning_rate=lr)
 

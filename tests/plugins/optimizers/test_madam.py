@@ -183,7 +183,7 @@ def test_a_nan_is_not_healed_but_a_weight_without_gradient_stays() -> None:
     assert torch.equal(model.weight[1:].detach(), kept[1:].clamp(-limit, limit))
 
 
-@pytest.mark.parametrize(("fmt", "lr"), [("e3m4", 0.01), ("e7m0", 0.1), ("bf16", 0.01)])
+@pytest.mark.parametrize(("fmt", "lr"), [("e7m0", 0.01), ("bf16", 0.1)])
 def test_it_keeps_the_contract(fmt: str, lr: float) -> None:
     check_optimizer(MadamPlugin(MadamSettings()), fmt=load_format(fmt), learning_rate=lr)
 

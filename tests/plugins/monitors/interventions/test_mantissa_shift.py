@@ -441,24 +441,40 @@ def test_a_run_that_would_diverge_goes_on(
     assert losses[20] < losses[2]
 
 
-@pytest.mark.parametrize("residency", ["master", "grid"])
+def shifting(load_monitor: Callable[..., Monitor]) -> Monitor:
+    return load_monitor(
+        "mantissa_shift", interval=2, on_nan=CHAIN, on_stall=["e4m3", "e3m4"], threshold=0.01
+    )
+
+
+@pytest.fixture(scope="module", params=["master", "grid"])
+def whole(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    load_monitor: Callable[..., Monitor],
+) -> tuple[str, Memory, Trainer]:
+    """A residency, and the records and the trainer of a run on it that nothing interrupted."""
+    torch.set_num_threads(1)
+    sink, folder = Memory(), tmp_path_factory.mktemp("whole")
+    uninterrupted = trainer(folder, sink, shifting(load_monitor), request.param)
+    uninterrupted.run()
+    return request.param, sink, uninterrupted
+
+
 @pytest.mark.parametrize("cut", [5, 6, 7, 8, 10, 14])
 def test_a_shifted_run_that_is_interrupted_ends_bit_identical(
-    cut: int, residency: str, tmp_path: Path, load_monitor: Callable[..., Monitor]
+    cut: int,
+    whole: tuple[str, Memory, Trainer],
+    tmp_path: Path,
+    load_monitor: Callable[..., Monitor],
 ) -> None:
-    def monitor() -> Monitor:
-        return load_monitor(
-            "mantissa_shift", interval=2, on_nan=CHAIN, on_stall=["e4m3", "e3m4"], threshold=0.01
-        )
-
-    whole, sink = Memory(), Memory()
-    uninterrupted = trainer(tmp_path / "whole", whole, monitor(), residency)
-    uninterrupted.run()
+    residency, expected, uninterrupted = whole
+    sink = Memory()
     with pytest.raises(Killed):
-        trainer(tmp_path / "cut", sink, monitor(), residency, kill_at=cut).run()
-    resumed = trainer(tmp_path / "cut", sink, monitor(), residency)
+        trainer(tmp_path / "cut", sink, shifting(load_monitor), residency, kill_at=cut).run()
+    resumed = trainer(tmp_path / "cut", sink, shifting(load_monitor), residency)
     resumed.run()
-    assert str(sink.lines) == str(whole.lines)  # as text, in which NaN equals NaN
+    assert str(sink.lines) == str(expected.lines)  # as text, in which NaN equals NaN
     ours, theirs = resumed.parts, uninterrupted.parts
     for name, geometry in theirs.weights.items():
         assert ours.weights[name].format.name == geometry.format.name != "e5m2"
