@@ -61,14 +61,15 @@ def test_warm_starts_go_on_getting_better_on_a_matrix_that_moves_little() -> Non
     """One iteration per measurement: what is kept is what makes it precise."""
     torch.manual_seed(0)
     matrix = torch.randn(200, 200)
-    warm, errors = PowerIteration(1), []
+    warm, errors = PowerIteration(1), {}
     for step in range(60):
         matrix = matrix + 1e-4 * torch.randn(200, 200)
-        errors.append(1 - float(warm.measure({"a": matrix}, step)[0, 1]) / witness(matrix)[1])
-        if step == 0:
-            assert errors[0] > 5e-3
-    assert max(errors[40:]) < 2e-3
-    assert min(errors) > -1e-12
+        found = float(warm.measure({"a": matrix}, step)[0, 1])
+        if step in (0, 40, 45, 50, 55, 59):  # the witness takes longest
+            errors[step] = 1 - found / witness(matrix)[1]
+    assert errors.pop(0) > 5e-3
+    assert max(errors.values()) < 2e-3
+    assert min(errors.values()) > -1e-12
 
 
 def test_a_leading_direction_that_changes_is_found_again() -> None:
