@@ -25,7 +25,7 @@ def test_effects_have_the_columns_that_are_documented() -> None:
     assert all(f"``{name}``" in str(module.__doc__) for name in COLUMNS)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([ACCURACY, PERPLEXITY]))
 def test_swapping_the_sides_negates_every_effect(seed: int, metric: Any) -> None:
     score = noisy({"e5m2": 0.03}, 0.02, seed=seed)
@@ -45,7 +45,7 @@ def test_swapping_the_sides_negates_every_effect(seed: int, metric: Any) -> None
         assert (a["role"] == "reference") == (group == "bf16") == (a["verdict"] == "")
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(st.permutations(range(30)))
 def test_the_order_of_runs_does_not_matter(order: list[int]) -> None:
     suite = make_suite(noisy({"e5m2": 0.03}, 0.02))

@@ -128,6 +128,8 @@ CASES = {
     "MultiheadAttention": Case(Attention, 3),
     "convolutions": Case(Convolutions, 4),
 }
+KINDS = ("BERT", "GPT-2", "Llama", "hand-written GPT", "MultiheadAttention", "convolutions")
+"""One of those with the same kinds of layers."""
 EVERY = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
@@ -168,9 +170,12 @@ def train(model: nn.Module, residency: str = "grid", steps: int = 3) -> list[flo
     return losses
 
 
-@pytest.mark.parametrize("residency", ["master", "grid"])
-@EVERY
-def test_they_train_save_load_and_come_back(case: Case, residency: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "residency"),
+    [*((name, "grid") for name in CASES), *((name, "master") for name in KINDS)],
+)
+def test_they_train_save_load_and_come_back(name: str, residency: Any, tmp_path: Path) -> None:
+    case = CASES[name]
     plain = built(case)
     model = quantised(case, residency)
     losses = train(model, residency)
@@ -189,9 +194,9 @@ def test_they_train_save_load_and_come_back(case: Case, residency: Any, tmp_path
     torch.save(compact_state(model), tmp_path / "compact.pt")
     torch.save(model.state_dict(), tmp_path / "state.pt")
     later = train(copy.deepcopy(model), residency, steps=2)
-    for name in ("compact.pt", "state.pt"):
+    for file in ("compact.pt", "state.pt"):
         fresh = quantised(case, residency)
-        load_compact_state(fresh, torch.load(tmp_path / name))
+        load_compact_state(fresh, torch.load(tmp_path / file))
         assert torch.equal(loss_of(fresh), expected)
         assert train(fresh, residency, steps=2) == later
 

@@ -78,7 +78,7 @@ def train(
     return losses
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     fmt=st.sampled_from(sorted(FORMATS)),
     optimizer=st.sampled_from(sorted(OPTIMIZERS)),

@@ -67,7 +67,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(FORMAT, ROUNDING, KAHAN, GRANULARITY, st.sampled_from([1.0, 3.0]), SEED)
 def test_a_weight_that_nothing_updates_stays_with_all_that_belongs_to_it(
     fmt: str, rounding: Any, kahan: str | None, granularity: Any, headroom: float, seed: int
@@ -94,7 +94,7 @@ def test_a_weight_that_nothing_updates_stays_with_all_that_belongs_to_it(
         assert same(before, snapshot(layer))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(FORMAT, ROUNDING, KAHAN, st.sampled_from(["tensor", "block"]), SEED)
 def test_an_element_at_rest_moves_only_when_the_grid_grows(
     fmt: str, rounding: Any, kahan: str | None, granularity: Any, seed: int
@@ -176,7 +176,7 @@ def write(layer: nn.Linear, way: str, new: Tensor) -> None:
             layer.load_state_dict({"weight": new}, strict=False)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     FORMAT,
     KAHAN,

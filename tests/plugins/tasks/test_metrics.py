@@ -47,14 +47,14 @@ def predictions(draw: st.DrawFn) -> tuple[Floats, Targets]:
     return probabilities, targets
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(predictions(), st.sampled_from([0.0, 0.1, 0.25, 0.3, 0.5, 1.0]))
 def test_decisions_score_as_in_sklearn(drawn: tuple[Floats, Targets], threshold: float) -> None:
     threshold = float(np.float32(threshold))
     assert scores_at(*drawn, threshold) == pytest.approx(_witness(*drawn, threshold))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(predictions())
 def test_ranking_scores_as_in_sklearn(drawn: tuple[Floats, Targets]) -> None:
     probabilities, targets = drawn
@@ -70,7 +70,7 @@ def test_ranking_scores_as_in_sklearn(drawn: tuple[Floats, Targets]) -> None:
         assert math.isnan(scores["roc_auc_micro"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(predictions())
 def test_no_threshold_beats_the_tuned_one(drawn: tuple[Floats, Targets]) -> None:
     probabilities, targets = drawn

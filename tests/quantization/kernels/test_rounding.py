@@ -59,7 +59,7 @@ def grids(draw: st.DrawFn) -> GridNumbers:
     return GridNumbers(m, e_min, float(size))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(numbers=grids(), data=st.data(), double=st.booleans())
 def test_nearest_is_the_definition(numbers: GridNumbers, data: st.DataObject, double: bool) -> None:
     width = 64 if double else 32
