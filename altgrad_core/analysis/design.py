@@ -41,7 +41,6 @@ class Group:
 
     Attributes:
         label: Its name, which no other group of the suite has.
-        panel: The name of what both sides share.
         format: The format of both sides; empty where the question is about formats.
         setting: The label without the format; empty where formats are all that varies.
         variant: What tells this treatment from others of the same panel: ``site both``.
@@ -55,7 +54,6 @@ class Group:
     """
 
     label: str
-    panel: str
     format: str
     setting: str
     variant: str
@@ -227,7 +225,6 @@ def _group(
     placebo, lends = _placebo(treatment[1]) if stiffness else ("", "")
     return Group(
         label=label,
-        panel=panel,
         format=fmt,
         setting="" if label == fmt else label.removeprefix(f"{fmt}, "),
         variant=own,

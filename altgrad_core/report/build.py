@@ -7,7 +7,7 @@ its place, with its error, and stops nothing else.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,8 +38,6 @@ class ReportFiles:
 
     markdown: Path
     html: Path
-    figures: tuple[Path, ...]
-    tables: tuple[Path, ...]
 
 
 def build_document(
@@ -76,11 +74,10 @@ def write_report(
     document, pictures = drawn(build_document(found, questions, plugins))
     try:
         write_document(document, folder, "report", pictures)
-        tables = tuple(_write_tables(found, folder))
+        _write_tables(found, folder)
     except OSError as error:
         raise UserError(f"The report cannot be written to {folder}: {error.strerror}.") from error
-    figures = tuple(folder / FIGURES / f"{name}.svg" for name in pictures)
-    return ReportFiles(folder / "report.md", folder / "report.html", figures, tables)
+    return ReportFiles(folder / "report.md", folder / "report.html")
 
 
 def drawn(document: Document) -> tuple[Document, dict[str, str]]:
@@ -171,14 +168,12 @@ def _check(chart: Chart, seen: set[str]) -> None:
     seen.add(chart.name)
 
 
-def _write_tables(found: Findings, folder: Path) -> Iterator[Path]:
-    """Write the tables that hold rows, and say where."""
+def _write_tables(found: Findings, folder: Path) -> None:
+    """Write the tables that hold rows."""
     for name in (*TABLES, *_MORE):
         table = getattr(found, name)
         if len(table) and name in TABLES:
             write_text(folder / f"{name}.csv", table.to_csv(index=False))
-            yield folder / f"{name}.csv"
         if len(table):
             whole = table.reset_index() if table.index.name else table
             write_table(whole, folder / f"{name}.parquet")
-            yield folder / f"{name}.parquet"

@@ -139,7 +139,7 @@ def _finished(suites: Sequence[StoredSuite], several: bool) -> pd.DataFrame:
 def _group(condition: str, left: pd.DataFrame, right: pd.DataFrame) -> Group:
     """A's and B's runs of a condition, as the two sides of a comparison."""
     sides = (side[side["condition"] == condition] for side in (left, right))
-    return Group(condition, condition, "", "", "", (), (), "", "", (), *sides)
+    return Group(condition, "", "", "", (), (), "", "", (), *sides)
 
 
 def _changes(

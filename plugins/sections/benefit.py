@@ -105,19 +105,17 @@ def _floor(found: Findings) -> float | None:
 
 def _answer(found: Findings, rows: Sequence[Row]) -> str:
     """How many groups have which verdict, in one sentence."""
-    tested = [row for row in rows if row["role"] == "tested"]
-    counts: dict[str, list[Row]] = {}
-    for row in tested:
-        counts.setdefault(verdict_word(row), []).append(row)
-    parts = [f"{word} in {len(some)} ({group_names(some, rows)})" for word, some in counts.items()]
-    text = f"Verdicts on {counted(len(tested), group_noun(found))}: {'; '.join(parts)}."
-    others = [row for row in rows if row["role"] != "tested"]
-    if not others:
-        return text
-    words = {"reference": "the reference", "identical": "equal by construction"}
-    same = {word: [r for r in others if r["role"] == role] for role, word in words.items()}
-    told = (f"{group_names(some, rows)} ({word})" for word, some in same.items() if some)
-    return f"{text} Outside the family: {'; '.join(told)}."
+    of = {role: [row for row in rows if row["role"] == role] for role in _ROLES}
+    verdicts: dict[str, list[Row]] = {}
+    for row in of["tested"]:
+        verdicts.setdefault(verdict_word(row), []).append(row)
+    parts = [
+        f"{word} in {len(some)} ({group_names(some, rows)})" for word, some in verdicts.items()
+    ]
+    text = f"Verdicts on {counted(len(of['tested']), group_noun(found))}: {'; '.join(parts)}."
+    outside = {"the reference": of["reference"], "equal by construction": of["identical"]}
+    told = [f"{group_names(some, rows)} ({word})" for word, some in outside.items() if some]
+    return f"{text} Outside the family: {'; '.join(told)}." if told else text
 
 
 def _table(found: Findings, rows: Sequence[Row]) -> Table:

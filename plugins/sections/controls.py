@@ -35,15 +35,17 @@ class Controls(BuiltIn):
     title = "Controls: does what ought to make no difference make none?"
 
     def build(self, found: Findings) -> Sequence[Block]:
-        blocks: list[Block] = [Paragraph(_answer(found.twins))]
-        if len(found.twins):
-            blocks.append(_twins(found))
         placebos = effects(found, "placebo")
         kinds = dict.fromkeys(str(row["placebo"]) for row in placebos)
         words = [f"{kind}: {_PLACEBOS.get(kind, 'a placebo of the treatment')}." for kind in kinds]
         said = (*_identity(found), *words)
-        blocks += [Bullets(said)] if said else []
-        return [*blocks, *forest(found, placebos, "placebos"), *_placebos(found, placebos)]
+        return [
+            Paragraph(_answer(found.twins)),
+            *([_twins(found)] if len(found.twins) else []),
+            *([Bullets(said)] if said else []),
+            *forest(found, placebos, "placebos"),
+            *_placebos(found, placebos),
+        ]
 
 
 def _answer(twins: pd.DataFrame) -> str:
@@ -54,32 +56,25 @@ def _answer(twins: pd.DataFrame) -> str:
             "so nothing here shows how far apart two runs are that ought to be equal."
         )
     pairs = listed(dict.fromkeys(map(str, twins["formats"])))
-    head_ = f"{pairs}: the same grid up to a power of two, so that their runs form A/A pairs. "
+    head = f"{pairs}: the same grid up to a power of two, so that their runs form A/A pairs. "
     count = counted(len(twins), "comparison")
-    differ = twins[twins["status"] == "differ"]
-    undecided = twins[twins["status"] == "undecided"]
-    rest = _undecided(undecided)
+    differ, undecided = (twins[twins["status"] == status] for status in ("differ", "undecided"))
+    reasons = named(dict.fromkeys(map(str, undecided["why"])), 3)
+    unsettled = f"{counted(len(undecided), 'comparison')} decide nothing: {reasons}."
+    rest = f" {unsettled}" * bool(len(undecided))
     if len(differ):
         apart = score(float(differ["difference"].abs().max()))
         return (
-            f"The instrument fails its control. {head_}{count}, of which {len(differ)} differ, by up "
+            f"The instrument fails its control. {head}{count}, of which {len(differ)} differ, by up "
             f"to {apart}, although equality is promised.{rest}"
         )
     if len(undecided) == len(twins):
-        return f"The A/A control decides nothing. {head_}{rest.strip()}"
+        return f"The A/A control decides nothing. {head}{unsettled}"
     equal = len(twins) - len(undecided)
     return (
-        f"The instrument passes its control. {head_}{count}, {equal} of which are exactly equal: the "
+        f"The instrument passes its control. {head}{count}, {equal} of which are exactly equal: the "
         f"arithmetic adds no noise; how much a seed changes is another matter.{rest}"
     )
-
-
-def _undecided(twins: pd.DataFrame) -> str:
-    """How many comparisons decide nothing, and why; empty for none."""
-    if twins.empty:
-        return ""
-    reasons = named(dict.fromkeys(map(str, twins["why"])), 3)
-    return f" {counted(len(twins), 'comparison')} decide nothing: {reasons}."
 
 
 def _twins(found: Findings) -> Table:
@@ -107,17 +102,12 @@ def _result(row: Mapping[str, Any]) -> Cell:
 def _identity(found: Findings) -> list[str]:
     """On a uniform grid a normalised stiffness is 1 for every weight, so both sides are one."""
     known = [row for row in effects(found, "identical") if row["n"]]
-    if not known:
-        return []
-    pairs = found.pairs[found.pairs["group"].isin([row["group"] for row in known])]
-    largest = float(pairs["delta"].abs().max())
     text = (
         f"On a uniform grid ({group_names(known, known)}) the stiffness is the same for every weight "
-        "of a tensor. Normalised, it is 1, so both sides are the same update by construction: "
+        "of a tensor. Normalised, it is 1, so both sides are the same update by construction: zero by "
+        "construction, and zero was measured. It is no finding."
     )
-    if largest == 0:
-        return [f"{text}zero by construction, and zero was measured. It is no finding."]
-    return [f"{text}yet they differ by up to {score(largest)}."]
+    return [text] if known else []
 
 
 def _placebos(found: Findings, placebos: Sequence[Row]) -> list[Block]:

@@ -81,23 +81,21 @@ def stage_of(kind: str, layer: str = "") -> str:
 
 def _answer(runs: pd.DataFrame, seen: pd.DataFrame) -> str:
     status = runs["status"]
-    done, diverged = int(status.isin(DONE).sum()), runs[status == "diverged"]
+    done, diverged = int(status.isin(DONE).sum()), runs.loc[status == "diverged", "format"]
     failed = int((~status.isin([*DONE, "pending", "skipped", "running"])).sum())
     text = f"{done} of {counted(len(runs), 'planned run')} went to their end"
     text += f", {failed} failed." if failed else "."
     if len(diverged):
-        by_format = diverged["format"].value_counts(sort=False)
-        parts = named(f"{fmt}: {n}" for fmt, n in by_format.items())
+        parts = named(f"{fmt}: {n}" for fmt, n in diverged.value_counts(sort=False).items())
         text += f" {counted(len(diverged), 'run')} diverged ({parts})."
     elif done:
         text += " None of these diverged."
     real = seen[seen["stage"].isin(_FAILURES)]
     if real.empty:
         return f"{text} No monitor reported a failure in the forward pass, backward pass or update."
+    formats = {stage: real.loc[real["stage"] == stage, "format"] for stage in _FAILURES}
     told = "; ".join(
-        f"{stage}: {named(dict.fromkeys(map(str, real.loc[real['stage'] == stage, 'format'])))}"
-        for stage in _FAILURES
-        if (real["stage"] == stage).any()
+        f"{stage}: {named(dict.fromkeys(some))}" for stage, some in formats.items() if len(some)
     )
     first = real.sort_values("step", kind="stable").iloc[0]
     return (

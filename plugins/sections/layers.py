@@ -120,9 +120,11 @@ def candidates(found: Findings) -> tuple[list[str], str]:
     formats = list(dict.fromkeys(map(str, table["format"])))
     if asked is None or metric is None or asked.margin is None or not formats:
         return formats, "No margin was declared, so formats are ranked whatever their score."
-    sign, means = 1 if metric.direction == "higher" else -1, by_condition(found, name)
+    means = by_condition(found, name)
     best = {
-        fmt: max(sign * means[c].mean for c in table.loc[table["format"] == fmt, "condition"])
+        fmt: max(
+            metric.sign * means[c].mean for c in table.loc[table["format"] == fmt, "condition"]
+        )
         for fmt in formats
     }
     limit = max(best.values()) - asked.margin

@@ -175,11 +175,8 @@ def _values(found: Findings, gains: pd.Series[float], known: pd.DataFrame) -> Ta
     )
     shown = [("Format", "format"), ("Benefit", signed("benefit"))]
     shown += [(str(name), digits(str(name), _number)) for name in known]
-    return table(
-        known.assign(benefit=gains).rename_axis("format").reset_index(),
-        shown,
-        caption,
-    )
+    rows = known.assign(benefit=gains).rename_axis("format").reset_index()
+    return table(rows, shown, caption)
 
 
 def _number(value: float) -> str:
@@ -199,15 +196,13 @@ def _figure(found: Findings, gains: pd.Series[float], known: pd.DataFrame) -> Bl
 
 def _collinear(found: Findings, formats: pd.Index[str]) -> str:
     """How far mantissa and range are one property, in words."""
-    known = found.formats.reindex(formats)
-    if not {"bits", "mantissa_bits", "binades"} <= set(known):
+    needed = ["bits", "mantissa_bits", "binades"]
+    if not set(needed) <= set(found.formats):
         return "How far the properties overlap cannot be told: the formats are not at hand."
-    known = known.dropna(subset=["bits", "mantissa_bits", "binades"])
+    known = found.formats.reindex(formats)[needed].dropna().astype(float)
     if len(known) < FEWEST:
         return "How far the properties overlap cannot be told from these formats."
-    r = significant(
-        float(known["mantissa_bits"].astype(float).corr(known["binades"].astype(float)))
-    )
+    r = significant(known["mantissa_bits"].corr(known["binades"]))
     widths = sorted({int(bits) for bits in known["bits"]})
     if len(widths) > 1:
         return f"Over formats of {widths[0]} to {widths[-1]} bits, {MANTISSA} and {RANGE} have r = {r}."

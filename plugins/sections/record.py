@@ -10,15 +10,7 @@ from typing import Any
 import pandas as pd
 
 from altgrad_core.analysis.words import NONE, percent, significant
-from altgrad_core.interfaces.blocks import (
-    Block,
-    Bullets,
-    Code,
-    Paragraph,
-    Shown,
-    Table,
-    table,
-)
+from altgrad_core.interfaces.blocks import Block, Bullets, Code, Paragraph, Shown, Table, table
 from altgrad_core.interfaces.section import Findings
 from altgrad_plugins.sections.shared import BuiltIn, planned, to_run
 
@@ -120,9 +112,7 @@ def _warnings(facts: Mapping[str, Any]) -> Iterator[str]:
     """
     for one in facts.values():
         at_limit, examples = (one.get(key, {}) for key in ("examples_at_max_length", "examples"))
-        shares = {
-            split: at_limit[split] / examples[split] for split in at_limit if examples.get(split)
-        }
+        shares = {s: n / examples[s] for s, n in at_limit.items() if examples.get(s)}
         if shares.get("train", 0.0) > _OFTEN:
             parts = ", ".join(f"{percent(share)} % of {split}" for split, share in shares.items())
             yield (

@@ -81,21 +81,17 @@ def _epochs(found: Findings) -> list[Block]:
     ends = losses[losses["metric"] == _VALIDATION].sort_values("step", kind="stable")
     final = ends.groupby(["condition", "id", "epoch"])["value"].last()
     held = final.groupby(level=["condition", "epoch"]).mean()
-    rows = (
-        {"condition": condition} | {f"{n}": _pair(train, held, (condition, n)) for n in shown}
-        for condition in dict.fromkeys(found.conditions["condition"])
-    )
+    texts = pd.concat({"train": train, "held": held}, axis=1).map(significant)
+    rows = (texts["train"] + " / " + texts["held"]).unstack()
+    conditions = list(dict.fromkeys(found.conditions["condition"]))
+    rows = rows.reindex(index=conditions, columns=shown).fillna(f"{NONE} / {NONE}")
+    rows.columns = rows.columns.map(str)
     caption = (
         f"Loss by epoch, {over_seeds(found)}: of training over the epoch, and of validation at its last "
         "evaluation in it. The last epoch may not be a whole one."
     )
     epochs = ((f"Epoch {epoch}", str(epoch)) for epoch in shown)
-    return [table(rows, [("Condition", "condition"), *epochs], caption)]
-
-
-def _pair(train: pd.Series[float], held: pd.Series[float], key: tuple[str, int]) -> str:
-    texts = [significant(s[key]) if key in s.index else NONE for s in (train, held)]
-    return " / ".join(texts)
+    return [table(rows.reset_index(), [("Condition", "condition"), *epochs], caption)]
 
 
 def _samples(found: Findings) -> list[Block]:

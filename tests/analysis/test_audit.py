@@ -51,7 +51,7 @@ def compare(
     own: tuple[str, ...] = (),
     **more: Any,
 ) -> Audit:
-    group = Group("g", "g", "e5m2", "", "", (), (), "", "", own, side(left), side(right, **more))
+    group = Group("g", "e5m2", "", "", (), (), "", "", own, side(left), side(right, **more))
     question = Question(axis, "a", "b", "final/test/accuracy", ACCURACY)
     return audit(group, question)
 
@@ -122,7 +122,7 @@ def test_of_many_differences_the_first_are_named_and_the_rest_counted() -> None:
 
 def test_versions_are_compared_package_by_package() -> None:
     group = Group(
-        *("g", "g", "e5m2", "", "", (), (), "", "", ()),
+        *("g", "e5m2", "", "", (), (), "", "", ()),
         side(SETTINGS, versions='{"torch": "2.10", "numpy": "2"}'),
         side(SETTINGS, versions='{"torch": "2.11", "numpy": "2", "plugin-of-the-treatment": "1"}'),
     )
@@ -139,7 +139,7 @@ def test_a_run_without_a_result_has_nothing_to_compare() -> None:
 
 def test_several_runs_for_one_seed_are_refused() -> None:
     runs = pd.concat([side(SETTINGS), side(SETTINGS, seeds=1)], ignore_index=True)
-    group = Group(*("g", "g", "e5m2", "", "", (), (), "", "", ()), side(SETTINGS), runs)
+    group = Group(*("g", "e5m2", "", "", (), (), "", "", ()), side(SETTINGS), runs)
     question = Question("optimizer.type", "a", "b", "final/test/accuracy", ACCURACY)
     assert audit(group, question).refused == "a side has several runs for one seed"
 
