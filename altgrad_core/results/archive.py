@@ -22,6 +22,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +126,12 @@ def read_archive(path: Path) -> tuple[StoredSuite, ...]:
         raise UserError(f"{path} is no archive of results: {error}.") from error
     except BROKEN_ZIP as error:
         raise UserError(f"{path} is no whole archive of results: {error}.") from error
-    return tuple(suite.shown_as(path) for suite in read_suites(folder))
+    suites = read_suites(folder, lambda place: f"{path}/{place.relative_to(folder)}")
+    beside = path.with_suffix("")
+    return tuple(
+        replace(suite, path=beside / suite.name, source=str(path), copy=suite.path)
+        for suite in suites
+    )
 
 
 def _members(suite: StoredSuite) -> Iterator[tuple[str, Path]]:

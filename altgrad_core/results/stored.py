@@ -6,8 +6,8 @@ Nothing here needs torch or pandas; the tables are made in :mod:`altgrad_core.re
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ID = re.compile(r"[0-9a-f]{12}")
+
+Named = Callable[[Path], str]
 
 
 class StoredRun(Protocol):
@@ -75,16 +77,11 @@ class StoredRun(Protocol):
 
 @dataclass(frozen=True)
 class DirectoryRun:
-    """A run that is kept in a run directory; ``shown`` is how its place is named, if not by its path."""
+    """A run that is kept in a run directory; ``location`` is its path, or where it was copied from."""
 
     directory: RunDirectory
     spec: StoredSpec
-    shown: str = ""
-
-    @property
-    def location(self) -> str:
-        """The path of the run directory, or where it was copied from."""
-        return self.shown or str(self.directory.path)
+    location: str
 
     @cached_property
     def status(self) -> Status:
@@ -192,23 +189,11 @@ class StoredSuite:
             return self.plan.suite
         return self.runs[0].spec.suite if self.runs else self.path.name
 
-    def shown_as(self, source: Path) -> StoredSuite:
-        """The same suite, read from a copy of ``source``: its report goes beside that, its runs are
-        shown as within it.
-        """
-        runs = tuple(
-            replace(run, shown=f"{source}/{self.name}/{run.spec.id}")
-            if isinstance(run, DirectoryRun)
-            else run
-            for run in self.runs
-        )
-        folder = source.with_suffix("") / self.name
-        return replace(self, path=folder, runs=runs, source=str(source), copy=self.path)
 
-
-def read_suites(path: Path) -> tuple[StoredSuite, ...]:
+def read_suites(path: Path, shown: Named = str) -> tuple[StoredSuite, ...]:
     """The suites at ``path``: a run directory, a suite's folder of them, or a folder of suites.
 
+    ``shown`` names the place of a run directory that was copied from elsewhere.
     A run of a suite whose files are damaged, or of another version, is left out with a note. Raises
     ``UserError`` if there is none of these, or nothing of it can be read.
     """
@@ -219,11 +204,11 @@ def read_suites(path: Path) -> tuple[StoredSuite, ...]:
             "(runs/<suite> unless set otherwise); name that one, or run the suite first."
         )
     if (path / "spec.yaml").exists():
-        return (StoredSuite(path, None, (_read_run(path),)),)
+        return (StoredSuite(path, None, (_read_run(path, shown),)),)
     if _is_suite(path):
-        return (_read_suite(path),)
+        return (_read_suite(path, shown),)
     folders = (folder for folder in sorted(path.iterdir()) if folder.is_dir())
-    suites = tuple(_read_suite(folder) for folder in folders if _is_suite(folder))
+    suites = tuple(_read_suite(folder, shown) for folder in folders if _is_suite(folder))
     if not suites:
         raise UserError(
             f"{path} holds no results: it is neither a run directory (with spec.yaml), nor a "
@@ -250,7 +235,7 @@ def read_plan(folder: Path) -> StoredPlan:
     return validated(StoredPlan, read_object(path), path)
 
 
-def _read_suite(path: Path) -> StoredSuite:
+def _read_suite(path: Path, shown: Named) -> StoredSuite:
     plan = read_plan(path) if (path / "plan.json").exists() else None
     file = path / "tuning.json"
     tuning = validated(StoredTuning, read_object(file), file) if file.exists() else None
@@ -258,7 +243,7 @@ def _read_suite(path: Path) -> StoredSuite:
     faults: dict[str, str] = {}
     for folder in _run_folders(path):
         try:
-            runs.append(_whole_run(folder))
+            runs.append(_whole_run(folder, shown))
         except UserError as error:
             faults[folder.name] = str(error)
     if faults and not runs:
@@ -270,9 +255,9 @@ def _read_suite(path: Path) -> StoredSuite:
     return StoredSuite(path, plan, tuple(runs), tuning, tuple(notes), damaged=faults)
 
 
-def _whole_run(path: Path) -> DirectoryRun:
+def _whole_run(path: Path, shown: Named) -> DirectoryRun:
     """The run in ``path``, of which everything is there. ``UserError`` says what is not."""
-    run = _read_run(path)
+    run = _read_run(path, shown)
     if run.status.record is None:  # nothing but reading them vouches for its metrics
         run.directory.check_files(run.status)
         _ = (run.environment, run.facts, run.history)
@@ -281,7 +266,7 @@ def _whole_run(path: Path) -> DirectoryRun:
     return run
 
 
-def _read_run(path: Path) -> DirectoryRun:
+def _read_run(path: Path, shown: Named) -> DirectoryRun:
     directory = RunDirectory(path)
     raw = read_settings(directory.spec)
     if raw.get("layout") != LAYOUT:
@@ -291,4 +276,4 @@ def _read_run(path: Path) -> DirectoryRun:
             "that wrote it (named in its environment.json), or run the suite into a new folder "
             "with --runs."
         )
-    return DirectoryRun(directory, validated(StoredSpec, raw, directory.spec))
+    return DirectoryRun(directory, validated(StoredSpec, raw, directory.spec), shown(path))

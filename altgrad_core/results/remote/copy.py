@@ -22,7 +22,7 @@ from altgrad_core.results.remote.mirror import write_bytes
 from altgrad_core.results.remote.store import Info, Store, modified, open_store
 from altgrad_core.results.remote.url import here
 from altgrad_core.results.run_directory import FINISHED, RunDirectory
-from altgrad_core.results.stored import DirectoryRun, StoredSuite, read_suites
+from altgrad_core.results.stored import StoredSuite, read_suites
 
 _HOLDER = "lock.held-"
 _MEANT = re.compile(
@@ -98,19 +98,8 @@ def read_copies(url: str) -> tuple[StoredSuite, ...]:
     def shown(path: Path) -> str:
         return f"{url}/{path.relative_to(folder)}".removesuffix("/.")
 
-    return tuple(
-        replace(
-            suite,
-            source=shown(suite.path),
-            runs=tuple(
-                replace(run, shown=shown(run.directory.path))
-                if isinstance(run, DirectoryRun)
-                else run
-                for run in suite.runs
-            ),
-        )
-        for suite in read_suites(folder)
-    )
+    suites = read_suites(folder, shown)
+    return tuple(replace(suite, source=shown(suite.path)) for suite in suites)
 
 
 @contextmanager
