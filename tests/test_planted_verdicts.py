@@ -1,7 +1,7 @@
 """Truths planted through a third-party package, read back from the report of the command line.
 
-What was planted is known, so there is one right answer. These are the questions that take runs, a plan or a
-tuning file that was made by the command; those of scores alone are asked in ``tests/analysis/test_verdict.py``.
+Each test is a question that the verdict has been fooled by, or could be: what was planted is known, so there is one
+right answer. Those of scores alone, which ``tests/analysis/test_verdict.py`` asks of the analysis as well, are slow.
 """
 
 from __future__ import annotations
@@ -196,3 +196,77 @@ def test_a_suite_that_is_not_finished_has_no_verdict(run: Run) -> None:
 def test_an_unknown_metric_is_refused_while_planning(run: Run) -> None:
     with pytest.raises(AssertionError, match="accuracy"):
         run({}, contrast={"metric": "final/test/acuracy"})
+
+
+@pytest.mark.slow
+def test_no_benefit_is_no_benefit(run: Run) -> None:
+    found = run({"noise": 0.01})
+    assert not {found.of(fmt) for fmt in FORMATS} & {"benefit", "harm"}
+    assert "gains most from" not in found.verdict
+
+
+@pytest.mark.slow
+def test_a_gain_that_the_reference_has_as_well_does_not_need_the_grid(run: Run) -> None:
+    found = run({"gains": dict.fromkeys(("bf16", *FORMATS), 0.03), "noise": 0.004})
+    assert {found.of(fmt) for fmt in FORMATS} == {"benefit"}
+    assert "yes" not in set(found.effects["needs_grid"])
+    assert "gains most from" not in found.verdict
+
+
+@pytest.mark.slow
+def test_without_a_reference_nobody_knows_what_needs_the_grid(run: Run) -> None:
+    found = run({"gains": {"e4m3": 0.03}, "noise": 0.005}, formats=FORMATS)
+    assert set(found.effects["needs_grid"]) == {"no reference"}
+    assert "cannot tell" in found.verdict
+    assert "gains most from" not in found.verdict
+
+
+@pytest.mark.slow
+def test_divergence_counts_as_the_worst_score_where_there_is_one(run: Run) -> None:
+    found = run({"gains": {"e5m2": 0.03}, "noise": 0.005, "diverging": {"e5m2": SEEDS[::2]}})
+    row = found.effects.loc["e5m2"]
+    assert found.of("e5m2") != "benefit"
+    assert (row["dropped"], row["n"]) == (0, 5)
+    assert row["gain"] < -0.1
+
+
+@pytest.mark.slow
+def test_a_perplexity_made_worse_is_a_harm(run: Run) -> None:
+    found = run({"gains": {"e4m3": -1.0}, "noise": 0.05}, "perplexity", contrast={"margin": 0.1})
+    assert found.of("e4m3") == "harm"
+    row = found.effects.loc["e4m3"]
+    assert row["delta"] == pytest.approx(1.0, abs=0.1)
+    assert row["gain"] == pytest.approx(-row["delta"])
+
+
+@pytest.mark.slow
+def test_a_noisy_large_gain_beside_a_tight_small_one(run: Run) -> None:
+    """e5m2's gain is shown and e3m4's is not, but that does not make e5m2 the one that gains most."""
+    found = run(
+        {
+            "gains": {"e5m2": 0.006, "e3m4": 0.075},
+            "noise": 0.001,
+            "noises": {"e3m4": 0.25},
+        },
+        formats=("bf16", "e3m4", "e5m2"),
+    )
+    assert found.of("e5m2") == "benefit"
+    assert found.of("e3m4") == "undecided"
+    assert "gains most from" not in found.verdict
+    largest = found.effects["gain"].idxmax()
+    assert largest in found.verdict
+    assert f"{found.effects.loc[largest, 'gain']:+.4f}" in found.verdict
+
+
+@pytest.mark.slow
+def test_few_seeds_show_nothing(run: Run) -> None:
+    found = run({"gains": {"e4m3": 0.05}, "noise": 0.0005}, seeds=(0, 1, 2))
+    assert found.of("e4m3") == "too few seeds"
+    assert "gains most from" not in found.verdict
+
+
+@pytest.mark.slow
+def test_differences_that_are_all_equal_carry_no_test(run: Run) -> None:
+    found = run({"gains": {"e4m3": 0.05}, "noise": 0.0})
+    assert pd.isna(found.effects.loc["e4m3", "p"])
+    assert found.of("e4m3") != "benefit"

@@ -55,9 +55,8 @@ _CONFIG: dict[str, Any] = {
 def finished(name: str, caption: str, chart: Any) -> Chart:
     """An Altair chart as a block, in the report's theme."""
     with alt.data_transformers.enable(max_rows=None):
-        spec = chart.to_dict(
-            validate=False
-        )  # its parts were as they were made; the whole takes long
+        # Its parts were validated as they were made; the whole once more takes long.
+        spec = chart.to_dict(validate=False)
     return Chart(name, caption, {**spec, "config": _CONFIG})
 
 
