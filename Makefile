@@ -20,7 +20,7 @@ quickstart: $(VENV)/.demo  ## install, run the 12-condition quickstart suite, wr
 test: $(VENV)/.test  ## run the tests but for those of test-slow
 	$(TESTS) -m "not slow"
 
-test-slow: $(VENV)/.test  ## the rest: installations, browsers, archives of studies, the pretend GPU, speeds
+test-slow: $(VENV)/.test  ## the rest: installations, browsers, compilers, the hub, archives of studies, the pretend GPU, speeds
 	$(TESTS) -m slow
 
 lint: $(VENV)/.test  ## ruff and mypy

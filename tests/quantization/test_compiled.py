@@ -13,6 +13,7 @@ from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.registry.build import load_format
 
 NAMES = ["e0m7", "e3m4", "e4m3", "e5m2", "e7m0", "bf16", "fp32"]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 SCRIPT = """
 import os, sys
 import random  # it asks for register_at_fork too
@@ -37,6 +39,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.slow
 def test_results_are_read_and_shown_and_a_lock_is_refused(
     fabricated: ModuleType, tmp_path: Path
 ) -> None:

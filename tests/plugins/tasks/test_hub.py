@@ -25,6 +25,7 @@ pytest.importorskip("datasets")
 ROOT = Path(__file__).parents[3]
 MATRIX = ROOT / "suites" / "eurlex_matrix.yaml"
 WORDS = ("harbour", "fish", "vessel", "tax", "duty", "wine", "grape", "seed")
+pytestmark = pytest.mark.slow
 
 
 def write_acts(folder: Path, *, size: int = 24, padding: int = 0) -> None:
@@ -96,7 +97,6 @@ def run(
     return hub.cli.run(*command, *sets, folder=folder)  # type: ignore[no-any-return]
 
 
-@pytest.mark.slow
 def test_the_default_path_of_the_main_job(hub: Any, tmp_path: Path) -> None:
     done = run(hub, tmp_path, report=True)
     assert done.returncode == 0, done.stdout + done.stderr
