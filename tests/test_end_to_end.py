@@ -6,7 +6,6 @@ The first command line is an interpreter of its own, as are some of the workers;
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from typer.testing import CliRunner
 from warm_cli import Cli
 
-from altgrad_core import cli
 from altgrad_core.results.run_directory import RunDirectory
 
 
@@ -43,11 +40,9 @@ def test_a_suite_from_file_to_report(
     write_suite: Callable[..., Path], tmp_path: Path, own_cache: Path, warm: Cli
 ) -> None:
     suite, runs = write_suite(), tmp_path / "runs"
-    start = [sys.executable, "-m", "altgrad_core.cli", *command(suite, runs, "--no-report")]
+    start = [sys.executable, "-m", "altgrad_core.cli", *command(suite, runs)]
     done = subprocess.run(start, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    reported = CliRunner().invoke(cli.app, ["report", str(runs / "tiny")])
-    assert reported.exit_code == 0, reported.output
     cells = plan_of(runs / "tiny")
     assert [c["condition"] for c in cells] == [
         "bf16_adamw",
@@ -80,12 +75,9 @@ def test_a_suite_from_file_to_report(
         path = runs / "tiny" / cell["id"]
         path.rename(path.with_name(f"away-{cell['id']}"))
     # Alone, in an interpreter of its own, as beside others and forked from another.
+    warm.run(*command(suite, runs, "--workers", "1", "--executor", "fresh", "--no-report"))
     for cell in remade:
         directory = runs / "tiny" / cell["id"]
-        directory.mkdir()
-        shutil.copy(directory.with_name(f"away-{cell['id']}") / "spec.yaml", directory)
-        worker = [sys.executable, "-P", "-m", "altgrad_core.execution.worker", str(directory)]
-        subprocess.run([*worker, "--device", "cpu", "--cache", str(own_cache)], check=True)
         assert timeless(directory) == first[cell["id"]]
         before = RunDirectory(directory.with_name(f"away-{cell['id']}"))
         assert predictions(RunDirectory(directory)) == predictions(before)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -36,4 +39,25 @@ def test_its_archives_give_what_was_published(archive: Path, tmp_path: Path, war
     for name in tables:
         rebuilt = pd.read_csv(tmp_path / "report" / name)
         expected = pd.read_csv(published / name)
+        pd.testing.assert_frame_equal(rebuilt, expected, rtol=1e-9, atol=1e-12, obj=name)
+
+
+@pytest.mark.slow
+def test_what_its_scripts_give_is_what_was_published(tmp_path: Path) -> None:
+    """Predictions, and what became of them, from the archives alone."""
+    study = STUDIES / "2026-which-format"
+    for script in study.glob("*.py"):
+        shutil.copy(script, tmp_path)
+    archives = [
+        study / "results" / f"{part}.zip" for part in ("stochastic-400", "probe-400", "unseen-400")
+    ]
+    for script, given in (
+        ("why", archives[:1]),
+        ("predict", archives[:2]),
+        ("predict", archives[2:]),
+    ):
+        command = [sys.executable, f"{script}.py", *map(str, given)]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    for name in ("why.csv", "candidates.csv", "predictions.csv", "predicted.csv"):
+        rebuilt, expected = (pd.read_csv(folder / name) for folder in (tmp_path, study))
         pd.testing.assert_frame_equal(rebuilt, expected, rtol=1e-9, atol=1e-12, obj=name)

@@ -12,7 +12,7 @@ from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.registry.build import load_format
 
-NAMES = ["e0m7", "e3m4", "e4m3", "e5m2", "e7m0", "bf16", "fp32"]
+NAMES = ["e0m7", "e1m6", "e2m5", "e3m4", "e4m3", "e5m2", "e6m1", "e7m0", "bf16", "fp32"]
 pytestmark = pytest.mark.slow
 
 

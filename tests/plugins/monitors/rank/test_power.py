@@ -65,7 +65,7 @@ def test_warm_starts_go_on_getting_better_on_a_matrix_that_moves_little() -> Non
     for step in range(60):
         matrix = matrix + 1e-4 * torch.randn(200, 200)
         found = float(warm.measure({"a": matrix}, step)[0, 1])
-        if step in (0, 40, 45, 50, 55, 59):  # the witness takes longest
+        if step == 0 or step >= 40:  # the witness takes longest
             errors[step] = 1 - found / witness(matrix)[1]
     assert errors.pop(0) > 5e-3
     assert max(errors.values()) < 2e-3
