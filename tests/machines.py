@@ -46,6 +46,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(lease, "_hearts", hearts := lease._Hearts())
     yield
     hearts._stop.set()
+    if hearts._thread is not None:
+        hearts._thread.join()  # or its last beat falls into the next test's folder
 
 
 @pytest.fixture
