@@ -42,11 +42,20 @@ def largest_magnitude(x: Tensor) -> Tensor:
         from altgrad_core.quantization.kernels import settling
 
         return settling.amax(x)
-    if backend_for(x) == "triton" and x.dtype != torch.float64 and x.is_contiguous():
+    if _has_kernel(x):
         from altgrad_core.quantization.kernels import gpu_scales
 
         return gpu_scales.amax(x)
     return x.detach().abs().amax().float()
+
+
+def _has_kernel(x: Tensor) -> bool:
+    return (
+        backend_for(x) == "triton"
+        and x.dtype != torch.float64
+        and x.is_contiguous()
+        and x.numel() > 0
+    )
 
 
 def compact_amax(x: Tensor, settings: ScalingSettings, axis: int | None = None) -> Tensor:
@@ -164,7 +173,16 @@ def own_scale(x: Tensor, fmt: Format) -> Tensor:
     """
     if not fmt.scaled:
         return torch.ones((), dtype=torch.float32, device=x.device)
-    return roomy_scale(largest_magnitude(x), fmt, fmt.headroom, power_of_two=True)
+    return tensor_scale(x, fmt, fmt.headroom, power_of_two=True)
+
+
+def tensor_scale(x: Tensor, fmt: Format, headroom: float, *, power_of_two: bool) -> Tensor:
+    """:func:`roomy_scale` of the amax of ``x``; 0-d."""
+    if power_of_two and _has_kernel(x):
+        from altgrad_core.quantization.kernels import gpu_scales
+
+        return gpu_scales.scale(x, headroom, power_of_two_limits(fmt.max_finite))
+    return roomy_scale(largest_magnitude(x), fmt, headroom, power_of_two=power_of_two)
 
 
 def roomy_scale(amax: Tensor, fmt: Format, headroom: float, *, power_of_two: bool) -> Tensor:
@@ -268,6 +286,9 @@ class Scaler:
         """
         if not self.format.scaled:
             return torch.ones((), dtype=torch.float32, device=x.device)
+        if self.settings.granularity == "tensor" and not (self.delayed or self.frozen):
+            power_of_two = self.settings.power_of_two
+            return tensor_scale(x, self.format, self.headroom, power_of_two=power_of_two)
         amax = self.amax(x)
         if self.delayed:
             amax = self._delayed(module, amax, past, record=record, same_step=same_step)

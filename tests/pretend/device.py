@@ -32,6 +32,7 @@ def install() -> Watch:
     cuda.is_bf16_supported = lambda *args, **kwargs: True
     cuda.amp.common.amp_definitely_not_available = lambda: False
     cuda.current_stream = lambda device=None: None
+    cuda.is_current_stream_capturing = lambda: False
     cuda.max_memory_allocated = lambda device=None: 0
     cuda.reset_peak_memory_stats = lambda device=None: None
     cuda.get_rng_state = lambda device=None: torch.zeros(16, dtype=torch.uint8)

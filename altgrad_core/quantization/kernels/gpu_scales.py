@@ -5,20 +5,16 @@ The bits are those of torch's operators in :mod:`~altgrad_core.quantization.scal
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import cycle
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 _BLOCK = 4096
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _amax(source, found, count, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    x = tl.load(source + i, mask=i < count, other=0.0).to(tl.float32)
-    size = x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
-    tl.atomic_max(found, tl.max(size, 0))  # of bits, among which those of NaN are the largest
+_CELLS = 1024
 
 
 @triton.jit
@@ -33,6 +29,32 @@ def scale_of(amax, headroom, smallest, highest, ceiling):  # type: ignore[no-unt
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _amax(  # type: ignore[no-untyped-def]
+    source,
+    cell,
+    out,
+    count,
+    headroom,
+    smallest,
+    highest,
+    ceiling,
+    SCALED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The largest magnitude, or the scale for it: the last program to arrive writes it, and leaves ``cell`` at 0."""
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(source + i, mask=i < count, other=0.0).to(tl.float32)
+    size = x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    tl.atomic_max(cell, tl.max(size, 0))  # of bits, among which those of NaN are the largest
+    if tl.atomic_add(cell + 1, 1) == tl.num_programs(0) - 1:
+        found = tl.atomic_xchg(cell, 0).to(tl.float32, bitcast=True)
+        tl.atomic_xchg(cell + 1, 0)
+        if SCALED:
+            found = scale_of(found, headroom, smallest, highest, ceiling)
+        tl.store(out, found)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _scales(source, out, count, headroom, smallest, highest, ceiling, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     amax = tl.load(source + i, mask=i < count, other=0.0)
@@ -41,10 +63,47 @@ def _scales(source, out, count, headroom, smallest, highest, ceiling, BLOCK: tl.
 
 def amax(x: Tensor) -> Tensor:
     """``x.abs().amax().float()``, 0-d; ``x`` is contiguous, of up to 32 bits, and has elements."""
-    found = torch.zeros((), dtype=torch.int32, device=x.device)
+    return _reduced(x, 1.0, (0.0, 0.0, 0), scaled=False)
+
+
+def scale(x: Tensor, headroom: float, limits: tuple[float, float, int]) -> Tensor:
+    """:func:`scales` of :func:`amax` of ``x``, in its launch."""
+    return _reduced(x, headroom, limits, scaled=True)
+
+
+def _reduced(
+    x: Tensor, headroom: float, limits: tuple[float, float, int], *, scaled: bool
+) -> Tensor:
+    out = torch.empty((), dtype=torch.float32, device=x.device)
+    blocks = -(-x.numel() // _BLOCK)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # Triton launches where CUDA is at the moment
-        _amax[(-(-x.numel() // _BLOCK),)](x.detach(), found, x.numel(), BLOCK=_BLOCK)
-    return found.view(torch.float32)
+        _amax[(blocks,)](
+            x.detach(),
+            _cell(x.device),
+            out,
+            x.numel(),
+            headroom,
+            *limits,
+            SCALED=scaled,
+            BLOCK=_BLOCK,
+        )
+    return out
+
+
+_rings: dict[torch.device, Iterator[Tensor]] = {}
+
+
+def _cell(device: torch.device) -> Tensor:
+    """Two int32 at 0, where one launch at a time keeps what its programs have found and how many have.
+
+    In turn from a ring, since launches on several streams overlap.
+    """
+    if device not in _rings:
+        cells = torch.zeros(_CELLS, 2, dtype=torch.int32, device=device)
+        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            return cells[0]  # its zeros are part of the graph, and were not written yet
+        _rings[device] = cycle(cells.unbind())
+    return next(_rings[device])
 
 
 def scales(amax: Tensor, headroom: float, limits: tuple[float, float, int]) -> Tensor:

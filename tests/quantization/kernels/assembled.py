@@ -69,6 +69,7 @@ def rounding() -> None:
     GRIDS["two"]().round(x[:1], "stochastic", torch.Generator())
     format_of("e6m1", "saturate").round(x[:1])
     gpu_scales.amax(x)
+    gpu_scales.scale(x, 1.5, (1.0, 2.0, 3))
     gpu_scales.scales(x, 1.5, (1.0, 2.0, 3))
     for dtype in (torch.float32, torch.float64):
         draws.keyed_uniform(x.to(dtype), 7)

@@ -176,6 +176,13 @@ def part_scales() -> None:
         for room in (1.0, 1.5, 1024.0) if EVERYTHING or name == "e5m2" else (1.5,):
             found = gpu_scales.scales(amax, room, scaling.power_of_two_limits(fmt.max_finite))
             assert agree(found, scaling.roomy_scale(amax, fmt, room, power_of_two=True)), name
+            for x in (one.contiguous() for one in (*some, *amax[:: len(amax) // 9].unsqueeze(1))):
+                asked = x, room, scaling.power_of_two_limits(fmt.max_finite)
+                want = scaling.roomy_scale(x.abs().amax(), fmt, room, power_of_two=True)
+                assert agree(gpu_scales.scale(*asked), want), name
+    assert not any(
+        next(ring).any() for ring in gpu_scales._rings.values() for _ in range(gpu_scales._CELLS)
+    )
 
 
 def part_draws() -> None:
