@@ -11,15 +11,14 @@ from collections.abc import Callable, Sequence
 from types import MappingProxyType
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format, Rounding
-from altgrad_core.quantization.adapters import Adapter, adapter_of
-from altgrad_core.quantization.conversion.candidates import Candidate, find_candidates
-from altgrad_core.quantization.conversion.native import check_pairs, refuse_not_native
-from altgrad_core.quantization.conversion.notes import check_shared, notes_on, weights_of
+from altgrad_core.quantization.conversion.candidates import find_candidates
+from altgrad_core.quantization.conversion.convert import check_weight_dtype, convert
+from altgrad_core.quantization.conversion.native import check_pairs
 from altgrad_core.quantization.conversion.presets import Groups, group_rules
 from altgrad_core.quantization.conversion.rules import (
     Filter,
@@ -33,18 +32,13 @@ from altgrad_core.quantization.conversion.rules import (
 from altgrad_core.quantization.conversion.sharded import refuse_sharded
 from altgrad_core.quantization.conversion.undo import undone_on_error
 from altgrad_core.quantization.geometry import ParameterGeometry
-from altgrad_core.quantization.modules.fast_path import leave_fast_path, return_to_fast_path
-from altgrad_core.quantization.modules.linear import QuantizedModule, install, uninstall
-from altgrad_core.quantization.modules.pretrained import (
-    leave_out_own_buffers,
-    save_as_before,
-)
+from altgrad_core.quantization.modules.fast_path import return_to_fast_path
+from altgrad_core.quantization.modules.linear import QuantizedModule, uninstall
+from altgrad_core.quantization.modules.pretrained import save_as_before
 from altgrad_core.quantization.modules.roles import Roles, TensorRole, WeightRole
 from altgrad_core.quantization.modules.weight_quantizer import WeightQuantizer
 from altgrad_core.quantization.report import QuantizationReport as QuantizationReport
 from altgrad_core.quantization.residency import release
-from altgrad_core.quantization.resident.kept import needs_keeping
-from altgrad_core.quantization.resident.weight import check_dtype
 from altgrad_core.quantization.settings import (
     Execution,
     FormatChoice,
@@ -133,7 +127,7 @@ def quantize_model(
     check_patterns(rules, candidates)
     decisions = {c: decide(c, Rule("*", format), rules, filter) for c in candidates}
     check_filter(filter, decisions)
-    return _carry_out(model, decisions, roles)
+    return convert(model, decisions, roles)
 
 
 def quantize_from_settings(
@@ -200,7 +194,7 @@ def quantize_from_settings(
         check_patterns(held or heads, candidates, "pattern of the head")
     base, *rules = [*body, *heads, *overrides]
     decisions = {c: decide(c, base, rules, None) for c in candidates}
-    return _carry_out(model, decisions, _roles(settings, load, generator))
+    return convert(model, decisions, _roles(settings, load, generator))
 
 
 def _roles(
@@ -275,7 +269,7 @@ def change_format(geometry: ParameterGeometry, fmt: Format) -> None:
             f"{geometry.name} is rounded by several layers, which cannot move to another format one "
             "by one."
         )
-    _check_dtype(geometry.name, geometry.parameter, fmt, old.role)
+    check_weight_dtype(geometry.name, geometry.parameter, fmt, old.role)
     check_pairs(module, fmt)
     with undone_on_error([module], [geometry.parameter] if geometry.resident else []):
         if old.resident is not None:
@@ -308,78 +302,3 @@ def _refuse_contradictions(roles: Roles) -> None:
     )
     if contradictions := settings.contradictions(lambda choice: ""):
         raise UserError("; ".join(contradictions))
-
-
-def _carry_out(
-    model: nn.Module, decisions: dict[Candidate, tuple[Format | None, str]], roles: Roles
-) -> QuantizationReport:
-    """Check every decision before the first layer changes, then convert."""
-    chosen = {c: fmt for c, (fmt, _) in decisions.items() if fmt is not None}
-    for candidate in chosen:
-        if candidate.lazy:
-            raise UserError(
-                f"The layer {candidate.name!r} is a {type(candidate.module).__name__} whose weight "
-                f"has no shape yet. Run one batch through the model first, then quantise it."
-            )
-        for weight in weights_of(candidate.module):
-            _check_dtype(candidate.name or "(root)", weight, chosen[candidate], roles.weight)
-    refuse_not_native(model, chosen, roles)
-    formats = {candidate.module: fmt for candidate, fmt in chosen.items()}
-    resident = roles.weight.residency == "grid"
-    check_shared(model, formats, resident=resident)
-    notes = notes_on(model, formats, roles)
-    moved = [weight for module in formats for weight in weights_of(module)] if resident else []
-    with undone_on_error([*formats, *_attentions(model)], moved):
-        _convert(model, formats, roles)
-    if resident:
-        needs_keeping(formats)
-    leave_fast_path(model)
-    leave_out_own_buffers(model)
-    return QuantizationReport(
-        layers={candidate.name: fmt.name for candidate, fmt in chosen.items()},
-        skipped={c.name: reason for c, (fmt, reason) in decisions.items() if fmt is None},
-        activation_format=None if roles.activation is None else roles.activation.format.name,
-        gradient_format=None if roles.gradient is None else roles.gradient.format.name,
-        notes=notes,
-    )
-
-
-def _check_dtype(name: str, weight: Tensor, fmt: Format, role: WeightRole) -> None:
-    """Refuse a weight that is to live on a grid which its dtype cannot hold."""
-    if role.residency == "master":
-        return  # it is rounded in float32, and only the result is cast
-    check_dtype(name, weight, fmt, role.compensation)
-
-
-def _attentions(model: nn.Module) -> list[nn.MultiheadAttention]:
-    return [m for m in model.modules() if isinstance(m, nn.MultiheadAttention)]
-
-
-def _convert(model: nn.Module, formats: dict[nn.Module, Format], roles: Roles) -> None:
-    attentions = _attentions(model)
-    inside_attention = {attention.out_proj for attention in attentions}
-    adapters = {module: adapter for module in model.modules() if (adapter := adapter_of(module))}
-    for module, adapter in adapters.items():
-        fmt = formats.get(module)
-        if fmt is not None:
-            weights = _quantizers(module, adapter, fmt, roles)
-            # Attention computes the input of its out_proj itself, where no quantizer would see it.
-            inputs = adapter.inputs and module not in inside_attention
-            layer = adapter.native if roles.weight.native else adapter.layer
-            assert layer is not None  # refused before
-            install(module, layer, weights, roles, inputs=inputs)
-    for attention in attentions:
-        if attention not in formats and attention.out_proj in formats:  # for the sake of out_proj
-            install(attention, adapters[attention].layer, {}, roles)
-
-
-def _quantizers(
-    module: nn.Module, adapter: Adapter, fmt: Format, roles: Roles
-) -> dict[str, WeightQuantizer]:
-    """What rounds each weight; rows along the last dimension of a matrix need no axis."""
-    found = {}
-    for name, parameter in adapter.parameters(module).items():
-        axis = adapter.weights[name] % parameter.dim()
-        plain = axis == 0 and parameter.dim() == 2
-        found[name] = WeightQuantizer(name, fmt, roles.weight, None if plain else axis)
-    return found
