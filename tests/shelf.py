@@ -1,7 +1,8 @@
 """A store for tests, ``shelf://…``: the folder ``$SHELF``, seen by fsspec without rename, locks and whole writes.
 
 Its faults stand in ``$SHELF.json``, and may change while it is used: ``fail_every`` (the nth call of a process fails),
-``gone`` (all do), ``hang`` and ``slow`` (seconds), ``only`` (a part of the names of the files that they are for).
+``gone`` (all do), ``slow`` (seconds), ``hang`` (as well, or until the faults change), ``only`` (a part of the names of
+the files that they are for).
 """
 
 from __future__ import annotations
@@ -25,16 +26,21 @@ class Shelf(AbstractFileSystem):  # type: ignore[misc]
 
     def _at(self, what: str, path: str) -> Path:
         calls.append(f"{what} {path}")
-        try:
-            faults = json.loads(Path(f"{os.environ['SHELF']}.json").read_text())
-        except (FileNotFoundError, ValueError):
-            faults = {}
+        faults = self._faults()
         if faults.get("only", "") in path:
             time.sleep(faults.get("slow", 0.0))
-            time.sleep(faults.get("hang", 0.0))
+            awakes = time.monotonic() + faults.get("hang", 0.0)
+            while time.monotonic() < awakes and self._faults() == faults:
+                time.sleep(0.01)
             if faults.get("gone") or next(_count) % faults.get("fail_every", 1 << 60) == 0:
                 raise OSError("the shelf has fallen down")
         return Path(os.environ["SHELF"], self._strip_protocol(path))
+
+    def _faults(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(Path(f"{os.environ['SHELF']}.json").read_text()))
+        except (FileNotFoundError, ValueError):
+            return {}
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         place = self._at("ls", path)

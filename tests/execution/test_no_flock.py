@@ -6,11 +6,11 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import until
 from warm_cli import FULL, Cli, warm_cli
 
 from altgrad_core.results.run_directory import RunDirectory
@@ -52,9 +52,7 @@ def test_a_suite_without_locks_is_shared_killed_and_gone_on_with(
     assert peaceful.returncode == 0, peaceful.stdout + peaceful.stderr
     runs = tmp_path / "war"
     first, second = cli.start(*start("war")), cli.start(*start("war"))
-    deadline = time.monotonic() + 120
-    while not list(runs.glob("*/*/metrics.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: list(runs.glob("*/*/metrics.jsonl")), 120)
     os.kill(first.pid, signal.SIGKILL)
     for worker in _workers(runs)[:1]:
         os.kill(worker, signal.SIGKILL)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import until
 from warm_cli import FULL, Cli, Running, warm_cli
 
 from altgrad_core.errors import UserError
@@ -97,11 +98,9 @@ def test_two_machines_share_a_suite_one_is_killed_and_the_end_is_bit_identical(
     assert peaceful.returncode == 0, peaceful.stdout + peaceful.stderr
     machines.faults(fail_every=7)
     first = machines.start("first", "--workers", "1")
-    deadline = time.monotonic() + 120
-    while not list(machines.there.glob("*/checkpoint/00000002-*")):
-        assert time.monotonic() < deadline
-        assert first.poll() is None, first.done()
-        time.sleep(0.01)
+    begun = machines.there.glob
+    until(lambda: list(begun("*/checkpoint/00000002-*")) or first.poll() is not None, 120)
+    assert first.poll() is None, first.done()
     second = machines.start("second", "--workers", "1")
     machines.kill("first", first)
     said = second.done()

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from altgrad_core.errors import UserError
 from altgrad_core.locks import lease, lock, mounts
@@ -124,8 +125,7 @@ def test_a_holder_that_was_killed_holds_no_longer(
         pytest.fail("two hold one run")
     os.kill(child, signal.SIGKILL)
     # It is not waited for before: a process whose end nobody has asked for yet is no holder.
-    while is_running(directory.lock):
-        time.sleep(0.01)
+    until(lambda: not is_running(directory.lock))
     assert len(held(directory)) == 1
     with run_lock(directory.lock):
         assert len(held(directory)) == 1
@@ -206,14 +206,10 @@ def test_a_holder_beats_and_one_that_lost_its_lease_ends(
     with run_lock(directory.lock):
         (mine,) = held(directory)
         os.utime(mine, (0, 0))
-        deadline = time.monotonic() + 30
-        while mine.stat().st_mtime == 0 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert mine.stat().st_mtime > 0
+        until(lambda: mine.stat().st_mtime > 0)
         assert ended == []
         mine.unlink()  # as one does that found it silent
-        while not ended and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: ended)
     assert ended == [signal.SIGTERM]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from waiting import alive, gone
 
 from altgrad_core.interfaces.executor import Exit, Job
 from altgrad_core.interfaces.plugin import NoSettings
@@ -149,26 +149,8 @@ def test_no_child_outlives_the_executors_process(tmp_path: Path, number: signal.
     assert all(alive(pid) for pid in pids)
     launcher.send_signal(number)
     launcher.wait(30)
-    assert all(gone(pid) for pid in pids)
+    assert gone(*pids)
     assert "is gone: ending" in log.read_text()
-
-
-def gone(pid: int) -> bool:
-    """Whether the process ends within ten seconds."""
-    for _ in range(100):
-        if not alive(pid):
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{pid}/stat")
-    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 def test_an_interrupt_ends_the_children(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import yaml
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'altgrad-bench[ray]'")
 
 from ray.cluster_utils import Cluster  # noqa: E402
+from waiting import gone  # noqa: E402
 
 from altgrad_core.api import run_suite  # noqa: E402
 from altgrad_core.errors import UserError  # noqa: E402
@@ -157,10 +158,7 @@ def test_no_run_outlives_its_launcher(cluster: Any, tmp_path: Path, number: sign
     launcher.send_signal(number)
     _, said = launcher.communicate(timeout=60)
     assert number == signal.SIGKILL or "interrupted by SIGTERM" in said
-    deadline = time.monotonic() + 30
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    assert gone(pid)
 
 
 def test_a_lost_nodes_run_goes_on_elsewhere_and_ends_as_one_left_in_peace(

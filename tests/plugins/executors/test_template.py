@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import gone
 
 from altgrad_core.interfaces.executor import Exit, Job
 from altgrad_core.interfaces.plugin import NoSettings
@@ -295,20 +296,3 @@ def test_nothing_outlives_the_launcher(make: Make, tmp_path: Path, number: int) 
     process.send_signal(number)
     process.wait(30)
     assert gone(template, child, int(log_of(job).splitlines()[1]))
-
-
-def gone(*pids: int) -> bool:
-    """Whether the processes end within ten seconds."""
-    for _ in range(100):
-        if not any(map(alive, pids)):
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def alive(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    try:
-        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import shelf
+from waiting import until
 
 from altgrad_core.errors import UserError
 from altgrad_core.locks.lock import is_running
@@ -153,7 +154,4 @@ def test_a_copy_that_is_followed_is_brought_up_to_date_and_bears_with_faults(
         time.sleep(0.1)
         on_shelf()
         store.write(f"toy/{suite[0]}/facts.json", b'{"new": 1}')
-        deadline = time.monotonic() + 10
-        while not (folder / suite[0] / "facts.json").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until((folder / suite[0] / "facts.json").exists)

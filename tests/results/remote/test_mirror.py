@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import shelf
+from waiting import until
 
 from altgrad_core.locks.lock import RunHeld
 from altgrad_core.results.remote import courier
@@ -213,10 +214,7 @@ def test_a_courier_sends_while_the_run_goes_on_and_at_its_end(
         assert not StoreLock(store, KEY).take()
         for steps in (4, 8):
             make_run("one", steps)
-            deadline = time.monotonic() + 10
-            while f"{steps} steps" not in _sent_log(store):
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            until(lambda said=f"{steps} steps": said in _sent_log(store))
         make_run("one", 12, "ok")
     assert on_another(make_run, store).has_result()
     assert [name for name in store.ls(KEY) if name.startswith("lock")] == []
@@ -274,10 +272,7 @@ def test_a_courier_whose_lock_was_lost_sends_nothing_over_the_result_of_another(
         holder = next(name for name in store.ls(KEY) if name.startswith("lock"))
         store.write(another, b"0")
         store.remove([f"{KEY}/{holder}"])  # it was silent for too long
-        deadline = time.monotonic() + 10
-        while one._mirror.lock.name == holder:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: one._mirror.lock.name != holder)
         other = make_run("other", 12, "ok")
         mirror_of(store, other).deliver()
         store.remove([another])

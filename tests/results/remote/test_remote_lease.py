@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import shelf
+from waiting import until
 
 from altgrad_core.locks.lease import machine, new_name
 from altgrad_core.results.remote import lease
@@ -18,13 +19,6 @@ from altgrad_core.results.remote.store import Store, StoreFault, open_store
 pytestmark = pytest.mark.usefixtures("quick")
 Elsewhere = Callable[[str], None]
 Faults = Callable[..., None]
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_one_has_it_and_those_that_share_do(store: Store) -> None:
