@@ -10,9 +10,10 @@ amax nothing saturates, and the two estimators are the same.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,13 @@ from altgrad_core.quantization.scaling import expanded, power_of_two_part
 from altgrad_core.quantization.settings import ScalingSettings
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
+_F = TypeVar("_F", bound=Callable[..., Tensor])
+
+
+def signed(forward: _F) -> _F:
+    """``forward`` of an autograd function with its signature, which torch else works out anew at every call."""
+    forward.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+    return forward
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,7 @@ class _StraightThrough(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @signed
     def forward(x: Tensor, values: Tensor) -> Tensor:
         return values.view_as(values)
 
@@ -138,6 +147,7 @@ class _EpilogueLinear(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @signed
     def forward(
         x: Tensor,
         weight: Tensor,
@@ -200,6 +210,7 @@ class _RoundGradient(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @signed
     def forward(y: Tensor, rounder: Callable[[Tensor], Tensor]) -> Tensor:
         return y.view_as(y)
 
