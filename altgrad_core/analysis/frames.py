@@ -162,12 +162,13 @@ def _of_runs(
 def tuning_table(tuning: StoredTuning) -> pd.DataFrame:
     """A row per condition, rate and tuning seed.
 
-    ``condition, rate, seed, score, diverged`` (runs at that rate), ``chosen, censored,
+    ``condition, metric, rate, seed, score, diverged`` (runs at that rate), ``chosen, censored,
     largest_stable``.
     """
     rows = [
         {
             "condition": name,
+            "metric": tuning.metric,
             "rate": rate,
             "seed": seed,
             "score": score,
@@ -180,5 +181,5 @@ def tuning_table(tuning: StoredTuning) -> pd.DataFrame:
         for rate, values in one.curve().items()
         for seed, score in zip(tuning.seeds, values, strict=False)
     ]
-    columns = ["condition", "rate", "seed", "score", "diverged"]
+    columns = ["condition", "metric", "rate", "seed", "score", "diverged"]
     return pd.DataFrame(rows, columns=[*columns, "chosen", "censored", "largest_stable"])

@@ -83,7 +83,7 @@ class Findings:
     curves:
         ``id, condition, panel, side, seed, step, metric, value``.
     tuning:
-        ``condition, rate, seed, score, diverged, chosen, censored, largest_stable``.
+        ``condition, metric, rate, seed, score, diverged, chosen, censored, largest_stable``.
     formats:
         Facts of each format that is installed here, by its label (the index).
     """

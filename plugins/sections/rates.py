@@ -13,6 +13,7 @@ import altgrad_core.report.charts as charts
 from altgrad_core.analysis.words import NONE, counted, listed, named, spread, with_spread
 from altgrad_core.interfaces.blocks import Block, Cell, Paragraph, Shown, Table, table
 from altgrad_core.interfaces.section import Findings
+from altgrad_plugins.sections.equal_rates import equal_rates
 from altgrad_plugins.sections.shared import BuiltIn, finite, planned, side_names
 
 _COARSE = 2.0
@@ -26,7 +27,12 @@ class Rates(BuiltIn):
     def build(self, found: Findings) -> Sequence[Block]:
         if found.tuning.empty:
             return [Paragraph(_untuned(found))]
-        return [Paragraph(_answer(found)), _table(found.tuning), _curves(found)]
+        return [
+            Paragraph(_answer(found)),
+            _table(found.tuning),
+            _curves(found),
+            *equal_rates(found),
+        ]
 
 
 def _untuned(found: Findings) -> str:

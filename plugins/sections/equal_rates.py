@@ -1,0 +1,100 @@
+"""Both sides of each group at one learning rate: is it the method that gains, or the rate that tuning gave it?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from altgrad_core.analysis.words import (
+    NONE,
+    counted,
+    group_names,
+    group_noun,
+    metric_label,
+    score,
+    sides,
+    spread,
+)
+from altgrad_core.interfaces.blocks import Block, Paragraph, Shown, Table, table
+from altgrad_core.interfaces.metric import declared
+from altgrad_core.interfaces.section import Findings
+from altgrad_plugins.sections.shared import Row, effects
+
+_OWN = "own"
+
+
+def equal_rates(found: Findings) -> list[Block]:
+    """The gains of the tuning runs rate by rate; nothing where no group was tuned on both sides."""
+    rows = _rows(found)
+    return [Paragraph(_answer(found, rows)), _table(found, rows)] if rows else []
+
+
+def _rows(found: Findings) -> list[Row]:
+    """Of each group the tuned ``rates`` (baseline, treatment), and its ``gains``: rate, or ``own`` -> by seed.
+
+    NaN at a rate where a run of either side diverged: that is no measure of a gain.
+    """
+    tuning = found.tuning
+    metric = declared(str(tuning["metric"].iloc[0]), found.metrics)
+    known = tuning.assign(score=tuning["score"].where(tuning["diverged"] == 0))
+    scores = known.pivot(index=["condition", "seed"], columns="rate", values="score")
+    chosen = tuning[tuning["chosen"]].groupby("condition")["rate"].first()
+    rows: list[Row] = []
+    for row in effects(found) if metric is not None else ():
+        names = row["baseline_condition"], row["treatment_condition"]
+        if metric is None or not set(names) <= set(chosen.index):
+            continue
+        before, after = (scores.loc[name] for name in names)
+        rates = tuple(chosen[name] for name in names)
+        gains = {
+            _OWN: after[rates[1]] - before[rates[0]],
+            **{r: after[r] - before[r] for r in after},
+        }
+        signed = {rate: metric.sign * gain for rate, gain in gains.items()}
+        rows.append({**row, "rates": rates, "gains": signed})
+    return rows
+
+
+def _answer(found: Findings, rows: Sequence[Row]) -> str:
+    differ = [row for row in rows if len(set(row["rates"])) > 1]
+    noun = group_noun(found)
+    if not differ:
+        return f"Both sides were tuned to the same rate in each of {counted(len(rows), noun)}."
+    return (
+        f"The two sides were tuned to different rates in {len(differ)} of {counted(len(rows), noun)} "
+        f"({group_names(differ, rows)}): what is gained there may be the rate's doing as much as the method's. "
+        "Below, both are at one rate."
+    )
+
+
+def _table(found: Findings, rows: Sequence[Row]) -> Table:
+    asked = found.question
+    assert asked is not None  # there are groups
+    label = metric_label(found, str(found.tuning["metric"].iloc[0]))
+    columns: list[tuple[str, Shown] | tuple[str, Shown, str]] = [
+        (group_noun(found).capitalize(), "group"),
+        ("Tuned rates", _tuned, "of the baseline and of the treatment."),
+        ("Each at its own", partial(_gain, _OWN)),
+    ]
+    rates = [rate for rate in rows[0]["gains"] if rate != _OWN]
+    columns += [(f"Both at {rate:g}", partial(_gain, rate)) for rate in rates]
+    seeds = counted(found.tuning["seed"].nunique(), "tuning seed")
+    caption = (
+        f"Gain in {label}, of validation, {sides(asked)}, in the runs that tuning made: mean ± standard "
+        f"deviation over {seeds}; positive is better. Described, not tested; {NONE}: a run diverged there."
+    )
+    return table(rows, columns, caption)
+
+
+def _tuned(row: Mapping[str, Any]) -> str:
+    return " / ".join(f"{rate:g}" for rate in row["rates"])
+
+
+def _gain(rate: object, row: Mapping[str, Any]) -> str:
+    found = row["gains"][rate]
+    if found.isna().any():
+        return NONE
+    over = spread(found)
+    mean = score(over.mean, signed=True)
+    return mean if over.n == 1 else f"{mean} ± {score(over.std)}"
