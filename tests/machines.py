@@ -47,7 +47,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     hearts._stop.set()
     if hearts._thread is not None:
-        hearts._thread.join()  # or its last beat falls into the next test's folder
+        hearts._thread.join(60)  # or its last beat falls into the next test's folder
+        assert not hearts._thread.is_alive()
 
 
 @pytest.fixture

@@ -44,10 +44,11 @@ def test_its_archives_give_what_was_published(archive: Path, tmp_path: Path, war
 
 @pytest.mark.slow
 def test_what_its_scripts_give_is_what_was_published(tmp_path: Path) -> None:
-    """Predictions, and what became of them, from the archives alone."""
+    """Predictions, what became of them, and gains at equal rates, from archives and reports alone."""
     study = STUDIES / "2026-which-format"
     for script in study.glob("*.py"):
         shutil.copy(script, tmp_path)
+    shutil.copytree(study / "reports", tmp_path / "reports")
     archives = [
         study / "results" / f"{part}.zip" for part in ("stochastic-400", "probe-400", "unseen-400")
     ]
@@ -55,9 +56,10 @@ def test_what_its_scripts_give_is_what_was_published(tmp_path: Path) -> None:
         ("why", archives[:1]),
         ("predict", archives[:2]),
         ("predict", archives[2:]),
+        ("rates", []),
     ):
         command = [sys.executable, f"{script}.py", *map(str, given)]
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    for name in ("why.csv", "candidates.csv", "predictions.csv", "predicted.csv"):
+    for name in ("why.csv", "candidates.csv", "predictions.csv", "predicted.csv", "rates.csv"):
         rebuilt, expected = (pd.read_csv(folder / name) for folder in (tmp_path, study))
         pd.testing.assert_frame_equal(rebuilt, expected, rtol=1e-9, atol=1e-12, obj=name)

@@ -17,8 +17,8 @@ def until(holds: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 def gone(*pids: int) -> bool:
-    """Whether the processes end in time."""
-    until(lambda: not any(map(alive, pids)))
+    """Whether the processes end in time: those of the tests sleep for a minute, and then end by themselves."""
+    until(lambda: not any(map(alive, pids)), 20)
     return True
 
 

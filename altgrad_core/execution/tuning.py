@@ -161,8 +161,8 @@ def _chosen(
         )
 
     return TunedCondition(
-        scores={f"{rate:g}": tuple(score for score, _ in seeds) for rate, seeds in scores.items()},
-        diverged={f"{rate:g}": count for rate, count in diverged.items()},
+        scores={repr(rate): tuple(score for score, _ in seeds) for rate, seeds in scores.items()},
+        diverged={repr(rate): count for rate, count in diverged.items()},
         chosen=best,
         censored=best in (min(scores), max(scores)),
         largest_stable=max(filter(trains, scores), default=None),

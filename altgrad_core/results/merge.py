@@ -166,7 +166,10 @@ def _merged_tuning(suites: Sequence[StoredSuite], notes: list[str]) -> StoredTun
     _first("protocols of tuning", ((t.metric, t.rates, t.seeds) for t in tunings), notes)
     conditions = dict(first.conditions)
     for tuning in tunings[1:]:
+        alike = (tuning.metric, tuning.seeds) == (first.metric, first.seeds)
         for name, found in tuning.conditions.items():
+            if not alike:
+                found = found.model_copy(update={"scores": {}})  # no rows of the same table
             known = conditions.setdefault(name, found)
             if known.chosen != found.chosen:
                 rates = f"{known.chosen:g} and {found.chosen:g}"

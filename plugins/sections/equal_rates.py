@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -38,12 +39,14 @@ def _rows(found: Findings) -> list[Row]:
     tuning = found.tuning
     metric = declared(str(tuning["metric"].iloc[0]), found.metrics)
     known = tuning.assign(score=tuning["score"].where(tuning["diverged"] == 0))
-    scores = known.pivot(index=["condition", "seed"], columns="rate", values="score")
+    scores = known.pivot_table(
+        index=["condition", "seed"], columns="rate", values="score", dropna=False
+    )
     chosen = tuning[tuning["chosen"]].groupby("condition")["rate"].first()
     rows: list[Row] = []
     for row in effects(found) if metric is not None else ():
         names = row["baseline_condition"], row["treatment_condition"]
-        if metric is None or not set(names) <= set(chosen.index):
+        if metric is None or row["refused"] or not set(names) <= set(chosen.index):
             continue
         before, after = (scores.loc[name] for name in names)
         rates = tuple(chosen[name] for name in names)
@@ -58,11 +61,11 @@ def _rows(found: Findings) -> list[Row]:
 
 def _answer(found: Findings, rows: Sequence[Row]) -> str:
     differ = [row for row in rows if len(set(row["rates"])) > 1]
-    noun = group_noun(found)
+    every = counted(len(rows), group_noun(found))
     if not differ:
-        return f"Both sides were tuned to the same rate in each of {counted(len(rows), noun)}."
+        return f"Both sides were tuned to the same rate in all of {every}."
     return (
-        f"The two sides were tuned to different rates in {len(differ)} of {counted(len(rows), noun)} "
+        f"The two sides were tuned to different rates in {len(differ)} of {every} "
         f"({group_names(differ, rows)}): what is gained there may be the rate's doing as much as the method's. "
         "Below, both are at one rate."
     )
@@ -79,10 +82,14 @@ def _table(found: Findings, rows: Sequence[Row]) -> Table:
     ]
     rates = [rate for rate in rows[0]["gains"] if rate != _OWN]
     columns += [(f"Both at {rate:g}", partial(_gain, rate)) for rate in rates]
-    seeds = counted(found.tuning["seed"].nunique(), "tuning seed")
+    seeds = found.tuning["seed"].nunique()
+    over = (
+        f"mean ± standard deviation over {seeds} tuning seeds" if seeds > 1 else "one tuning seed"
+    )
     caption = (
-        f"Gain in {label}, of validation, {sides(asked)}, in the runs that tuning made: mean ± standard "
-        f"deviation over {seeds}; positive is better. Described, not tested; {NONE}: a run diverged there."
+        f"Gain in {label}, of validation, {sides(asked)}, in the runs that tuning made: {over}; positive is "
+        f"better. Described, not tested. {NONE}: a run diverged there, or has no score. One rate is one length "
+        "of step only for optimizers that are alike."
     )
     return table(rows, columns, caption)
 
@@ -97,4 +104,4 @@ def _gain(rate: object, row: Mapping[str, Any]) -> str:
         return NONE
     over = spread(found)
     mean = score(over.mean, signed=True)
-    return mean if over.n == 1 else f"{mean} ± {score(over.std)}"
+    return f"{mean} ± {score(over.std)}" if math.isfinite(over.std) else mean

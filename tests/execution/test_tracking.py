@@ -149,7 +149,7 @@ def test_what_a_hung_tracker_cannot_take_is_dropped_without_waiting(gate: thread
     began = time.monotonic()
     for step in range(1, 1001):
         panel.log(step, {"train/all/loss": 1.0})
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 20
     assert len(notices) == 1
     assert "'stuck' does not keep up: 10 calls wait" in notices[0]
 

@@ -13,6 +13,7 @@ from warm_cli import Cli
 
 from altgrad_core.execution.tuning import choose, edges
 from altgrad_core.interfaces.metric import Metric
+from altgrad_core.planning.plan import tuning_label
 from altgrad_core.planning.tune import TuneSettings
 from altgrad_core.results.collect import load_results
 from altgrad_core.results.kept import StoredTuning
@@ -31,7 +32,7 @@ def chosen(curve: Curve, **settings: object):  # type: ignore[no-untyped-def]
 
 def protocol(curve: Curve, metric: Metric, **settings: object) -> StoredTuning:
     tune = TuneSettings.model_validate({"learning_rates": RATES, **settings})
-    scores = {f"a_lr={rate:g}": seeds for rate, seeds in curve.items()}
+    scores = {tuning_label("a", rate): seeds for rate, seeds in curve.items()}
     return choose(tune, metric, tuple(curve), 0, ["a"], scores)
 
 
@@ -42,6 +43,13 @@ def test_an_inner_peak_is_chosen_and_not_censored() -> None:
     assert (condition.chosen, condition.censored, sides) == (1e-3, False, (False, False))
     assert condition.curve() == {1e-4: (0.2, 0.2), 1e-3: (0.5, 0.7), 1e-2: (0.55, 0.55)}
     assert condition.largest_stable == 1e-2
+
+
+def test_a_rate_of_many_digits_is_found_in_the_file_again() -> None:
+    rate = 1e-3 / 3 + 1e-11
+    found = protocol({rate / 2: [(0.2, False)], rate: [(0.5, False)]}, ACCURACY)
+    read = StoredTuning.model_validate_json(found.model_dump_json()).conditions["a"]
+    assert read.curve()[read.chosen] == (0.5,)
 
 
 @pytest.mark.parametrize(

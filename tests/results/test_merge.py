@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from altgrad_core.analysis.frames import tuning_table
 from altgrad_core.errors import UserError
 from altgrad_core.results.collect import load_curves, load_results
 from altgrad_core.results.kept import Contrast, Declaration, StoredPlan, StoredSpec
@@ -202,6 +203,24 @@ def test_tuning_is_taken_together(fabricated: ModuleType, tmp_path: Path) -> Non
     chosen = {name: found.chosen for name, found in merged.tuning.conditions.items()}
     assert chosen == {"x": 0.1, "y": 0.1, "z": 0.2}
     assert merged.notes == ("The sources chose different learning rates for y: 0.1 and 0.2.",)
+
+
+@pytest.mark.parametrize(("metric", "seeds", "kept"), [("m", [7], 2), ("n", [7], 1), ("m", [8], 1)])
+def test_scores_of_another_protocol_of_tuning_stand_in_no_table_with_the_first(
+    fabricated: ModuleType, tmp_path: Path, metric: str, seeds: list[int], kept: int
+) -> None:
+    folders = []
+    for name, protocol in (("a", ("m", [7])), ("b", (metric, seeds))):
+        folder = machine(fabricated, tmp_path / name, {})
+        one = {"scores": {"0.1": [0.5], "0.2": [0.4]}, "chosen": 0.1, "censored": False}
+        head = dict(zip(("metric", "seeds"), protocol, strict=True))
+        body = {**head, "rates": [0.1, 0.2], "conditions": {f"of_{name}": one}}
+        (folder / "tuning.json").write_text(json.dumps(body))
+        folders.append(folder)
+    merged = read_one(folders)
+    assert merged.tuning is not None
+    assert list(merged.tuning.conditions) == ["of_a", "of_b"]
+    assert tuning_table(merged.tuning)["condition"].nunique() == kept
 
 
 def test_run_directories_without_a_plan(fabricated: ModuleType, tmp_path: Path) -> None:

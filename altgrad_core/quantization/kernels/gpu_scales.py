@@ -14,7 +14,9 @@ import triton.language as tl
 from torch import Tensor
 
 _BLOCK = 4096
-_CELLS = 1024
+_CELLS, _APART = 1024, 32
+"""How many pairs of numbers there are for launches to add up in, and how far apart: each has a cache line, so that
+Triton, which compiles anew for other alignments, sees one."""
 
 
 @triton.jit
@@ -62,7 +64,7 @@ def _scales(source, out, count, headroom, smallest, highest, ceiling, BLOCK: tl.
 
 
 def amax(x: Tensor) -> Tensor:
-    """``x.abs().amax().float()``, 0-d; ``x`` is contiguous, of up to 32 bits, and has elements."""
+    """``x.abs().amax().float()``, 0-d, and 0 for no elements; ``x`` is contiguous, of up to 32 bits."""
     return _reduced(x, 1.0, (0.0, 0.0, 0), scaled=False)
 
 
@@ -75,7 +77,7 @@ def _reduced(
     x: Tensor, headroom: float, limits: tuple[float, float, int], *, scaled: bool
 ) -> Tensor:
     out = torch.empty((), dtype=torch.float32, device=x.device)
-    blocks = -(-x.numel() // _BLOCK)
+    blocks = max(1, -(-x.numel() // _BLOCK))
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # Triton launches where CUDA is at the moment
         _amax[(blocks,)](
             x.detach(),
@@ -99,7 +101,7 @@ def _cell(device: torch.device) -> Tensor:
     In turn from a ring, since launches on several streams overlap.
     """
     if device not in _rings:
-        cells = torch.zeros(_CELLS, 2, dtype=torch.int32, device=device)
+        cells = torch.zeros(_CELLS, _APART, dtype=torch.int32, device=device)
         if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return cells[0]  # its zeros are part of the graph, and were not written yet
         _rings[device] = cycle(cells.unbind())

@@ -81,6 +81,7 @@ def found_with(tuned: dict[str, tuple[Any, float]], metric: Metric, broken: floa
         {
             **{"group": group, "format": group, "setting": "", "role": role, "placebo": ""},
             **{"baseline_condition": f"{group}_a", "treatment_condition": f"{group}_b"},
+            "refused": "",
         }
         for group, role in (("bf16", "reference"), ("e5m2", "tested"))
     ]
@@ -116,7 +117,7 @@ def test_gains_at_equal_rates_stand_beside_those_of_the_tuned_ones() -> None:
     ]
     same = {**BOTH, "e5m2_b": (AFTER, 0.002)}
     (paragraph, _) = equal_rates(found_with(same, score))
-    assert paragraph.text == "Both sides were tuned to the same rate in each of 2 formats."  # type: ignore[union-attr]
+    assert paragraph.text == "Both sides were tuned to the same rate in all of 2 formats."  # type: ignore[union-attr]
 
 
 def test_a_loss_that_rises_is_no_gain_and_a_rate_at_which_a_run_diverged_tells_none() -> None:
@@ -127,6 +128,14 @@ def test_a_loss_that_rises_is_no_gain_and_a_rate_at_which_a_run_diverged_tells_n
         MINUS + "0.0200 ± 0.0141",
         MINUS + "0.1600 ± 0.0141",
     ]
+
+
+def test_no_score_and_a_refused_group_tell_no_gain() -> None:
+    nan = {**BOTH, "e5m2_b": ({**AFTER, 0.001: (float("nan"), 0.53)}, 0.004)}
+    found = found_with(nan, LOSS)
+    assert cells(equal_rates(found))[1][3] == NONE
+    found.effects["refused"] = ["", "its runs had another rate"]
+    assert [row[0] for row in cells(equal_rates(found))] == ["bf16"]
 
 
 def test_a_group_of_which_one_side_was_not_tuned_has_no_row() -> None:

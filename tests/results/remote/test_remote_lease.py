@@ -63,24 +63,27 @@ def test_at_most_one_of_many_that_come_at_once_has_it(on_shelf: Faults) -> None:
 
 
 def test_a_holder_elsewhere_keeps_it_while_it_beats_and_not_for_long_after(
-    store: Store, on_shelf: Faults, elsewhere: Elsewhere
+    store: Store, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere("a")
     there = StoreLock(store, "toy")
     assert there.take()
     elsewhere("b")
     here, onlooker = StoreLock(store, "toy"), Onlooker()
-    until(lambda: int(store.read(f"toy/{there.name}") or 0) >= 5)
     time.sleep(lease.SILENT_SECONDS)  # since it was taken
-    there.beat()
+    before = there._count
+    until(lambda: there._count > before)
     assert not here.take()
     assert onlooker.sees_holder(store, "toy")
     lease._hearts.remove(there)  # its machine is lost
     there.beat()
     assert not here.take(), "it may still live"
-    begun = time.monotonic()
+    watched, watch = [], StoreLock._one_beats
+    monkeypatch.setattr(
+        StoreLock, "_one_beats", lambda *given: watched.append(given[2]) or watch(*given)
+    )
     until(here.take)
-    assert time.monotonic() - begun > lease.WATCHED_SECONDS, "it was not watched"
+    assert watched[-1] == lease.WATCHED_SECONDS
     there.beat()
     assert not there.held, "it learns that it was lost"
     assert list(store.ls("toy")) == [here.name]
