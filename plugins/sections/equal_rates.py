@@ -38,15 +38,17 @@ def _rows(found: Findings) -> list[Row]:
     """
     tuning = found.tuning
     metric = declared(str(tuning["metric"].iloc[0]), found.metrics)
+    if metric is None:
+        return []
     known = tuning.assign(score=tuning["score"].where(tuning["diverged"] == 0))
     scores = known.pivot_table(
         index=["condition", "seed"], columns="rate", values="score", dropna=False
     )
     chosen = tuning[tuning["chosen"]].groupby("condition")["rate"].first()
     rows: list[Row] = []
-    for row in effects(found) if metric is not None else ():
+    for row in effects(found):
         names = row["baseline_condition"], row["treatment_condition"]
-        if metric is None or row["refused"] or not set(names) <= set(chosen.index):
+        if row["refused"] or not set(names) <= set(chosen.index):
             continue
         before, after = (scores.loc[name] for name in names)
         rates = tuple(chosen[name] for name in names)

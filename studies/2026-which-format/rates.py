@@ -3,7 +3,8 @@
 ``python rates.py`` reads ``tuning.csv`` and ``effects.csv`` of every part, which ``make reports`` writes, and writes
 ``rates.csv``, and as a picture ``rates.svg``: for each part and rate the mean over its groups of the gain in the tuning
 runs (validation data, three seeds; described, not tested), its standard error over the groups, how many of them gain,
-and the baseline's score. Placebos and e0m7, which is identical by construction, do not enter.
+and the baseline's score, all in the metric that tuning judged by: micro-F1, or the perplexity of the language model.
+Placebos and e0m7, which is identical by construction, do not enter.
 """
 
 from __future__ import annotations
