@@ -32,7 +32,7 @@ def test_what_is_left_of_a_text(text: str, expected: str) -> None:
 def test_a_long_text_is_cut_and_says_so() -> None:
     start = time.perf_counter()
     found = plain("x\x1b]" * 10_000_000)
-    assert time.perf_counter() - start < 20
+    assert time.perf_counter() - start < 5
     assert len(found) < LIMIT + 50
     assert found.endswith("… (30,000,000 characters in all)")
     assert plain("y" * LIMIT) == "y" * LIMIT

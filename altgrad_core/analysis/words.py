@@ -96,9 +96,9 @@ def percent(value: float) -> str:
     return significant(100 * value)
 
 
-def with_spread(values: Spread) -> str:
-    """A score's mean ± std; the mean alone where there is no std."""
-    text = score(values.mean)
+def with_spread(values: Spread, *, signed: bool = False) -> str:
+    """The mean ± std of a score, or of a difference of two; the mean alone where there is no std."""
+    text = score(values.mean, signed=signed)
     return text if math.isnan(values.std) else f"{text} ± {score(values.std)}"
 
 

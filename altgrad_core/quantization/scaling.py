@@ -50,6 +50,7 @@ def largest_magnitude(x: Tensor) -> Tensor:
 
 
 def _has_kernel(x: Tensor) -> bool:
+    """Whether a kernel on a GPU finds its largest magnitude."""
     return (
         backend_for(x) == "triton"
         and x.dtype != torch.float64

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
+
+import pandas as pd
 
 from altgrad_core.analysis.words import (
     NONE,
@@ -13,16 +14,14 @@ from altgrad_core.analysis.words import (
     group_names,
     group_noun,
     metric_label,
-    score,
     sides,
     spread,
+    with_spread,
 )
 from altgrad_core.interfaces.blocks import Block, Paragraph, Shown, Table, table
 from altgrad_core.interfaces.metric import declared
 from altgrad_core.interfaces.section import Findings
 from altgrad_plugins.sections.shared import Row, effects
-
-_OWN = "own"
 
 
 def equal_rates(found: Findings) -> list[Block]:
@@ -32,7 +31,7 @@ def equal_rates(found: Findings) -> list[Block]:
 
 
 def _rows(found: Findings) -> list[Row]:
-    """Of each group the tuned ``rates`` (baseline, treatment), and its ``gains``: rate, or ``own`` -> by seed.
+    """Of each group the tuned ``rates`` (baseline, treatment), its ``gains`` (seeds × rates) and those at its ``own``.
 
     NaN at a rate where a run of either side diverged: that is no measure of a gain.
     """
@@ -52,12 +51,8 @@ def _rows(found: Findings) -> list[Row]:
             continue
         before, after = (scores.loc[name] for name in names)
         rates = tuple(chosen[name] for name in names)
-        gains = {
-            _OWN: after[rates[1]] - before[rates[0]],
-            **{r: after[r] - before[r] for r in after},
-        }
-        signed = {rate: metric.sign * gain for rate, gain in gains.items()}
-        rows.append({**row, "rates": rates, "gains": signed})
+        own = metric.sign * (after[rates[1]] - before[rates[0]])
+        rows.append({**row, "rates": rates, "gains": metric.sign * (after - before), "own": own})
     return rows
 
 
@@ -65,7 +60,7 @@ def _answer(found: Findings, rows: Sequence[Row]) -> str:
     differ = [row for row in rows if len(set(row["rates"])) > 1]
     every = counted(len(rows), group_noun(found))
     if not differ:
-        return f"Both sides were tuned to the same rate in all of {every}."
+        return f"Both sides were tuned to the same rate in {'all ' * (len(rows) > 1)}{every}."
     return (
         f"The two sides were tuned to different rates in {len(differ)} of {every} "
         f"({group_names(differ, rows)}): what is gained there may be the rate's doing as much as the method's. "
@@ -80,10 +75,9 @@ def _table(found: Findings, rows: Sequence[Row]) -> Table:
     columns: list[tuple[str, Shown] | tuple[str, Shown, str]] = [
         (group_noun(found).capitalize(), "group"),
         ("Tuned rates", _tuned, "of the baseline and of the treatment."),
-        ("Each at its own", partial(_gain, _OWN)),
+        ("Each at its own", lambda row: _gain(row["own"])),
+        *((f"Both at {rate:g}", partial(_at, rate)) for rate in rows[0]["gains"]),
     ]
-    rates = [rate for rate in rows[0]["gains"] if rate != _OWN]
-    columns += [(f"Both at {rate:g}", partial(_gain, rate)) for rate in rates]
     seeds = found.tuning["seed"].nunique()
     over = (
         f"mean ± standard deviation over {seeds} tuning seeds" if seeds > 1 else "one tuning seed"
@@ -100,10 +94,9 @@ def _tuned(row: Mapping[str, Any]) -> str:
     return " / ".join(f"{rate:g}" for rate in row["rates"])
 
 
-def _gain(rate: object, row: Mapping[str, Any]) -> str:
-    found = row["gains"][rate]
-    if found.isna().any():
-        return NONE
-    over = spread(found)
-    mean = score(over.mean, signed=True)
-    return f"{mean} ± {score(over.std)}" if math.isfinite(over.std) else mean
+def _at(rate: float, row: Mapping[str, Any]) -> str:
+    return _gain(row["gains"][rate])
+
+
+def _gain(of_seeds: pd.Series[float]) -> str:
+    return NONE if of_seeds.isna().any() else with_spread(spread(of_seeds), signed=True)

@@ -65,7 +65,7 @@ def _answer(found: Findings) -> str:
         )
     left = [c for c in map(str, found.conditions["condition"]) if c not in set(tuning["condition"])]
     if left:
-        text += f" {named(left)}: not tuned."
+        text += f" {named(left)}: not tuned by this protocol."
     text += _close_calls(tuning)
     censored = list(dict.fromkeys(tuning.loc[tuning["censored"], "condition"]))
     if not censored:

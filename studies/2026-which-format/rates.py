@@ -21,7 +21,8 @@ LEFT_OUT = ("identical", "placebo")
 def gains(report: Path) -> pd.DataFrame:
     """A row for each group and rate: ``baseline``, the score, and ``gain``, both means over tuning seeds."""
     tuning, effects = pd.read_csv(report / "tuning.csv"), pd.read_csv(report / "effects.csv")
-    scores = tuning.pivot_table(index="condition", columns="rate", values="score")
+    known = tuning[tuning["diverged"] == 0]  # the rest is no measure of a gain
+    scores = known.pivot_table(index="condition", columns="rate", values="score")
     groups = effects[~effects["role"].isin(LEFT_OUT)]
     sign = groups["direction"].map({"higher": 1, "lower": -1}).to_numpy()[:, None]
     before, after = (

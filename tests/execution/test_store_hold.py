@@ -98,8 +98,8 @@ def test_two_machines_share_a_suite_one_is_killed_and_the_end_is_bit_identical(
     assert peaceful.returncode == 0, peaceful.stdout + peaceful.stderr
     machines.faults(fail_every=7)
     first = machines.start("first", "--workers", "1")
-    begun = machines.there.glob
-    until(lambda: list(begun("*/checkpoint/00000002-*")) or first.poll() is not None, 120)
+    sent = "*/checkpoint/00000002-*"
+    until(lambda: list(machines.there.glob(sent)) or first.poll() is not None, 120)
     assert first.poll() is None, first.done()
     second = machines.start("second", "--workers", "1")
     machines.kill("first", first)

@@ -114,7 +114,7 @@ def test_a_tracker_that_hangs_is_left_behind_in_time(hook: str, gate: threading.
     )
     began = time.monotonic()
     assert live(panel) == ["stuck"]
-    assert 0.2 <= time.monotonic() - began < 30
+    assert 0.2 <= time.monotonic() - began < 5
     assert [notice.split(" was ")[0] for notice in notices] == ["the tracker 'stuck'"]
     assert "left behind" in notices[0]
     assert good.calls == EVERYTHING
@@ -149,7 +149,7 @@ def test_what_a_hung_tracker_cannot_take_is_dropped_without_waiting(gate: thread
     began = time.monotonic()
     for step in range(1, 1001):
         panel.log(step, {"train/all/loss": 1.0})
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 5
     assert len(notices) == 1
     assert "'stuck' does not keep up: 10 calls wait" in notices[0]
 

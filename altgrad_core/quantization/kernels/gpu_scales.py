@@ -98,7 +98,8 @@ _rings: dict[torch.device, Iterator[Tensor]] = {}
 def _cell(device: torch.device) -> Tensor:
     """Two int32 at 0, where one launch at a time keeps what its programs have found and how many have.
 
-    In turn from a ring, since launches on several streams overlap.
+    In turn from a ring, since launches on several streams overlap. Its zeros are written in the stream of the first
+    launch, which others are taken to wait for.
     """
     if device not in _rings:
         cells = torch.zeros(_CELLS, _APART, dtype=torch.int32, device=device)

@@ -27,7 +27,7 @@ LOW_PRECISION = (torch.bfloat16, torch.float16)
 _F = TypeVar("_F", bound=Callable[..., Tensor])
 
 
-def signed(forward: _F) -> _F:
+def with_signature(forward: _F) -> _F:
     """``forward`` of an autograd function with its signature, which torch else works out anew at every call."""
     forward.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
     return forward
@@ -88,7 +88,7 @@ class _StraightThrough(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    @signed
+    @with_signature
     def forward(x: Tensor, values: Tensor) -> Tensor:
         return values.view_as(values)
 
@@ -147,7 +147,7 @@ class _EpilogueLinear(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    @signed
+    @with_signature
     def forward(
         x: Tensor,
         weight: Tensor,
@@ -210,7 +210,7 @@ class _RoundGradient(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    @signed
+    @with_signature
     def forward(y: Tensor, rounder: Callable[[Tensor], Tensor]) -> Tensor:
         return y.view_as(y)
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from altgrad_core.quantization.modules.fake_quant import Rounded, signed
+from altgrad_core.quantization.modules.fake_quant import Rounded, with_signature
 from altgrad_core.quantization.modules.linear import QuantizedLinear, QuantizedModule, product_dtype
 from altgrad_core.quantization.modules.stand_in import QuantizedTransposedLinear
 from altgrad_core.quantization.native.codes import CODES, Codes, simulated
@@ -79,7 +79,7 @@ class _NativeLinear(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    @signed
+    @with_signature
     def forward(
         x: Tensor,
         weight: Tensor,

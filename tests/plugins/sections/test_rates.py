@@ -117,7 +117,7 @@ def test_gains_at_equal_rates_stand_beside_those_of_the_tuned_ones() -> None:
     ]
     same = {**BOTH, "e5m2_b": (AFTER, 0.002)}
     (paragraph, _) = equal_rates(found_with(same, score))
-    assert paragraph.text == "Both sides were tuned to the same rate in all of 2 formats."  # type: ignore[union-attr]
+    assert paragraph.text == "Both sides were tuned to the same rate in all 2 formats."  # type: ignore[union-attr]
 
 
 def test_a_loss_that_rises_is_no_gain_and_a_rate_at_which_a_run_diverged_tells_none() -> None:
