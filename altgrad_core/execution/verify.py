@@ -124,9 +124,13 @@ def _as_it_was(options: RunOptions, environment: Mapping[str, Any]) -> RunOption
 def _verdict(spec: RunSpec, old: RunDirectory, new: RunDirectory, failed: str) -> Verdict:
     before = read_environment(old.environment)
     now = read_environment(new.environment)
-    differences = [] if failed else [*_records(old, new), *_predictions(old, new)]
     apart = differing(made_on(before), made_on(now)) if now else {}
     notes = [f"the recorded run was itself made on changing ground: {c}" for c in changes(before)]
+    left_out = new.predictions.exists() and not old.predictions.exists()
+    if left_out:  # by an archive: of a run that lost them, the status would tell
+        notes.append("no predictions are on record, so that only metrics.jsonl was compared")
+    predictions = () if left_out else _predictions(old, new)
+    differences = [] if failed else [*_records(old, new), *predictions]
     return Verdict(
         spec.id,
         f"{spec.condition} seed {spec.seed}",

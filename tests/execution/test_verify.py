@@ -172,6 +172,20 @@ def test_predictions_are_compared_to_the_bit(
     assert "explain nothing" in "\n".join(verdict_lines(verdict))
 
 
+def test_of_a_run_from_an_archive_without_predictions_the_record_is_compared_and_that_is_said(
+    finished: RunDirectory, again: Callable[[RunDirectory], Verdict]
+) -> None:
+    finished.predictions.unlink()
+    with pytest.raises(UserError, match="predictions"):
+        again(finished)  # its status still vouches for them
+    rewritten(finished)
+    verdict = again(finished)
+    assert verdict.identical, verdict
+    assert "only metrics.jsonl was compared" in "\n".join(verdict_lines(verdict))
+    rewritten(finished, records=lambda records: records[:-1])
+    assert not again(finished).identical
+
+
 def test_records_that_are_missing_are_a_difference(
     finished: RunDirectory, again: Callable[[RunDirectory], Verdict]
 ) -> None:
