@@ -46,11 +46,14 @@ def fill(drawn: Tensor, key: int, first: int = 0) -> None:
     double = flat.dtype == np.float64
     counter = np.uint64(first // 2 if double else first // 4)
     halves = np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32)
-    (_fill_double if double else _fill)(flat, counter, *halves)
+    (_fill_double if double else fill_floats)(flat, counter, *halves)
 
 
 @kernel("void(float32[::1], uint64, uint64, uint64)")
-def _fill(drawn: NDArray[np.float32], first: np.uint64, key0: np.uint64, key1: np.uint64) -> None:
+def fill_floats(
+    drawn: NDArray[np.float32], first: np.uint64, key0: np.uint64, key1: np.uint64
+) -> None:
+    """Write uniform numbers from the counter ``first`` on, with the halves of a key."""
     whole = drawn.shape[0] // 4 * 4
     _draw(drawn[:whole], first, key0, key1)
     if whole < drawn.shape[0]:

@@ -48,14 +48,20 @@ def fma(context: Any, a: Any, b: Any, c: Any) -> Any:
     return types.float32(types.float32, types.float32, types.float32), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def floats_at(context: Any, address: Any) -> Any:
-    """The pointer to float32 at an address, for ``numba.carray``: a kernel can then be given a table of tensors."""
+def _pointer_to(kind: Any) -> Any:
+    """The pointer to numbers at an address, for ``numba.carray``: a kernel can then be given a table of tensors."""
 
-    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], target.get_value_type(signature.return_type))
+    @intrinsic  # type: ignore[untyped-decorator]
+    def numbers_at(context: Any, address: Any) -> Any:
+        def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], target.get_value_type(signature.return_type))
 
-    return types.CPointer(types.float32)(types.int64), generate
+        return types.CPointer(kind)(types.int64), generate
+
+    return numbers_at
+
+
+floats_at, ints_at, shorts_at = map(_pointer_to, (types.float32, types.int32, types.int16))
 
 
 def flat(x: Tensor) -> NDArray[np.float32]:

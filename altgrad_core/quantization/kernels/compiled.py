@@ -39,7 +39,7 @@ class Kernels:
             limit = largest if special is None else np.float32(2 * largest)
             grid = limit, largest, beyond, np.int32(lowest << _MANTISSA)
             self._nearest = _NEAREST[m == 0, special is not None]
-            self._numbers = *grid, np.int32((_MANTISSA - m) << _MANTISSA), np.int32(lowest & 1)
+            self._numbers = *grid, np.int32((_MANTISSA - m) << _MANTISSA)
             self._stochastic = _stochastic
             self._stochastic_numbers = *grid, np.int32(m << _MANTISSA)
         else:
@@ -73,7 +73,8 @@ def _float(bits: np.int32) -> np.float32:
 
 
 @inlined
-def _clipped(v: np.float32, limit: np.float32) -> np.float32:
+def clipped(v: np.float32, limit: np.float32) -> np.float32:
+    """Between ``-limit`` and ``limit``, or NaN."""
     return -limit if v < -limit else (limit if v > limit else v)
 
 
@@ -84,10 +85,51 @@ def _signed(size: np.float32, bits: np.int32) -> np.float32:
     return found
 
 
-def _nearest(lean: bool, special: bool) -> Callable[..., None]:
-    """The kernel for grids without mantissa bits (see the reference) and for those that do not saturate."""
+@inlined
+def nearest_of(c: np.float32, lowest: np.int32, shift: np.int32, lean: np.int32) -> np.float32:
+    """The nearest multiple of the step at ``c``, with its sign.
 
-    @kernel(f"void({_ARRAY}, {_ARRAY}, {_ENDS}, int32, int32, int32)")
+    lowest:
+        the bits of the smallest normal value.
+    shift:
+        ``23 - M``, as an exponent field.
+    lean:
+        1 for a grid without mantissa bits (see the reference), else 0.
+    """
+    bits = _bits(c)
+    e = max(bits & _EXPONENT, lowest)
+    c = _float(bits - (((e ^ lowest) >> np.int32(_MANTISSA)) & lean))
+    magic = _float((e + shift) | np.int32(0x400000))
+    found: np.float32 = _signed((c + magic) - magic, bits)
+    return found
+
+
+@inlined
+def one_of(c: np.float32, lowest: np.int32, shift: np.int32, drawn: np.float32) -> np.float32:
+    """The multiple of the step below ``c`` or, if ``drawn`` is less than the share, that above; likewise.
+
+    shift:
+        ``M``, as an exponent field.
+    """
+    bits = _bits(c)
+    step = max(bits & _EXPONENT, lowest) - shift
+    multiple = abs(c) * _float(np.int32(254 << 23) - step)
+    lower = np.floor(multiple)
+    away = np.float32(1.0) if drawn < multiple - lower else np.float32(0.0)
+    found: np.float32 = _signed((lower + away) * _float(step), bits)
+    return found
+
+
+@inlined
+def _ended(found: np.float32, largest: np.float32, beyond: np.float32) -> np.float32:
+    """``found``, or what lies beyond the largest."""
+    return _signed(beyond, _bits(found)) if abs(found) > largest else found
+
+
+def _nearest(lean: int, special: bool) -> Callable[..., None]:
+    """The kernel for grids without mantissa bits and for those that do not saturate."""
+
+    @kernel(f"void({_ARRAY}, {_ARRAY}, {_ENDS}, int32, int32)")
     def nearest(
         x: NDArray[np.float32],
         out: NDArray[np.float32],
@@ -96,25 +138,18 @@ def _nearest(lean: bool, special: bool) -> Callable[..., None]:
         beyond: np.float32,
         lowest: np.int32,
         shift: np.int32,
-        odd: np.int32,
     ) -> None:
         for i in range(x.shape[0]):
-            c = _clipped(x[i], limit)
-            bits = _bits(c)
-            e = max(bits & _EXPONENT, lowest)
-            if lean:
-                c = _float(bits - (((e >> np.int32(23)) ^ odd) & np.int32(1)))
-            magic = _float((e + shift) | np.int32(0x400000))
-            size = (c + magic) - magic
-            if special:
-                size = beyond if abs(size) > largest else size
-            out[i] = _signed(size, bits)
+            found = nearest_of(clipped(x[i], limit), lowest, shift, np.int32(lean))
+            out[i] = _ended(found, largest, beyond) if special else found
 
     return nearest
 
 
 _NEAREST = {
-    (lean, special): _nearest(lean, special) for lean in (False, True) for special in (False, True)
+    (lean, special): _nearest(int(lean), special)
+    for lean in (False, True)
+    for special in (False, True)
 }
 
 
@@ -130,14 +165,8 @@ def _stochastic(
     shift: np.int32,
 ) -> None:
     for i in range(x.shape[0]):
-        c = _clipped(x[i], limit)
-        bits = _bits(c)
-        step = max(bits & _EXPONENT, lowest) - shift
-        multiple = abs(c) * _float(np.int32(254 << 23) - step)
-        lower = np.floor(multiple)
-        away = np.float32(1.0) if drawn[i] < multiple - lower else np.float32(0.0)
-        size = (lower + away) * _float(step)
-        out[i] = _signed(beyond if size > largest else size, bits)
+        found = one_of(clipped(x[i], limit), lowest, shift, drawn[i])
+        out[i] = _ended(found, largest, beyond)
 
 
 # A prefix: the grid is float32's own with fewer mantissa bits, such as bfloat16. Its values are those floats whose last
@@ -145,10 +174,23 @@ def _stochastic(
 
 
 @inlined
-def _settled(whole: np.int32, v: np.float32, largest: np.float32, beyond: np.float32) -> np.float32:
-    """The magnitude with these bits and the sign of ``v``; what lies beyond the largest; or NaN."""
-    size = _float(whole)
-    return _signed(beyond if size > largest else size, _bits(v)) if v == v else v
+def prefix_nearest(c: np.float32, dropped: np.int32) -> np.float32:
+    """The nearest float32 without as many last bits, with the sign of ``c``."""
+    size = _bits(c) & _SIZE
+    half = np.int32((np.int32(1) << (dropped - np.int32(1))) - np.int32(1))
+    up = np.int32(size + half + ((size >> dropped) & np.int32(1)))
+    return _signed(_float((up >> dropped) << dropped), _bits(c)) if c == c else c
+
+
+@inlined
+def prefix_drawn(c: np.float32, dropped: np.int32, drawn: np.float32) -> np.float32:
+    """One of the two around ``c``, likewise."""
+    size = _bits(c) & _SIZE
+    whole = size >> dropped
+    unit = _float((np.int32(_BIAS) - dropped) << np.int32(_MANTISSA))
+    share = np.float32(size - (whole << dropped)) * unit
+    away = np.int32(1) if drawn < share else np.int32(0)
+    return _signed(_float((whole + away) << dropped), _bits(c)) if c == c else c
 
 
 @kernel(f"void({_ARRAY}, {_ARRAY}, {_ENDS}, int32)")
@@ -160,11 +202,9 @@ def _nearest_prefix(
     beyond: np.float32,
     dropped: np.int32,
 ) -> None:
-    half = np.int32((1 << (dropped - 1)) - 1)
     for i in range(x.shape[0]):
-        bits = _bits(_clipped(x[i], limit)) & _SIZE
-        up = np.int32(bits + half + ((bits >> dropped) & np.int32(1)))
-        out[i] = _settled((up >> dropped) << dropped, x[i], largest, beyond)
+        found = prefix_nearest(clipped(x[i], limit), dropped)
+        out[i] = _ended(found, largest, beyond)
 
 
 @kernel(f"void({_ARRAY}, {_ARRAY}, {_ARRAY}, {_ENDS}, int32)")
@@ -177,10 +217,6 @@ def _stochastic_prefix(
     beyond: np.float32,
     dropped: np.int32,
 ) -> None:
-    unit = np.float32(1.0 / (1 << dropped))
     for i in range(x.shape[0]):
-        bits = _bits(_clipped(x[i], limit)) & _SIZE
-        whole = bits >> dropped
-        share = np.float32(bits - (whole << dropped)) * unit
-        away = np.int32(1) if drawn[i] < share else np.int32(0)
-        out[i] = _settled(np.int32((whole + away) << dropped), x[i], largest, beyond)
+        found = prefix_drawn(clipped(x[i], limit), dropped, drawn[i])
+        out[i] = _ended(found, largest, beyond)

@@ -50,17 +50,23 @@ def drawn(c, lowest, mantissa, draws):  # type: ignore[no-untyped-def]
     return (lower + away) * step.to(tl.float32, bitcast=True)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _of_prefix(c, mantissa, key, STOCHASTIC: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The magnitude of ``c`` among float32 with fewer mantissa bits."""
+@triton.jit
+def prefix_nearest(c, mantissa):  # type: ignore[no-untyped-def]
+    """The magnitude of the nearest float32 with fewer mantissa bits."""
+    shift = 23 - (mantissa >> 23)
+    size = c.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    whole = (size + ((1 << (shift - 1)) - 1) + ((size >> shift) & 1)) >> shift
+    return (whole << shift).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def prefix_drawn(c, mantissa, draws):  # type: ignore[no-untyped-def]
+    """That of one of the two around ``c``."""
     shift = 23 - (mantissa >> 23)
     size = c.to(tl.int32, bitcast=True) & 0x7FFFFFFF
     whole = size >> shift
-    if STOCHASTIC:
-        share = (size - (whole << shift)).to(tl.float32) * _power_of_two(-shift)
-        whole += tl.where(block_draws(key, BLOCK) < share, 1, 0)
-    else:
-        whole = (size + ((1 << (shift - 1)) - 1) + (whole & 1)) >> shift
+    share = (size - (whole << shift)).to(tl.float32) * _power_of_two(-shift)
+    whole += tl.where(draws < share, 1, 0)
     return (whole << shift).to(tl.float32, bitcast=True)
 
 
@@ -80,8 +86,10 @@ def on_grid(  # type: ignore[no-untyped-def]
 ):
     """The program's ``BLOCK`` float32 on the grid of these numbers; NaN stays NaN, and zero keeps its sign."""
     c = clipped(x, limit)
-    if PREFIX:
-        size = _of_prefix(c, mantissa, key, STOCHASTIC, BLOCK)
+    if PREFIX and STOCHASTIC:
+        size = prefix_drawn(c, mantissa, block_draws(key, BLOCK))
+    elif PREFIX:
+        size = prefix_nearest(c, mantissa)
     elif STOCHASTIC:
         size = drawn(c, lowest, mantissa, block_draws(key, BLOCK))
     else:

@@ -18,7 +18,13 @@ from torch import Tensor
 
 from altgrad_core.interfaces.gpu_draws import as_int64, draws_of
 from altgrad_core.interfaces.gpu_scaling import divided
-from altgrad_core.quantization.kernels.gpu import clipped, drawn, nearest
+from altgrad_core.quantization.kernels.gpu import (
+    clipped,
+    drawn,
+    nearest,
+    prefix_drawn,
+    prefix_nearest,
+)
 from altgrad_core.quantization.kernels.gpu_scales import amax
 from altgrad_core.quantization.kernels.gpu_tables import (
     BLOCK,
@@ -92,26 +98,35 @@ def _fit(top, stored, out, reach, smallest, room, low, high, ceiling):  # type: 
     tl.store(out, _by_rule(scale, found, reach, smallest, room, low, high, ceiling))
 
 
-@triton.jit
-def _nearest(row, x):  # type: ignore[no-untyped-def]
+@triton.jit  # type: ignore[untyped-decorator]
+def _nearest(row, x, PREFIX: tl.constexpr):  # type: ignore[no-untyped-def]
     """The nearest value of the row's grid, saturating; anything for NaN, and either zero."""
-    mantissa = _int(row, _MANTISSA) << 23
-    return nearest(clipped(x, _float(row, _LIMIT)), _int(row, _LOWEST), mantissa)
+    c, mantissa = clipped(x, _float(row, _LIMIT)), _int(row, _MANTISSA) << 23
+    if PREFIX:
+        size = prefix_nearest(c, mantissa)
+        found = tl.where(c < 0, -size, size)
+    else:
+        found = nearest(c, _int(row, _LOWEST), mantissa)
+    return found
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _stochastic(row, x, key, chunk, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _stochastic(row, x, key, chunk, PREFIX: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """One of the two values around it, likewise."""
     c, draws = clipped(x, _float(row, _LIMIT)), draws_of(key, chunk, BLOCK)
-    size = drawn(c, _int(row, _LOWEST), _int(row, _MANTISSA) << 23, draws)
+    mantissa = _int(row, _MANTISSA) << 23
+    if PREFIX:  # noqa: SIM108
+        size = prefix_drawn(c, mantissa, draws)
+    else:
+        size = drawn(c, _int(row, _LOWEST), mantissa, draws)
     return tl.where(c < 0, -size, size)
 
 
-@triton.jit
-def _resting(row, x, stored):  # type: ignore[no-untyped-def]
+@triton.jit  # type: ignore[untyped-decorator]
+def _resting(row, x, stored, PREFIX: tl.constexpr):  # type: ignore[no-untyped-def]
     """Where the weight is a value of the grid at the stored scale: ``fitting.holds``."""
     inside = divided(x, stored)
-    found = (_nearest(row, inside) * stored == x) & (inside == inside)
+    found = (_nearest(row, inside, PREFIX) * stored == x) & (inside == inside)
     return tl.where(_size(x) == _INF, _int(row, _KEEPS_INF) != 0, found)
 
 
@@ -131,12 +146,14 @@ def _as_bfloat16(x):  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _look(table, owners, state, rows, KAHAN: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _look(  # type: ignore[no-untyped-def]
+    table, owners, state, rows, KAHAN: tl.constexpr, PREFIX: tl.constexpr, BLOCK: tl.constexpr
+):
     """What each target reaches, and whether any of its weights is not at rest."""
     owner, row, first, left = block_of(table, owners, _WIDTH, _COUNT, BLOCK)
     x = read(floats_at(row, _WEIGHT) + first, left, 0.0, BLOCK)
     if KAHAN:
-        rest = _resting(row, x, tl.load(floats_at(row, _SCALE)))
+        rest = _resting(row, x, tl.load(floats_at(row, _SCALE)), PREFIX)
         moves = (rest == 0) & (tl.arange(0, BLOCK) < left)
         x = tl.where(rest, x, x + _error_of(row, first, left, BLOCK))
         tl.atomic_max(state + 2 * rows + owner, tl.max(moves.to(tl.int32), 0), sem="relaxed")
@@ -154,6 +171,7 @@ def _round(  # type: ignore[no-untyped-def]
     SKIPPING: tl.constexpr,
     STOCHASTIC: tl.constexpr,
     KAHAN: tl.constexpr,
+    PREFIX: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Round every weight to its grid, at the scale that its target asks for."""
@@ -166,13 +184,13 @@ def _round(  # type: ignore[no-untyped-def]
     x = read(place, left, 0.0, BLOCK)
     if KAHAN:
         error = _error_of(row, first, left, BLOCK)
-        rest = _resting(row, x, stored)
+        rest = _resting(row, x, stored, PREFIX)
         x = tl.where(rest, x, x + error)
     inside = divided(x, scale)
     if STOCHASTIC:
-        rounded = _stochastic(row, inside, tl.load(keys + owner), first // BLOCK, BLOCK)
+        rounded = _stochastic(row, inside, tl.load(keys + owner), first // BLOCK, PREFIX, BLOCK)
     else:
-        rounded = _nearest(row, inside)
+        rounded = _nearest(row, inside, PREFIX)
     settled = rounded * scale
     settled = tl.where(settled == 0, 0.0, settled)
     settled = tl.where(inside == inside, settled, inside)
@@ -209,20 +227,23 @@ def settle(
     device: torch.device,
     *,
     kahan: bool,
+    prefix: bool,
 ) -> None:
-    """Settle the weights of a table, all with compensation or none.
+    """Settle the weights of a table, all with compensation or none, and all on grids of one kind.
 
     keys:
         of the draws, one for each row; none to round to nearest.
     skipped:
         0-d float32 on the device; where it is not 0, nothing is changed.
+    prefix:
+        whether the grids are prefixes of float32.
     """
     table, blocks = table_of(rows, COUNT, device)
     count, chunks = len(rows), blocks.numel()
     state = torch.zeros(3 * count, dtype=torch.int32, device=device)
     drawn = numbers([as_int64(key) for key in keys], device) if keys else table
     flag = state if skipped is None else skipped
-    how = {"KAHAN": kahan, "BLOCK": BLOCK, "enable_fp_fusion": False}
+    how = {"KAHAN": kahan, "PREFIX": prefix, "BLOCK": BLOCK, "enable_fp_fusion": False}
     skipping = skipped is not None
     with torch.cuda.device_of(table):  # type: ignore[no-untyped-call]  # Triton launches where CUDA is at the moment
         _look[(chunks,)](table, blocks, state, count, **how)

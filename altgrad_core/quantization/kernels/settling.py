@@ -38,26 +38,6 @@ def settled(rounded: Tensor, scale: Tensor, target: Tensor, out: Tensor) -> Tens
     return out
 
 
-def compensated(
-    moved: Tensor, rounded: Tensor, scale: Tensor, error: Tensor
-) -> tuple[Tensor, Tensor, bool]:
-    """``moved``, and with the ``error`` where it is not at rest, that is, not ``rounded · scale``.
-
-    Further what is left of the error where it is at rest, else -0, to which anything can be added; in the memory
-    of ``rounded``. And whether all are at rest.
-    """
-    target, moving = torch.empty_like(moved), moved.new_empty(())
-    places = moved.data_ptr(), rounded.data_ptr(), float(scale), error.data_ptr()
-    _compensated(*places, target.data_ptr(), moving.data_ptr(), moved.numel())
-    return target, rounded, not moving.item()
-
-
-def left_over(kept: Tensor, target: Tensor, settled: Tensor) -> Tensor:
-    """``kept + (target - settled)``, 0 where that is not finite; in ``kept``."""
-    _left_over(kept.data_ptr(), target.data_ptr(), settled.data_ptr(), kept.numel())
-    return kept
-
-
 @inlined
 def _magnitude(value: np.float32) -> np.int32:
     return np.int32(np.float32(value).view(np.int32) & _SIZE)
@@ -91,33 +71,3 @@ def _settled(rounded_at: int, scale: np.float32, target_at: int, out_at: int, co
     for i in range(count):
         value = rounded[i] * scale + np.float32(0.0)
         out[i] = value if _magnitude(target[i]) < _INFINITE else target[i]
-
-
-@kernel("void(int64, int64, float32, int64, int64, int64, int64)")
-def _compensated(
-    moved_at: int,
-    rounded_at: int,
-    scale: np.float32,
-    error_at: int,
-    target_at: int,
-    moving_at: int,
-    count: int,
-) -> None:
-    moved, rounded = carray(floats_at(moved_at), count), carray(floats_at(rounded_at), count)
-    error, target = carray(floats_at(error_at), count), carray(floats_at(target_at), count)
-    moving = np.int32(0)
-    for i in range(count):
-        rest = rounded[i] * scale == moved[i]
-        target[i] = moved[i] if rest else moved[i] + error[i]
-        rounded[i] = error[i] if rest else np.float32(-0.0)
-        moving |= np.int32(0) if rest else np.int32(1)
-    carray(floats_at(moving_at), 1)[0] = np.float32(moving)
-
-
-@kernel("void(int64, int64, int64, int64)")
-def _left_over(kept_at: int, target_at: int, settled_at: int, count: int) -> None:
-    kept = carray(floats_at(kept_at), count)
-    target, settled = carray(floats_at(target_at), count), carray(floats_at(settled_at), count)
-    for i in range(count):
-        error = kept[i] + (target[i] - settled[i])
-        kept[i] = error if _magnitude(error) < _INFINITE else np.float32(0.0)

@@ -84,11 +84,13 @@ class ScaleFit:
         return torch.where((amax > 0) & (amax < torch.inf), new, scale)
 
     def columns(self) -> tuple[int, ...] | None:
-        """The rule in the numbers of ``gpu_settling``; None where it takes more than these, or more than one scale."""
+        """The rule in the numbers of a table; None where it takes more than these, or more than one scale."""
+        if not self._format.scaled:
+            return _CHANGES_NOTHING
         if self._scaling.granularity != "tensor":
             return None
         if self._fixed:
-            return 1, *[0] * 6
+            return _CHANGES_NOTHING
         if self._reach != self._reach_below or not self._closed:
             return None
         least, most, ceiling = power_of_two_limits(self._largest)
@@ -115,6 +117,9 @@ class ScaleFit:
 
     def _holds(self, weight: Tensor, compact: Tensor) -> Tensor:
         return holds(self._format, weight, expanded(compact, weight, self._scaling, self._axis))
+
+
+_CHANGES_NOTHING = 1, *[0] * 6
 
 
 def look_is_free(tensor: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Which resident weights one table of a GPU's kernels can hold, and what it says of them.
+"""Which resident weights one table of kernels can hold, and what it says of them.
 
 That is the usual case: a float32 weight in one piece with one scale, and a format that rounds by the numbers that it
 states, none of which moves when the scale is halved. All others settle one by one.
@@ -9,26 +9,27 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from altgrad_core.interfaces.backend import backend_for
 from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.kernels.stated import stated_numbers
 
 Row = tuple[int, ...]
-"""The columns that :mod:`~altgrad_core.quantization.kernels.gpu_settling` names: where weight, scale, count of changes
+"""The columns that the kernels name: where weight, scale, count of changes
 and compensation lie (0 for none), the number of elements, :func:`grid_columns`, and the rule for the scale."""
 COUNT, RULE, COLUMNS = 4, 9, 16
+_LOWEST, _MANTISSA = 6, 7
 _ALIGNED = 16
 _DTYPES = torch.float32, torch.float32, torch.int32, torch.bfloat16
 
 
 def places(tensors: Sequence[Tensor]) -> tuple[int, ...] | None:
-    """Where weight, scale, changes and, if it has any, compensation lie; None unless kernels may work there."""
+    """Where weight, scale, changes and, if it has any, compensation lie; None where kernels could not work."""
     weight, scale, changes, *error = tensors
-    if backend_for(weight) != "triton" or weight.numel() == 0:
+    if weight.numel() == 0:
         return None
     found = []
     for tensor, dtype, aligned in zip(tensors, _DTYPES, (True, False, False, True), strict=False):
@@ -57,16 +58,26 @@ def flag(skipped: Tensor | None, device: torch.device) -> bool:
 def grid_columns(fmt: Format) -> tuple[int, ...] | None:
     """The numbers of the grid; None if its format does not round by them."""
     numbers = stated_numbers(fmt)
-    if (
-        numbers is None
-        or not numbers.fits_float32
-        or not fmt.scaled
-        or not fmt.closed_under_doubling
-    ):
+    if numbers is None or not (numbers.fits_float32 or numbers.is_float32_prefix):
+        return None
+    # without a scale, nothing is clipped to the ends before it is rounded
+    if not (fmt.closed_under_doubling if fmt.scaled else numbers.overflow is None):
         return None
     lowest = numbers.min_exponent + 127
     keeps_inf = numbers.overflow is not None and math.isinf(numbers.overflow)
     return bits(numbers.max_value), lowest << 23, numbers.mantissa_bits, int(keeps_inf)
+
+
+def is_prefix(row: Row) -> bool:
+    """Whether the grid of the row is float32's with fewer mantissa bits, and not one that fits into float32."""
+    return row[_LOWEST] == 1 << 23 and row[_MANTISSA] > 0
+
+
+@cache
+def unscaled(device: torch.device) -> Tensor:
+    """The scale of weights that have none. Kernels write it as it is."""
+    with torch.inference_mode(False):
+        return torch.ones((), dtype=torch.float32, device=device)
 
 
 def kept_by_bfloat16(fmt: Format | None) -> bool:

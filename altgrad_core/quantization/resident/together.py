@@ -1,22 +1,35 @@
-"""Resident weights that a GPU settles together, in a few launches for all of them."""
+"""Resident weights that kernels settle together: in one launch for all of them, on a GPU in three."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from altgrad_core.interfaces.backend import backend_for
 from altgrad_core.interfaces.draws import new_key
-from altgrad_core.quantization.resident.table import Row, flag
+from altgrad_core.quantization.resident.table import Row, flag, is_prefix
 from altgrad_core.quantization.resident.weight import Resident
+
+
+class _Kind(NamedTuple):
+    """What the weights of one table have in common."""
+
+    device: torch.device
+    compiled: bool
+    """By numba, or else by Triton."""
+    stochastic: bool
+    kahan: bool
+    prefix: bool
 
 
 @dataclass
 class _Table:
     rows: list[Row] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
-    weights: list[tuple[nn.Module, Resident]] = field(default_factory=list)
+    weights: list[tuple[nn.Module, Resident, list[Tensor]]] = field(default_factory=list)
 
 
 class Tables:
@@ -31,33 +44,45 @@ class Tables:
     def __init__(self, generator: torch.Generator | None, skipped: Tensor | None) -> None:
         self._generator = generator
         self._skipped = skipped
-        self._tables: dict[tuple[torch.device, bool, bool], _Table] = {}
+        self._tables: dict[_Kind, _Table] = {}
 
     def take(self, module: nn.Module, resident: Resident) -> bool:
         """Put the weight into its table; False for one that has to settle alone."""
-        row = resident.row(module)
+        found = resident.row(module)
         stochastic = resident.rounding == "stochastic"
-        if row is None or (stochastic and self._generator is None):
+        if found is None or (stochastic and self._generator is None):
             return False
-        device = module.get_parameter(resident.parameter).device
-        if not flag(self._skipped, device):
+        row, written = found
+        weight = written[0]
+        if not flag(self._skipped, weight.device):
             return False
-        kahan = resident.compensation is not None
-        table = self._tables.setdefault((device, stochastic, kahan), _Table())
+        compiled, kahan = backend_for(weight) == "numba", resident.compensation is not None
+        kind = _Kind(weight.device, compiled, stochastic, kahan, is_prefix(row))
+        table = self._tables.setdefault(kind, _Table())
         if stochastic and self._generator is not None:
             table.keys.append(new_key(self._generator))
         table.rows.append(row)
-        table.weights.append((module, resident))
+        table.weights.append((module, resident, written))
         return True
 
     @torch.no_grad()
     def settle(self) -> None:
         """Settle all that was taken. Waits for nothing."""
-        for (device, _, kahan), table in self._tables.items():
+        for kind, table in self._tables.items():
+            for module, resident, _ in table.weights:
+                resident.moved(module)
+            self._launch(kind, table)
+            for module, resident, written in table.weights:
+                resident.settled(module, written)
+
+    def _launch(self, kind: _Kind, table: _Table) -> None:
+        how = {"kahan": kind.kahan, "prefix": kind.prefix}
+        if kind.compiled:
+            from altgrad_core.quantization.kernels import compiled_settling
+
+            if self._skipped is None or not self._skipped:  # on the CPU, a look is free
+                compiled_settling.settle(table.rows, table.keys, **how)
+        else:
             from altgrad_core.quantization.kernels import gpu_settling
 
-            for module, resident in table.weights:
-                resident.moved(module)
-            gpu_settling.settle(table.rows, table.keys, self._skipped, device, kahan=kahan)
-            for module, resident in table.weights:
-                resident.settled(module)
+            gpu_settling.settle(table.rows, table.keys, self._skipped, kind.device, **how)

@@ -41,7 +41,13 @@ from altgrad_core.quantization.kernels.packing import packed, unpacked
 from altgrad_core.quantization.modules.roles import WeightRole
 from altgrad_core.quantization.resident.fitting import ScaleFit, ends_of
 from altgrad_core.quantization.resident.held import with_error
-from altgrad_core.quantization.resident.table import Row, grid_columns, kept_by_bfloat16, places
+from altgrad_core.quantization.resident.table import (
+    Row,
+    grid_columns,
+    kept_by_bfloat16,
+    places,
+    unscaled,
+)
 from altgrad_core.quantization.scaling import (
     Scaler,
     own_scale,
@@ -126,12 +132,12 @@ class Resident:
         weight, stored = self._weight(module).detach(), self._stored(module)
         if not self.format.scaled:
             return stored
-        row = self.row(module) if backend_for(weight) == "triton" else None
-        if row is None:
+        found = self.row(module) if backend_for(weight) == "triton" else None
+        if found is None:
             return self._fit(stored, weight, weight)
         from altgrad_core.quantization.kernels import gpu_settling
 
-        return gpu_settling.scale_in_force(weight, stored, row)
+        return gpu_settling.scale_in_force(weight, stored, found[0])
 
     def stores(self, module: nn.Module) -> bool:
         """Whether every weight is a finite value of the grid at the stored scale. Waits."""
@@ -209,7 +215,7 @@ class Resident:
             if scale is not stored:
                 module.get_buffer(self._changes).add_(scale != stored)
                 stored.copy_(scale)
-        if held is not None and not held.none_moves:
+        if held is not None:
             self._store_error(module, held.left(target, settled), unless=held.stays(skipped))
         if skipped is not None:
             settled = torch.where(skipped != 0, moved, settled)
@@ -217,12 +223,19 @@ class Resident:
             weight.copy_(settled)
         self.mark(module)
 
-    def row(self, module: nn.Module) -> Row | None:
-        """What kernels on a GPU need to do the same as :meth:`settle`, of all weights at once; None if they cannot."""
-        if self._numbers is None:
+    def row(self, module: nn.Module) -> tuple[Row, list[Tensor]] | None:
+        """What kernels need to do the same as :meth:`settle`, of all weights at once, and what they then write.
+
+        None if they cannot.
+        """
+        weight = self._weight(module)
+        if self._numbers is None or backend_for(weight) == "eager":
             return None
-        found = places(self._places(module))
-        return None if found is None else found + self._numbers
+        scale = self._stored(module) if self.format.scaled else unscaled(weight.device)
+        names = [self._changes, *([self._error] if self.compensation else [])]
+        written = [weight, scale, *map(module.get_buffer, names)]
+        found = places(written)
+        return None if found is None else (found + self._numbers, written)
 
     @cached_property
     def _numbers(self) -> Row | None:
@@ -231,19 +244,14 @@ class Resident:
         rule = self._fit.columns() if grid is not None else None
         return None if grid is None or rule is None else grid + rule
 
-    def _places(self, module: nn.Module) -> list[Tensor]:
-        """What a settling writes."""
-        names = [self._scale, self._changes, *([self._error] if self.compensation else [])]
-        return [self._weight(module), *map(module.get_buffer, names)]
-
     def moved(self, module: nn.Module) -> None:
         """Before kernels settle the weight: keep what the optimizer wanted, if somebody wants to see it."""
         if self.watched:
             self.watched, self.intended = False, self._weight(module).detach().clone()
 
-    def settled(self, module: nn.Module) -> None:
-        """Kernels have settled the weight."""
-        torch.autograd.graph.increment_version(self._places(module))
+    def settled(self, module: nn.Module, written: list[Tensor]) -> None:
+        """Kernels have settled the weight, and written what :meth:`row` said."""
+        torch.autograd.graph.increment_version(written)
         self.mark(module)
 
     def __str__(self) -> str:

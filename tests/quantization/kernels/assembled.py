@@ -15,7 +15,7 @@ import triton
 from grids import GRIDS
 from interpreted import flips_of_some_steps, manifold_steps
 from patterns import format_of
-from test_gpu_settling import Case, trained
+from test_settling_together import Case, trained
 from torch import nn
 from triton.backends.compiler import GPUTarget
 
@@ -84,6 +84,7 @@ def settling() -> None:
     cases: list[Case] = [
         ("e5m2", {}, "stochastic", True, True, "current"),
         ("e5m2", {}, "nearest", False, False, "current"),
+        ("bf16", {}, "stochastic", True, False, "current"),
     ]
     for case in cases:
         trained(case, "cpu", 1, (0,))

@@ -17,8 +17,8 @@ from unittest import mock
 import torch
 from grids import GRIDS, switches_and_values
 from patterns import BF16, CASES, PATTERNS, agree, around_boundaries, format_of, numbers_of
-from test_gpu_settling import ALL, SPECIAL, Case
-from test_gpu_settling import agree as settled_agree
+from test_settling_together import ALL, SPECIAL, Case
+from test_settling_together import agree as settled_agree
 from torch import Tensor, nn
 
 from altgrad_core import load_format
@@ -199,6 +199,8 @@ def part_settling() -> None:
         (("e5m2", {}, "stochastic", True, True, "current"), 2, (0, 1, 4, 6, 7, 8)),
         (("e7m0", {}, "nearest", False, False, "current"), 1, (0, 3, 5, 6, 7, 8)),
         (("e4m3", SPECIAL, "stochastic", False, False, "frozen"), 1, (0, 7, 8)),
+        (("bf16", {}, "stochastic", True, False, "current"), 1, (0, 5, 7, 8)),
+        (("bf16", {}, "nearest", False, True, "current"), 2, (0, 1, 8)),
     ]
     with UNTRIED:
         for case, *size in few:

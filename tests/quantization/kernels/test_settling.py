@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from altgrad_core.interfaces import backend
 from altgrad_core.quantization.kernels.backends import plain_on_cpu
 from altgrad_core.quantization.residency import keep_on_grid
-from altgrad_core.quantization.resident.held import with_error
 from altgrad_core.quantization.scaling import largest_magnitude
 from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.registry.build import load_format
@@ -77,35 +76,6 @@ def test_into_the_grid_and_out_again(scale: float, ends: tuple[float, float]) ->
         assert out._version > version
     settling.settled(rounded, unit, x, x)
     assert same(x, expected)
-
-
-@pytest.mark.parametrize("skipped", [None, 0.0, 1.0])
-@pytest.mark.parametrize("scale", [2.0**-3, 1.0])
-@pytest.mark.parametrize("moves", [True, False])
-def test_what_compensation_holds(skipped: float | None, scale: float, moves: bool) -> None:
-    fmt, unit = load_format("e3m4"), torch.tensor(scale)
-    draw = torch.Generator().manual_seed(4)
-    grid = fmt.round(8 * torch.randn(1003, generator=draw)) * unit
-    error = 0.01 * torch.randn(1003, generator=draw)
-    error[::3] = -0.0
-    moved = grid.clone()
-    if moves:
-        moved[::2] += 0.02 * torch.randn(502, generator=draw)
-        moved[:10] = torch.tensor(SPECIAL)
-    found = []
-    for name in ("numba", "eager"):
-        with mock.patch.object(backend, "cpu_backend", return_value=name):
-            target, held = with_error(fmt, moved, unit, error.clone())
-            settled = fmt.round(target / unit) * unit
-            stays = held.stays(None if skipped is None else torch.tensor(skipped))
-            kept = held.none_moves or (stays is not None and bool(stays))
-            found.append((target, held.left(target, settled), kept, held.rest is None))
-    (target, left, kept, compiled), (want, expected, as_well, eager) = found
-    assert (compiled, eager) == (True, False)
-    assert same(target, want)
-    assert kept == as_well == (not moves or bool(skipped))
-    assert same(left, expected)
-    assert left.isfinite().all()
 
 
 def test_what_may_be_read_as_it_is() -> None:

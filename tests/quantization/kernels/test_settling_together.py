@@ -1,4 +1,7 @@
-"""All weights of a model settled by a GPU's kernels together: the bits of torch's operators, for step after step."""
+"""All weights of a model settled together, by a GPU's kernels and by compiled ones: the bits of torch's operators.
+
+For step after step.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,12 @@ from altgrad_core.registry.build import load_format
 
 LADDER = ("e0m7", "e1m6", "e2m5", "e3m4", "e4m3", "e5m2", "e6m1", "e7m0")
 SPECIAL = {"overflow": "special"}
+GRIDS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in (*LADDER, "bf16")),
+    ("e4m3", SPECIAL),
+    ("e5m2", SPECIAL),
+    ("exmy", {"exponent_bits": 8, "mantissa_bits": 1, "specials": "ieee"}),
+]
 STEPS = range(9)
 TIES = torch.cat([(1 + 2.0 ** -torch.arange(1, 9)) * 2.0**k for k in range(-3, 1)])
 """Midpoints of some grid or other, and values of others."""
@@ -25,7 +34,7 @@ Case = tuple[str, dict[str, Any], Any, bool, bool, Any]
 """Format, its settings, rounding, Kahan compensation, whether steps are skipped, mode of the scale."""
 ALL: list[Case] = [
     (name, settings, rounding, kahan, skips, mode)
-    for name, settings in [*((n, {}) for n in LADDER), ("e4m3", SPECIAL), ("e5m2", SPECIAL)]
+    for name, settings in GRIDS
     for rounding in ("nearest", "stochastic")
     for kahan in (False, True)
     for skips, mode in ((False, "current"), (True, "current"), (False, "frozen"))
@@ -84,20 +93,43 @@ def trained(
 def agree(
     case: Case, device: str, name: str, weights: int = 2, steps: Sequence[int] = STEPS
 ) -> None:
-    """Both ways to the same bits, and the kernels really used: once a step, with all weights."""
+    """Triton's kernels."""
     from altgrad_core.quantization.kernels import gpu_settling
 
+    agrees(gpu_settling, case, device, name, "triton", weights, steps)
+
+
+def agrees(
+    kernels: Any,
+    case: Case,
+    device: str,
+    name: str,
+    backend_wanted: str,
+    weights: int = 2,
+    steps: Sequence[int] = STEPS,
+) -> None:
+    """Both ways to the same bits, and the kernels really used: once a step that is not skipped, with all weights."""
     with (
-        mock.patch.object(backend, name, return_value="triton"),
-        mock.patch.object(gpu_settling, "settle", wraps=gpu_settling.settle) as settle,
+        mock.patch.object(backend, name, return_value=backend_wanted),
+        mock.patch.object(kernels, "settle", wraps=kernels.settle) as settle,
     ):
         ours = trained(case, device, weights, steps)
-        assert [len(call.args[0]) for call in settle.call_args_list] == [weights] * len(steps)
+        looked = backend_wanted == "numba" and case[4]
+        launches = [step for step in steps if not (looked and step % 2)]
+        assert [len(call.args[0]) for call in settle.call_args_list] == [weights] * len(launches)
     with mock.patch.object(backend, name, return_value="eager"):
         theirs = trained(case, device, weights, steps)
     for step, a, b in zip(steps, ours, theirs, strict=True):
         for key, value in a.items():
             assert same(value, b[key]), (case, step, key)
+
+
+@pytest.mark.skipif(backend.cpu_backend() != "numba", reason="no compiled kernels")
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_compiled(case: Case) -> None:
+    from altgrad_core.quantization.kernels import compiled_settling
+
+    agrees(compiled_settling, case, "cpu", "cpu_backend", "numba")
 
 
 @pytest.mark.gpu
