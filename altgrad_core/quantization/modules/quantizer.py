@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from altgrad_core.interfaces.format import Rounding
+from altgrad_core.quantization.marks import mark_of
 from altgrad_core.quantization.modules.fake_quant import Rounded, round_to_grid
 from altgrad_core.quantization.modules.repetition import (
     Origin,
@@ -21,7 +22,6 @@ from altgrad_core.quantization.modules.repetition import (
 from altgrad_core.quantization.modules.roles import TensorRole
 from altgrad_core.quantization.modules.shared_input import SharedInput
 from altgrad_core.quantization.native.codes import place_codes
-from altgrad_core.quantization.resident.weight import mark_of
 from altgrad_core.quantization.scaling import Scaler
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from altgrad_core.quantization.marks import Mark, mark_of
 from altgrad_core.quantization.modules.fake_quant import Rounded
-from altgrad_core.quantization.resident.weight import Mark, mark_of
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,7 @@ nothing updates never change: frozen ones, ones without a gradient, all of them 
 new tensor behind ``.data``) is found by its amax, so the scale in force always fits it: the next
 forward goes by that, and the next step writes it down.
 
-**Kahan compensation** keeps what rounding took from each weight and adds it to the next target
-(Kahan 1965; for bfloat16 weights Zamirai et al. 2020, arXiv:2010.06192)::
-
-    target = w + Δw + e        w' = scale · round(target / scale)        e' = round_c(target − w')
-
-with ``round_c`` to the compensation's own format, at a power-of-two scale if that format needs one.
-Where the optimizer has put ``w + Δw`` exactly on a grid value, it stays, and ``e`` with it.
+**Compensation**, where it is wanted, keeps what rounding took from each weight: see :mod:`.compensation`.
 """
 
 from __future__ import annotations
@@ -37,10 +31,9 @@ from altgrad_core.errors import UserError
 from altgrad_core.interfaces.backend import backend_for
 from altgrad_core.interfaces.format import Format, Rounding
 from altgrad_core.quantization.kernels.backends import plain_on_cpu
-from altgrad_core.quantization.kernels.packing import packed, unpacked
 from altgrad_core.quantization.modules.roles import WeightRole
+from altgrad_core.quantization.resident.compensation import Compensation, buffers_of, with_error
 from altgrad_core.quantization.resident.fitting import ScaleFit, ends_of
-from altgrad_core.quantization.resident.held import with_error
 from altgrad_core.quantization.resident.table import (
     Row,
     grid_columns,
@@ -48,10 +41,7 @@ from altgrad_core.quantization.resident.table import (
     places,
     unscaled,
 )
-from altgrad_core.quantization.scaling import (
-    Scaler,
-    own_scale,
-)
+from altgrad_core.quantization.scaling import Scaler
 
 
 class Keepers(list[Callable[[nn.Module], None]]):
@@ -68,9 +58,8 @@ class Resident:
     """Keeps one parameter of a module on the grid of ``fmt``.
 
     What must survive a restart are buffers of the module: ``<parameter>_scale`` (compact, float32;
-    not for formats used at scale 1), ``<parameter>_scale_changes`` (a count for each scale, int32)
-    and ``<parameter>_compensation`` (in as many bits as its format has), with
-    ``<parameter>_compensation_scale``.
+    not for formats used at scale 1), ``<parameter>_scale_changes`` (a count for each scale, int32),
+    and those of :class:`.Compensation`.
     """
 
     def __init__(
@@ -80,19 +69,22 @@ class Resident:
         self.format = fmt
         self.rounding = role.rounding
         self._scaler = Scaler(fmt, role.scaling, parameter, axis)
-        self.compensation = role.compensation
+        self._kahan = (
+            None if role.compensation is None else Compensation(parameter, role.compensation)
+        )
         self._scale = f"{parameter}_scale"
         self._changes = f"{parameter}_scale_changes"
-        self._error = f"{parameter}_compensation"
-        self._error_scale = f"{parameter}_compensation_scale"
         self._ends = ends_of(fmt)
         self._fit = ScaleFit(fmt, role.scaling, role.rounding, axis)
-        self._left: tuple[Mark, Mark] | None = None
-        """Weight and compensation, as they were when they last belonged together."""
         self.keepers = Keepers()
         self.watched = False
         """Whether the next settling keeps what the optimizer wanted."""
         self.intended: Tensor | None = None
+
+    @property
+    def compensation(self) -> Format | None:
+        """The format that keeps what rounding takes, if any does."""
+        return None if self._kahan is None else self._kahan.format
 
     def move_in(self, module: nn.Module) -> None:
         """Put the weight on its grid, to nearest, at the scale that its amax asks for.
@@ -108,8 +100,8 @@ class Resident:
             counted = amax if self.format.scaled else amax.new_zeros(())
             module.register_buffer(self._changes, torch.zeros_like(counted, dtype=torch.int32))
             settled = self._on_grid(weight.detach(), self._stored(module), "nearest")
-            if self.compensation is not None:
-                self._keep_error(module, weight - settled)
+            if self._kahan is not None:
+                self._kahan.keep(module, weight - settled)
             weight.copy_(settled)
             self.mark(module)
 
@@ -120,7 +112,7 @@ class Resident:
 
     def buffers(self) -> tuple[str, ...]:
         """Names of the buffers that the module may have for this parameter."""
-        return self._scale, self._changes, self._error, self._error_scale
+        return self._scale, self._changes, *buffers_of(self.parameter)
 
     @torch.no_grad()
     def scale(self, module: nn.Module) -> Tensor:
@@ -152,34 +144,31 @@ class Resident:
     def restore(self, module: nn.Module) -> None:
         """Put back what compensation holds: the weight as it was meant, off the grid."""
         self.begin(module)
-        if self.compensation is not None:
+        if self._kahan is not None:
             with torch.no_grad():
                 weight = self._weight(module)
-                weight.add_(self._error_of(module, weight))
+                weight.add_(self._kahan.of(module, weight))
 
     @torch.no_grad()
     def begin(self, module: nn.Module) -> None:
         """Drop the compensation of a weight that something else has written since the last mark.
 
-        Seen are in-place operations and new tensors behind ``.data``, where the compensation was
-        not written along; not operations in place on ``.data``. Waits for nothing. Due before an
-        update, and before anything that looks like a write but is none, or takes a copy of both.
+        Waits for nothing. Due before an update, and before anything that looks like a write but is
+        none, or takes a copy of both.
         """
-        if self.compensation is None or module._parameters.get(self.parameter) is None:
-            return
-        if self._left is not None:
-            weight, error = self._marks(module)
-            if weight != self._left[0] and error == self._left[1]:
-                self._keep_error(module, torch.zeros_like(self._weight(module)))
+        weight = module._parameters.get(self.parameter)
+        if self._kahan is not None and weight is not None:
+            self._kahan.begin(module, weight)
 
     def mark(self, module: nn.Module) -> None:
         """Weight and compensation belong together as they are now."""
-        if self.compensation is not None and module._parameters.get(self.parameter) is not None:
-            self._left = self._marks(module)
+        weight = module._parameters.get(self.parameter)
+        if self._kahan is not None and weight is not None:
+            self._kahan.mark(module, weight)
 
     def loaded(self, module: nn.Module, names: Container[str]) -> None:
         """What is called ``names`` in the module has been taken from a checkpoint."""
-        if self._error in names:
+        if self._kahan is not None and self._kahan.buffer in names:
             self.mark(module)
 
     @torch.no_grad()
@@ -202,8 +191,8 @@ class Resident:
         moved = weight.detach()
         self.moved(module)
         target, held = moved, None
-        if self.compensation is not None:
-            error, wide = self._error_of(module, moved), self._scaler.expanded(stored, moved)
+        if self._kahan is not None:
+            error, wide = self._kahan.of(module, moved), self._scaler.expanded(stored, moved)
             target, held = with_error(self.format, moved, wide, error)
         scale = self._fit(stored, target, moved) if self.format.scaled else stored
         out = moved if skipped is None else None  # what a skipped step leaves is needed still
@@ -215,8 +204,8 @@ class Resident:
             if scale is not stored:
                 module.get_buffer(self._changes).add_(scale != stored)
                 stored.copy_(scale)
-        if held is not None:
-            self._store_error(module, held.left(target, settled), unless=held.stays(skipped))
+        if self._kahan is not None and held is not None:
+            self._kahan.store(module, held.left(target, settled), unless=held.stays(skipped))
         if skipped is not None:
             settled = torch.where(skipped != 0, moved, settled)
         if settled is not moved:
@@ -232,7 +221,7 @@ class Resident:
         if self._numbers is None or backend_for(weight) == "eager":
             return None
         scale = self._stored(module) if self.format.scaled else unscaled(weight.device)
-        names = [self._changes, *([self._error] if self.compensation else [])]
+        names = [self._changes, *([] if self._kahan is None else [self._kahan.buffer])]
         written = [weight, scale, *map(module.get_buffer, names)]
         found = places(written)
         return None if found is None else (found + self._numbers, written)
@@ -292,40 +281,6 @@ class Resident:
         settled.add_(0.0)
         return torch.where(target.isfinite(), settled, target)
 
-    def _marks(self, module: nn.Module) -> tuple[Mark, Mark]:
-        return mark_of(self._weight(module)), mark_of(module.get_buffer(self._error))
-
-    def _error_of(self, module: nn.Module, like: Tensor) -> Tensor:
-        assert self.compensation is not None
-        kept = unpacked(module.get_buffer(self._error), self.compensation)
-        if self.compensation.scaled:
-            kept = kept * module.get_buffer(self._error_scale)
-        return kept.to(like.dtype)
-
-    def _keep_error(self, module: nn.Module, error: Tensor) -> None:
-        self._store_error(module, error.nan_to_num(0.0, 0.0, 0.0))
-
-    def _store_error(
-        self, module: nn.Module, error: Tensor, *, unless: Tensor | None = None
-    ) -> None:
-        """Write down one that is finite and nobody else's; where ``unless`` (0-d) holds, what is there stays."""
-        fmt = self.compensation
-        assert fmt is not None
-        if fmt.scaled:
-            scale = own_scale(error, fmt)
-            _put(module, self._error_scale, scale, unless)
-            error = error / scale
-        _put(module, self._error, packed(fmt.round_into(error, error), fmt), unless)
-
-
-Mark = tuple[int, int | None]
-
-
-def mark_of(tensor: Tensor) -> Mark:
-    """Changes with every in-place operation on the tensor, and with its storage."""
-    version = None if tensor.is_inference() else tensor._version
-    return tensor.untyped_storage()._cdata, version
-
 
 def check_dtype(name: str, weight: Tensor, *formats: Format | None) -> None:
     """Raise ``UserError`` for a weight whose dtype cannot hold every value of the formats (not None)."""
@@ -350,12 +305,3 @@ def parameter_of(module: nn.Module, name: str) -> nn.Parameter:
             f"quantise the model with residency: master."
         )
     return parameter
-
-
-def _put(module: nn.Module, name: str, value: Tensor, unless: Tensor | None = None) -> None:
-    """Register a buffer, or write into the one that is there, unless ``unless`` holds."""
-    if name in module._buffers:
-        kept = module.get_buffer(name)
-        kept.copy_(value if unless is None else torch.where(unless, kept, value))
-    else:
-        module.register_buffer(name, value)
