@@ -33,8 +33,8 @@ _FIXED, _REACH, _SMALLEST, _ROOM, _LOW, _HIGH, _CEILING = range(9, 16)
 _SIZE, _INF = np.int32(0x7FFFFFFF), np.int32(0x7F800000)
 _ALL, _NO_FRACTION = np.int32(23 << 23), np.int32(-(1 << 23))
 _LARGEST = np.float32(torch.finfo(torch.bfloat16).max)
-_BLOCK = 1 << 12
-"""Elements that are drawn for at a time. A multiple of 4."""
+_BLOCK = 1 << 13
+"""Elements that are rounded at a time: they and their draws stay in the cache. A multiple of 4."""
 
 _Floats = NDArray[np.float32]
 
@@ -208,49 +208,50 @@ def _grid_of(row: NDArray[np.int64], prefix: bool) -> _Grid:
 
 
 @inlined
-def _settle_one(
-    row: NDArray[np.int64], key: np.uint64, stochastic: bool, kahan: bool, prefix: bool
-) -> None:
-    drawn, targets = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
-    count, grid = row[COUNT], _grid_of(row, prefix)
-    weights = carray(floats_at(row[_WEIGHT]), count)
-    stored = carray(floats_at(row[_SCALE]), 1)
-    errors = carray(shorts_at(row[_ERROR]), count if kahan else 0)
-    if kahan:
-        top, moves = _reached_with(weights, errors, grid, stored[0])
-    else:
-        top, moves = _reached(weights), False
-    scale = _fitted(row, stored[0], top)
-    top = np.int32(0)
-    for start in range(0, count, _BLOCK):
-        x, error = weights[start : start + _BLOCK], errors[start : start + _BLOCK]
-        target, draws = targets[: x.shape[0]], drawn[: x.shape[0]]
-        if moves:
-            _restore(x, error, target, grid, stored[0])
-        else:
-            target[:] = x  # else the compiler does not know what overlaps
-        if stochastic:
-            low, high = key & np.uint64(0xFFFFFFFF), key >> np.uint64(32)
-            fill_floats(draws, np.uint64(start // 4), low, high)
-        top = max(top, _round(target, x, draws, grid, scale, stochastic))
-        if moves:
-            _lose(error, target, x)
-    scale = _fitted(row, scale, top)
-    carray(ints_at(row[_CHANGES]), 1)[0] += scale != stored[0]
-    stored[0] = scale
+def _copy(x: _Floats, out: _Floats) -> None:
+    """By hand, since an assignment of slices is one that may overlap, and slow."""
+    for i in range(x.shape[0]):
+        out[i] = x[i]
 
 
 @kernel("void(int64[:, ::1], uint64[::1], boolean, boolean)")
 def _settle(table: NDArray[np.int64], keys: NDArray[np.uint64], kahan: bool, prefix: bool) -> None:
-    none = np.uint64(0)
+    drawn, targets = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
+    stochastic = keys.shape[0] > 0
     for number in range(table.shape[0]):
         row = table[number]
-        # constants make loops that the compiler can vectorise
-        if keys.shape[0] and prefix:
-            _settle_one(row, keys[number], True, kahan, True)
-        elif keys.shape[0]:
-            _settle_one(row, keys[number], True, kahan, False)
-        elif prefix:
-            _settle_one(row, none, False, kahan, True)
+        count, grid = row[COUNT], _grid_of(row, prefix)
+        weights = carray(floats_at(row[_WEIGHT]), count)
+        stored = carray(floats_at(row[_SCALE]), 1)
+        errors = carray(shorts_at(row[_ERROR]), count if kahan else 0)
+        if kahan:
+            top, moves = _reached_with(weights, errors, grid, stored[0])
         else:
-            _settle_one(row, none, False, kahan, False)
+            top, moves = _reached(weights), False
+        scale = _fitted(row, stored[0], top)
+        top = np.int32(0)
+        for start in range(0, count, _BLOCK):
+            x, error = weights[start : start + _BLOCK], errors[start : start + _BLOCK]
+            target, draws = targets[: x.shape[0]], drawn[: x.shape[0]]
+            if moves:
+                _restore(x, error, target, grid, stored[0])
+            else:
+                _copy(x, target)  # else the compiler does not know what overlaps
+            if stochastic:
+                low, high = keys[number] & np.uint64(0xFFFFFFFF), keys[number] >> np.uint64(32)
+                fill_floats(draws, np.uint64(start // 4), low, high)
+            # constants make loops that it can vectorise
+            if stochastic and prefix:
+                found = _round(target, x, draws, _grid_of(row, True), scale, True)
+            elif stochastic:
+                found = _round(target, x, draws, _grid_of(row, False), scale, True)
+            elif prefix:
+                found = _round(target, x, draws, _grid_of(row, True), scale, False)
+            else:
+                found = _round(target, x, draws, _grid_of(row, False), scale, False)
+            top = max(top, found)
+            if moves:
+                _lose(error, target, x)
+        scale = _fitted(row, scale, top)
+        carray(ints_at(row[_CHANGES]), 1)[0] += scale != stored[0]
+        stored[0] = scale
