@@ -89,10 +89,10 @@ def _fitted(row: NDArray[np.int64], scale: np.float32, top: np.int32) -> np.floa
     amax = _float(top)
     wanted = _bits(amax * _float(row[_ROOM]))
     wanted = np.int32(min(max(wanted, row[_LOW]), row[_HIGH]))
-    roomy = _float((wanted + row[_CEILING]) & _NO_FRACTION)
+    roomy: np.float32 = _float((wanted + row[_CEILING]) & _NO_FRACTION)
     if amax > scale * _float(row[_REACH]) or amax < scale * _float(row[_SMALLEST]):
         return roomy
-    twice = np.float32(2) * roomy
+    twice: np.float32 = np.float32(2) * roomy
     return scale if scale <= twice else twice
 
 
@@ -100,30 +100,38 @@ def _fitted(row: NDArray[np.int64], scale: np.float32, top: np.int32) -> np.floa
 def _nearest(grid: _Grid, x: np.float32) -> np.float32:
     """The nearest value of the grid, saturating."""
     c = clipped(x, grid.limit)
-    if grid.prefix:
-        return prefix_nearest(c, grid.dropped)
-    return nearest_of(c, grid.lowest, _ALL - grid.mantissa, grid.lean)
+    found: np.float32 = (
+        prefix_nearest(c, grid.dropped)
+        if grid.prefix
+        else nearest_of(c, grid.lowest, _ALL - grid.mantissa, grid.lean)
+    )
+    return found
 
 
 @inlined
 def _one_of(grid: _Grid, x: np.float32, drawn: np.float32) -> np.float32:
     """One of the two values around it, likewise."""
     c = clipped(x, grid.limit)
-    if grid.prefix:
-        return prefix_drawn(c, grid.dropped, drawn)
-    return one_of(c, grid.lowest, grid.mantissa, drawn)
+    found: np.float32 = (
+        prefix_drawn(c, grid.dropped, drawn)
+        if grid.prefix
+        else one_of(c, grid.lowest, grid.mantissa, drawn)
+    )
+    return found
 
 
 @inlined
 def _rests(grid: _Grid, x: np.float32, stored: np.float32) -> bool:
     """Whether ``x`` is a value of the grid at the stored scale: ``fitting.holds``."""
-    return (_nearest(grid, x / stored) * stored == x) | ((_size(x) == _INF) & grid.keeps_inf)
+    found: bool = (_nearest(grid, x / stored) * stored == x) | ((_size(x) == _INF) & grid.keeps_inf)
+    return found
 
 
 @inlined
 def _wide(kept: np.int16) -> np.float32:
     """A bfloat16 as a float32."""
-    return _float(np.int32(kept) << 16)
+    wide: np.float32 = _float(np.int32(kept) << 16)
+    return wide
 
 
 @inlined
