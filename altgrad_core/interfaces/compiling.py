@@ -38,6 +38,28 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
+INF = np.int32(0x7F800000)
+"""The bits of inf."""
+
+
+@inlined
+def bits_of(value: np.float32) -> np.int32:
+    """Of a float32."""
+    return np.float32(value).view(np.int32)
+
+
+@inlined
+def float_of(bits: np.int32) -> np.float32:
+    """The float32 with these bits."""
+    return np.int32(bits).view(np.float32)
+
+
+@inlined
+def size_of(value: np.float32) -> np.int32:
+    """The bits of its magnitude, among which those of NaN are the largest."""
+    return np.int32(bits_of(value) & np.int32(0x7FFFFFFF))
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def fma(context: Any, a: Any, b: Any, c: Any) -> Any:
     """``a · b + c`` of float32, rounded once."""

@@ -17,10 +17,19 @@ import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
-from altgrad_core.interfaces.compiling import floats_at, fma, inlined, kernel
+from altgrad_core.interfaces.compiling import (
+    INF,
+    bits_of,
+    float_of,
+    floats_at,
+    fma,
+    inlined,
+    kernel,
+    size_of,
+)
 from altgrad_plugins.optimizers.compiled_survey import survey
 
-_SIZE, _EXPONENT, _INF = np.int32(0x7FFFFFFF), np.int32(0x7F800000), np.int32(0x7F800000)
+_EXPONENT = np.int32(0x7F800000)
 _ONE, _MANTISSA, _HIGHEST = np.int32(127), np.int32(23), np.int32(254)
 _FRACTION = np.int32((1 << 23) - 1)
 _TINY = np.float32(2.0**-126)
@@ -57,19 +66,9 @@ class Where(NamedTuple):
 
 
 @inlined
-def _bits(value: np.float32) -> np.int32:
-    return np.float32(value).view(np.int32)
-
-
-@inlined
-def _float(bits: np.int32) -> np.float32:
-    return np.int32(bits).view(np.float32)
-
-
-@inlined
 def _power(field: np.int32) -> np.float32:
     """``2^(field - 127)``, for fields from 0 on."""
-    whole: np.float32 = _float(np.int32(max(field, np.int32(1)) << _MANTISSA))
+    whole: np.float32 = float_of(np.int32(max(field, np.int32(1)) << _MANTISSA))
     return whole if field > np.int32(0) else whole * np.float32(0.5)
 
 
@@ -150,9 +149,9 @@ def _move(
     weights = tensors[0]
     factor, limit, low, high = ends
     for i in range(span[0], span[1]):
-        bits = np.int32(_bits(weights[i]) & _EXPONENT)
+        bits = np.int32(bits_of(weights[i]) & _EXPONENT)
         bits = bits if bits > low else low  # max and min would not be vectorised
-        s = _float(bits if bits < high else high) * factor
+        s = float_of(bits if bits < high else high) * factor
         _step_at(i, s if s < limit else limit, tensors, numbers, where, last)
 
 
@@ -173,8 +172,8 @@ def _squares_of(
         total += sums[lane]
         top = max(top, tops[lane])
     for i in range(whole, weights.shape[0]):
-        size = _bits(weights[i]) & _SIZE
-        relative = _float(min(max(size & _EXPONENT, low), high)) * unit
+        size = size_of(weights[i])
+        relative = float_of(min(max(size & _EXPONENT, low), high)) * unit
         total += relative * relative
         top = max(top, size)
     return total, top
@@ -191,8 +190,8 @@ def _factor_of(
 ) -> tuple[np.float32, np.int32, np.int32]:
     """S is this times the power of two of each weight between these bits; 0 where that is not exact."""
     nothing = np.float32(0), np.int32(0), np.int32(0)
-    bits, m = _bits(scale), level[MANTISSA_BITS]
-    if bits & _FRACTION or bits <= 0 or bits >= _INF:  # no power of two
+    bits, m = bits_of(scale), level[MANTISSA_BITS]
+    if bits & _FRACTION or bits <= 0 or bits >= INF:  # no power of two
         return nothing
     shift = np.int32(bits >> _MANTISSA) - _ONE
     least, most = level[LOWEST] + _ONE + shift, level[HIGHEST] + _ONE + shift
@@ -203,7 +202,7 @@ def _factor_of(
     low, high = np.int32(least << _MANTISSA), np.int32(most << _MANTISSA)
     peak = np.int32(min(max(level[PEAK], least), most))
     total, top = _squares_of(weights, low, high, peak, lanes)
-    if top > _INF:  # NaN
+    if top > INF:  # NaN
         return nothing
     found = np.int32(min(max(np.int32(top >> _MANTISSA), least), most))
     level[PEAK] = found
@@ -215,7 +214,7 @@ def _factor_of(
         total, top = _squares_of(weights, low, high, found, lanes)
     size = np.sqrt(total) / np.float32(np.sqrt(np.float64(weights.shape[0])))
     factor = np.float32(_power(np.int32(2) * _ONE - found) * (np.float32(1) / size))
-    if not (factor >= _TINY and factor < np.inf and _float(low) * factor >= _TINY):
+    if not (factor >= _TINY and factor < np.inf and float_of(low) * factor >= _TINY):
         return nothing
     return factor, low, high
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from altgrad_core.interfaces.compiled_draws import fill
-from altgrad_core.interfaces.compiling import flat, inlined, kernel
+from altgrad_core.interfaces.compiling import bits_of, flat, float_of, inlined, kernel, size_of
 from altgrad_core.quantization.kernels.numbers import GridNumbers
 
 _MANTISSA, _BIAS = 23, 127
-_SIGN, _SIZE, _EXPONENT = np.int32(-(2**31)), np.int32(0x7FFFFFFF), np.int32(0x7F800000)
+_SIGN, _EXPONENT = np.int32(-(2**31)), np.int32(0x7F800000)
 _BLOCK = 1 << 14
 """Elements that are drawn for at a time: their draws stay in the cache. A multiple of 4."""
 _ARRAY, _ENDS = "float32[::1]", "float32, float32, float32"
@@ -63,16 +63,6 @@ class Kernels:
 
 
 @inlined
-def _bits(value: np.float32) -> np.int32:
-    return np.float32(value).view(np.int32)
-
-
-@inlined
-def _float(bits: np.int32) -> np.float32:
-    return np.int32(bits).view(np.float32)
-
-
-@inlined
 def clipped(v: np.float32, limit: np.float32) -> np.float32:
     """Between ``-limit`` and ``limit``, or NaN."""
     return -limit if v < -limit else (limit if v > limit else v)
@@ -81,7 +71,7 @@ def clipped(v: np.float32, limit: np.float32) -> np.float32:
 @inlined
 def _signed(size: np.float32, bits: np.int32) -> np.float32:
     """The magnitude of ``size`` with the sign of ``bits``."""
-    found: np.float32 = _float((_bits(size) & _SIZE) | (bits & _SIGN))
+    found: np.float32 = float_of(size_of(size) | (bits & _SIGN))
     return found
 
 
@@ -96,10 +86,10 @@ def nearest_of(c: np.float32, lowest: np.int32, shift: np.int32, lean: np.int32)
     lean:
         1 for a grid without mantissa bits (see the reference), else 0.
     """
-    bits = _bits(c)
+    bits = bits_of(c)
     e = max(bits & _EXPONENT, lowest)
-    c = _float(bits - (((e ^ lowest) >> np.int32(_MANTISSA)) & lean))
-    magic = _float((e + shift) | np.int32(0x400000))
+    c = float_of(bits - (((e ^ lowest) >> np.int32(_MANTISSA)) & lean))
+    magic = float_of((e + shift) | np.int32(0x400000))
     found: np.float32 = _signed((c + magic) - magic, bits)
     return found
 
@@ -111,19 +101,19 @@ def one_of(c: np.float32, lowest: np.int32, shift: np.int32, drawn: np.float32) 
     shift:
         ``M``, as an exponent field.
     """
-    bits = _bits(c)
+    bits = bits_of(c)
     step = max(bits & _EXPONENT, lowest) - shift
-    multiple = abs(c) * _float(np.int32(254 << 23) - step)
+    multiple = abs(c) * float_of(np.int32(254 << 23) - step)
     lower = np.floor(multiple)
     away = np.float32(1.0) if drawn < multiple - lower else np.float32(0.0)
-    found: np.float32 = _signed((lower + away) * _float(step), bits)
+    found: np.float32 = _signed((lower + away) * float_of(step), bits)
     return found
 
 
 @inlined
 def _ended(found: np.float32, largest: np.float32, beyond: np.float32) -> np.float32:
     """``found``, or what lies beyond the largest."""
-    return _signed(beyond, _bits(found)) if abs(found) > largest else found
+    return _signed(beyond, bits_of(found)) if abs(found) > largest else found
 
 
 def _nearest(lean: int, special: bool) -> Callable[..., None]:
@@ -176,21 +166,21 @@ def _stochastic(
 @inlined
 def prefix_nearest(c: np.float32, dropped: np.int32) -> np.float32:
     """The nearest float32 without as many last bits, with the sign of ``c``."""
-    size = _bits(c) & _SIZE
+    size = size_of(c)
     half = np.int32((np.int32(1) << (dropped - np.int32(1))) - np.int32(1))
     up = np.int32(size + half + ((size >> dropped) & np.int32(1)))
-    return _signed(_float((up >> dropped) << dropped), _bits(c)) if c == c else c
+    return _signed(float_of((up >> dropped) << dropped), bits_of(c)) if c == c else c
 
 
 @inlined
 def prefix_drawn(c: np.float32, dropped: np.int32, drawn: np.float32) -> np.float32:
     """One of the two around ``c``, likewise."""
-    size = _bits(c) & _SIZE
+    size = size_of(c)
     whole = size >> dropped
-    unit = _float((np.int32(_BIAS) - dropped) << np.int32(_MANTISSA))
+    unit = float_of((np.int32(_BIAS) - dropped) << np.int32(_MANTISSA))
     share = np.float32(size - (whole << dropped)) * unit
     away = np.int32(1) if drawn < share else np.int32(0)
-    return _signed(_float((whole + away) << dropped), _bits(c)) if c == c else c
+    return _signed(float_of((whole + away) << dropped), bits_of(c)) if c == c else c
 
 
 @kernel(f"void({_ARRAY}, {_ARRAY}, {_ENDS}, int32)")

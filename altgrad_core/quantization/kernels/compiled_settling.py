@@ -16,7 +16,17 @@ from numba import carray
 from numpy.typing import NDArray
 
 from altgrad_core.interfaces.compiled_draws import fill_floats
-from altgrad_core.interfaces.compiling import floats_at, inlined, ints_at, kernel, shorts_at
+from altgrad_core.interfaces.compiling import (
+    INF,
+    bits_of,
+    float_of,
+    floats_at,
+    inlined,
+    ints_at,
+    kernel,
+    shorts_at,
+    size_of,
+)
 from altgrad_core.quantization.kernels.compiled import (
     clipped,
     nearest_of,
@@ -24,13 +34,26 @@ from altgrad_core.quantization.kernels.compiled import (
     prefix_drawn,
     prefix_nearest,
 )
-from altgrad_core.quantization.resident.table import COUNT, Row
+from altgrad_core.quantization.resident.table import (
+    CEILING,
+    CHANGES,
+    COUNT,
+    ERROR,
+    FIXED,
+    HIGH,
+    KEEPS_INF,
+    LIMIT,
+    LOW,
+    LOWEST,
+    MANTISSA,
+    REACH,
+    ROOM,
+    SCALE,
+    SMALLEST,
+    WEIGHT,
+    Row,
+)
 
-_WEIGHT, _SCALE, _CHANGES, _ERROR = range(4)
-_LIMIT, _LOWEST, _MANTISSA, _KEEPS_INF = range(5, 9)
-_FIXED, _REACH, _SMALLEST, _ROOM, _LOW, _HIGH, _CEILING = range(9, 16)
-
-_SIZE, _INF = np.int32(0x7FFFFFFF), np.int32(0x7F800000)
 _ALL, _NO_FRACTION = np.int32(23 << 23), np.int32(-(1 << 23))
 _LARGEST = np.float32(torch.finfo(torch.bfloat16).max)
 _BLOCK = 1 << 13
@@ -66,31 +89,15 @@ def settle(rows: Sequence[Row], keys: Sequence[int], *, kahan: bool, prefix: boo
 
 
 @inlined
-def _bits(value: np.float32) -> np.int32:
-    return np.float32(value).view(np.int32)
-
-
-@inlined
-def _float(bits: np.int64) -> np.float32:
-    return np.int32(bits).view(np.float32)
-
-
-@inlined
-def _size(value: np.float32) -> np.int32:
-    """The bits of ``|value|``, among which those of NaN are the largest."""
-    return np.int32(_bits(value) & _SIZE)
-
-
-@inlined
 def _fitted(row: NDArray[np.int64], scale: np.float32, top: np.int32) -> np.float32:
     """``ScaleFit`` for a weight whose largest magnitude has the bits ``top``, by the numbers of its row."""
-    if row[_FIXED] or not 0 < top < _INF:
+    if row[FIXED] or not 0 < top < INF:
         return scale
-    amax = _float(top)
-    wanted = _bits(amax * _float(row[_ROOM]))
-    wanted = np.int32(min(max(wanted, row[_LOW]), row[_HIGH]))
-    roomy: np.float32 = _float((wanted + row[_CEILING]) & _NO_FRACTION)
-    if amax > scale * _float(row[_REACH]) or amax < scale * _float(row[_SMALLEST]):
+    amax = float_of(top)
+    wanted = bits_of(amax * float_of(row[ROOM]))
+    wanted = np.int32(min(max(wanted, row[LOW]), row[HIGH]))
+    roomy: np.float32 = float_of((wanted + row[CEILING]) & _NO_FRACTION)
+    if amax > scale * float_of(row[REACH]) or amax < scale * float_of(row[SMALLEST]):
         return roomy
     twice: np.float32 = np.float32(2) * roomy
     return scale if scale <= twice else twice
@@ -123,21 +130,23 @@ def _one_of(grid: _Grid, x: np.float32, drawn: np.float32) -> np.float32:
 @inlined
 def _rests(grid: _Grid, x: np.float32, stored: np.float32) -> bool:
     """Whether ``x`` is a value of the grid at the stored scale: ``fitting.holds``."""
-    found: bool = (_nearest(grid, x / stored) * stored == x) | ((_size(x) == _INF) & grid.keeps_inf)
+    found: bool = (_nearest(grid, x / stored) * stored == x) | (
+        (size_of(x) == INF) & grid.keeps_inf
+    )
     return found
 
 
 @inlined
 def _wide(kept: np.int16) -> np.float32:
     """A bfloat16 as a float32."""
-    wide: np.float32 = _float(np.int32(kept) << 16)
+    wide: np.float32 = float_of(np.int32(kept) << 16)
     return wide
 
 
 @inlined
 def _as_bfloat16(x: np.float32) -> np.int16:
     """The bits of the nearest bfloat16, saturating; of zero for what is not finite."""
-    bits = _bits(clipped(x if _size(x) < _INF else np.float32(0), _LARGEST))
+    bits = bits_of(clipped(x if size_of(x) < INF else np.float32(0), _LARGEST))
     return np.int16((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)
 
 
@@ -145,7 +154,7 @@ def _as_bfloat16(x: np.float32) -> np.int16:
 def _reached(x: _Floats) -> np.int32:
     top = np.int32(0)
     for i in range(x.shape[0]):
-        size = _size(x[i])
+        size = size_of(x[i])
         top = size if size > top else top
     return top
 
@@ -159,7 +168,7 @@ def _reached_with(
     for i in range(x.shape[0]):
         w, e = x[i], _wide(error[i])
         rest = _rests(grid, w, stored)
-        size = _size(w if rest else w + e)
+        size = size_of(w if rest else w + e)
         top = size if size > top else top
         moves |= np.int32(0) if rest else np.int32(1)
     return top, moves != 0
@@ -194,23 +203,23 @@ def _round(
         inside = x / scale
         rounded = _one_of(grid, inside, drawn[i]) if stochastic else _nearest(grid, inside)
         value = rounded * scale + np.float32(0.0)  # one zero
-        value = value if _size(x) < _INF else x
+        value = value if size_of(x) < INF else x
         out[i] = value
-        size = _size(value)
+        size = size_of(value)
         top = size if size > top else top
     return top
 
 
 @inlined
 def _grid_of(row: NDArray[np.int64], prefix: bool) -> _Grid:
-    bits = np.int32(row[_MANTISSA])
+    bits = np.int32(row[MANTISSA])
     return _Grid(
-        _float(row[_LIMIT]),
-        np.int32(row[_LOWEST]),
+        float_of(row[LIMIT]),
+        np.int32(row[LOWEST]),
         np.int32(bits << 23),
         np.int32(bits == 0),
         np.int32(23 - bits),
-        row[_KEEPS_INF] != 0,
+        row[KEEPS_INF] != 0,
         prefix,
     )
 
@@ -229,9 +238,9 @@ def _settle(table: NDArray[np.int64], keys: NDArray[np.uint64], kahan: bool, pre
     for number in range(table.shape[0]):
         row = table[number]
         count, grid = row[COUNT], _grid_of(row, prefix)
-        weights = carray(floats_at(row[_WEIGHT]), count)
-        stored = carray(floats_at(row[_SCALE]), 1)
-        errors = carray(shorts_at(row[_ERROR]), count if kahan else 0)
+        weights = carray(floats_at(row[WEIGHT]), count)
+        stored = carray(floats_at(row[SCALE]), 1)
+        errors = carray(shorts_at(row[ERROR]), count if kahan else 0)
         if kahan:
             top, moves = _reached_with(weights, errors, grid, stored[0])
         else:
@@ -261,5 +270,5 @@ def _settle(table: NDArray[np.int64], keys: NDArray[np.uint64], kahan: bool, pre
             if moves:
                 _lose(error, target, x)
         scale = _fitted(row, scale, top)
-        carray(ints_at(row[_CHANGES]), 1)[0] += scale != stored[0]
+        carray(ints_at(row[CHANGES]), 1)[0] += scale != stored[0]
         stored[0] = scale

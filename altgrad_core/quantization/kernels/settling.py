@@ -11,9 +11,7 @@ from numba import carray
 from torch import Tensor
 
 from altgrad_core.interfaces.backend import written
-from altgrad_core.interfaces.compiling import floats_at, inlined, kernel
-
-_SIZE, _INFINITE = np.int32(0x7FFFFFFF), np.int32(0x7F800000)
+from altgrad_core.interfaces.compiling import INF, float_of, floats_at, kernel, size_of
 
 
 def amax(x: Tensor) -> Tensor:
@@ -38,19 +36,14 @@ def settled(rounded: Tensor, scale: Tensor, target: Tensor, out: Tensor) -> Tens
     return out
 
 
-@inlined
-def _magnitude(value: np.float32) -> np.int32:
-    return np.int32(np.float32(value).view(np.int32) & _SIZE)
-
-
 @kernel("void(int64, int64, int64)")
 def _amax(x_at: int, count: int, found_at: int) -> None:
     x = carray(floats_at(x_at), count)
     top = np.int32(0)  # of the bits, among which those of NaN are the largest
     for i in range(count):
-        size = _magnitude(x[i])
+        size = size_of(x[i])
         top = size if size > top else top
-    carray(floats_at(found_at), 1)[0] = np.int32(top).view(np.float32)
+    carray(floats_at(found_at), 1)[0] = float_of(top)
 
 
 @kernel("void(int64, float32, float32, float32, int64, int64)")
@@ -70,4 +63,4 @@ def _settled(rounded_at: int, scale: np.float32, target_at: int, out_at: int, co
     out = carray(floats_at(out_at), count)
     for i in range(count):
         value = rounded[i] * scale + np.float32(0.0)
-        out[i] = value if _magnitude(target[i]) < _INFINITE else target[i]
+        out[i] = value if size_of(target[i]) < INF else target[i]

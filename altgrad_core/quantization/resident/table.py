@@ -18,10 +18,11 @@ from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.kernels.stated import stated_numbers
 
 Row = tuple[int, ...]
-"""The columns that the kernels name: where weight, scale, count of changes
-and compensation lie (0 for none), the number of elements, :func:`grid_columns`, and the rule for the scale."""
-COUNT, RULE, COLUMNS = 4, 9, 16
-_LOWEST, _MANTISSA = 6, 7
+"""Where weight, scale, count of changes and compensation lie (0 for none), the number of elements, the numbers of
+:func:`grid_columns`, and the rule for the scale; in this order:"""
+WEIGHT, SCALE, CHANGES, ERROR, COUNT, LIMIT, LOWEST, MANTISSA, KEEPS_INF = range(9)
+FIXED, REACH, SMALLEST, ROOM, LOW, HIGH, CEILING = range(9, 16)
+RULE, COLUMNS = FIXED, CEILING + 1
 _ALIGNED = 16
 _DTYPES = torch.float32, torch.float32, torch.int32, torch.bfloat16
 
@@ -70,7 +71,7 @@ def grid_columns(fmt: Format) -> tuple[int, ...] | None:
 
 def is_prefix(row: Row) -> bool:
     """Whether the grid of the row is float32's with fewer mantissa bits, and not one that fits into float32."""
-    return row[_LOWEST] == 1 << 23 and row[_MANTISSA] > 0
+    return row[LOWEST] == 1 << 23 and row[MANTISSA] > 0
 
 
 @cache

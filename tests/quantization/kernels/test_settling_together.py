@@ -1,6 +1,6 @@
-"""All weights of a model settled together, by a GPU's kernels and by compiled ones: the bits of torch's operators.
+"""All weights of a model settled together, step after step, by a GPU's kernels and by compiled ones.
 
-For step after step.
+The bits are those of torch's operators.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def trained(
 def agree(
     case: Case, device: str, name: str, weights: int = 2, steps: Sequence[int] = STEPS
 ) -> None:
-    """Triton's kernels."""
+    """That Triton's kernels do: see :func:`agrees`."""
     from altgrad_core.quantization.kernels import gpu_settling
 
     agrees(gpu_settling, case, device, name, "triton", weights, steps)
