@@ -12,16 +12,13 @@ export PYTHONDONTWRITEBYTECODE :=
 
 TESTS := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-slow lint docs dist throughput clean
+.PHONY: quickstart test lint docs dist throughput clean
 
 quickstart: $(VENV)/.demo  ## install, run the 12-condition quickstart suite, write its report
 	$(BIN)/altgrad-bench run suites/quickstart.yaml
 
-test: $(VENV)/.test  ## run the tests but for those of test-slow
-	$(TESTS) -m "not slow"
-
-test-slow: $(VENV)/.test  ## the rest: installations, browsers, compilers, the hub, archives of studies, the pretend GPU, speeds
-	$(TESTS) -m slow
+test: $(VENV)/.test  ## run the tests; with SLOW=1 also installations, browsers, compilers, archives of studies, the pretend GPU
+	$(TESTS) $(if $(SLOW),,-m "not slow")
 
 lint: $(VENV)/.test  ## ruff and mypy
 	$(BIN)/ruff check .

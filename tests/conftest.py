@@ -59,13 +59,6 @@ def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
     return (yield) + 1
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Under ``-m slow`` a file that has no such test is not even imported."""
-    if config.getoption("markexpr") != "slow" or not collection_path.match("test_*.py"):
-        return None
-    return "mark.slow" not in collection_path.read_text(encoding="utf-8") or None
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))

@@ -17,6 +17,7 @@ from altgrad_core.planning.suite import load_suite
 STUDIES = Path(__file__).parents[1] / "studies"
 SUITES = sorted(STUDIES.glob("*/suites/*.yaml"))
 ARCHIVES = sorted(STUDIES.glob("*/results/*.zip"))
+SMALLEST = min(ARCHIVES, key=lambda path: path.stat().st_size, default=None)
 
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
@@ -31,7 +32,9 @@ def test_its_suites_can_be_planned(path: Path, tiny_acts: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.stem)
 def test_its_archives_give_what_was_published(archive: Path, tmp_path: Path, warm: Cli) -> None:
-    done = warm.run("report", archive, "--out", tmp_path / "report")
+    """The tables, which hold all numbers; pictures of the smallest archive alone."""
+    few = () if archive == SMALLEST else ("--questions", "failures")
+    done = warm.run("report", archive, "--out", tmp_path / "report", *few)
     assert done.returncode == 0, done.stderr
     published = archive.parents[1] / "reports" / archive.stem
     tables = [path.name for path in published.glob("*.csv")]

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import importlib
 
-import torch._inductor.config  # noqa: F401  # torch imports it for deterministic kernels
-
 from altgrad_core.execution.environment import PACKAGES, git_revision, installed_version
 from altgrad_core.interfaces.backend import cpu_backend
 from altgrad_core.registry.catalog import catalog

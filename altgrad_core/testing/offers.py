@@ -84,7 +84,7 @@ def _process() -> dict[str, Any]:
         "torch's default dtype": torch.get_default_dtype(),
         "torch's grad mode": torch.is_grad_enabled(),
         "torch's number of threads": torch.get_num_threads(),
-        "whether torch is deterministic": torch.are_deterministic_algorithms_enabled(),
+        "torch's deterministic debug mode": torch.get_deterministic_debug_mode(),
     }
 
 
@@ -105,7 +105,7 @@ def _as_it_was() -> Iterator[None]:
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(grad)
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        torch.set_deterministic_debug_mode(deterministic)
 
 
 @contextmanager

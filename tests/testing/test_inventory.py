@@ -216,6 +216,10 @@ def test_a_clash_is_a_fault_of_both_and_breaks_only_suites_that_use_the_name(
             "torch's number of threads was 1 before it was used, and is 3",
         ),
         ("torch.set_default_dtype(torch.float64)", "torch's default dtype was torch.float32"),
+        (
+            "torch.set_deterministic_debug_mode('error')",
+            "torch's deterministic debug mode was 0 before it was used, and is 2",
+        ),
     ],
 )
 def test_a_plugin_leaves_the_process_as_it_was(install: Install, does: str, said: str) -> None:

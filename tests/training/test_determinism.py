@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,8 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Put the settings of this process back."""
-    monkeypatch.setenv(WORKSPACE, "")
+    for name in (WORKSPACE, "TORCHINDUCTOR_DETERMINISTIC"):
+        monkeypatch.setenv(name, "")
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     flags = [
         *((matmul, f"allow_{t}_reduced_precision_reduction") for t in ("bf16", "fp16")),
@@ -40,13 +43,12 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (torch.utils.deterministic, "fill_uninitialized_memory"),
     ]
     before = [(where, name, getattr(where, name)) for where, name in flags]
-    strict = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    strict = torch.get_deterministic_debug_mode()
     attention = torch.backends.cuda.cudnn_sdp_enabled()
     yield
     for where, name, value in before:
         setattr(where, name, value)
-    torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+    torch.set_deterministic_debug_mode(strict)
     torch.backends.cuda.enable_cudnn_sdp(attention)
 
 
@@ -83,6 +85,22 @@ def test_cublas_gets_a_fixed_workspace(
 def test_on_the_cpu_nothing_is_refused() -> None:
     make_deterministic(torch.device("cpu"))
     assert torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["compiler first", "compiler last"])
+def test_torchs_compiler_is_told_and_not_imported_for_it(first: bool) -> None:
+    """Importing it takes as long as torch itself."""
+    compiler = "import torch._inductor.config as config"
+    program = (
+        "import sys, torch\n"
+        "from altgrad_core.training.determinism import make_deterministic\n"
+        f"{compiler if first else ''}\n"
+        "make_deterministic(torch.device('cpu'))\n"
+        f"assert ('torch._inductor.config' in sys.modules) == {first}\n"
+        f"{compiler}\n"
+        "assert config.deterministic and torch.are_deterministic_algorithms_enabled()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def scattered(x: Tensor) -> Tensor:
