@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
-# Some containers set it, and then each of the tests' many processes compiles the package again. pip compiles nothing: what
-# is imported is a quarter of what is installed.
+# A process per core, where pip has one; what hardly anyone imports waits until someone does. What some package ships for
+# other Pythons does not compile.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/|/transformers/models/|/pip/' $(VENV)/lib || true
+
+# Some containers set it, and then each of the tests' many processes compiles the package again.
 export PYTHONDONTWRITEBYTECODE :=
 
 TESTS := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
@@ -46,10 +49,12 @@ $(VENV)/.torch: constraints.txt
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	$(PIP) -e '.[demo]'
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.torch pyproject.toml
 	$(PIP) -e '.[demo,test,dev]'
+	$(COMPILE)
 	touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: $(VENV)/.torch pyproject.toml

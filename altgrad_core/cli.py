@@ -21,7 +21,7 @@ from altgrad_core import (
 )
 from altgrad_core._streams import safe_streams, stdout_to_stderr
 from altgrad_core._text import plain
-from altgrad_core.cli_options import JsonOption, RunsOption, SetOption, SuiteArgument
+from altgrad_core.cli_options import DeviceOption, JsonOption, RunsOption, SetOption, SuiteArgument
 from altgrad_core.cli_speed import speed
 from altgrad_core.errors import UserError
 from altgrad_core.terminal import output, say
@@ -118,7 +118,7 @@ def run(
     suite: SuiteArgument,
     set_: SetOption = None,
     runs: RunsOption = "runs",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceOption = "auto",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Runs at once [default: 1 on a GPU, else per core].")
     ] = None,

@@ -13,11 +13,10 @@ import yaml
 
 from altgrad_core import completion
 from altgrad_core._streams import stdout_to_stderr
-from altgrad_core.cli_options import JsonOption, SetOption
+from altgrad_core.cli_options import DeviceOption, JsonOption, SetOption
 from altgrad_core.errors import UserError
 from altgrad_core.terminal import output, say
 
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 
 RoundsOption = Annotated[int, typer.Option(min=1, help="Measured rounds.")]

@@ -16,15 +16,12 @@ from altgrad_core.interfaces.optimizer import OptimizerPlugin
 from altgrad_core.interfaces.task import Task
 from altgrad_core.interfaces.tracker import Tracker
 from altgrad_core.planning.spec import PluginChoice, RunSpec
+from altgrad_core.quantization.from_settings import quantize_from_settings
 from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.native.products import check_products
 from altgrad_core.quantization.residency import GridResidency
 from altgrad_core.quantization.settings import FormatChoice, as_format_choice
-from altgrad_core.quantization.surgery import (
-    QuantizationReport,
-    change_format,
-    quantize_from_settings,
-)
+from altgrad_core.quantization.surgery import QuantizationReport, change_format
 from altgrad_core.registry.catalog import catalog
 from altgrad_core.training.loop import Parts
 from altgrad_core.training.monitoring import MonitorPanel

@@ -7,8 +7,7 @@ is itself a Linear needs no wrapper, and a module that is registered twice is qu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -19,13 +18,11 @@ from altgrad_core.interfaces.format import Format, Rounding
 from altgrad_core.quantization.conversion.candidates import find_candidates
 from altgrad_core.quantization.conversion.convert import check_weight_dtype, convert
 from altgrad_core.quantization.conversion.native import check_pairs
-from altgrad_core.quantization.conversion.presets import Groups, group_rules
 from altgrad_core.quantization.conversion.rules import (
     Filter,
     Rule,
     check_any,
     check_filter,
-    check_head,
     check_patterns,
     decide,
 )
@@ -41,7 +38,6 @@ from altgrad_core.quantization.report import QuantizationReport as QuantizationR
 from altgrad_core.quantization.residency import release
 from altgrad_core.quantization.settings import (
     Execution,
-    FormatChoice,
     QuantizationSettings,
     Residency,
     ScalingSettings,
@@ -119,7 +115,7 @@ def quantize_model(
         *(inputs, gradients, generator),
     )
     _refuse_contradictions(roles)
-    _refuse_quantized(model)
+    refuse_quantized(model)
     refuse_sharded(model, resident=False)
     candidates = find_candidates(model)
     check_any(candidates)
@@ -128,101 +124,6 @@ def quantize_model(
     decisions = {c: decide(c, Rule("*", format), rules, filter) for c in candidates}
     check_filter(filter, decisions)
     return convert(model, decisions, roles)
-
-
-def quantize_from_settings(
-    model: nn.Module,
-    settings: QuantizationSettings,
-    head: tuple[str, ...],
-    load_format: Callable[[FormatChoice], Format],
-    generator: torch.Generator | None = None,
-    groups: Groups = MappingProxyType({}),
-) -> QuantizationReport:
-    """Quantise ``model`` as the ``quantization`` section of a suite says.
-
-    head:
-        ``fnmatch`` patterns of the modules that are the model's head. ``quantize_classifier``
-        decides about the layers in them, ``quantize_encoder`` about all others; overrides come
-        after both.
-    load_format:
-        builds a format; called once per distinct choice.
-    generator:
-        what stochastic rounding in the forward and backward pass draws from.
-    groups:
-        name -> patterns of the groups of layers among which the setting ``layers`` picks.
-
-    Raises:
-        UserError: as :func:`quantize_model`, for a group that is not there, and if a head pattern
-            matches no module, or, with ``quantize_classifier``, none that can be quantised.
-    """
-    _refuse_quantized(model)
-    refuse_sharded(model, resident=False)
-    check_head(model, head)
-    formats: dict[str, Format] = {}
-
-    def load(choice: FormatChoice | None) -> Format | None:
-        if choice is None:
-            return None
-        key = choice.model_dump_json()
-        if key not in formats:
-            formats[key] = load_format(choice)
-        return formats[key]
-
-    def native(choice: FormatChoice) -> str:
-        built = load(choice)
-        return built.native if built is not None else ""
-
-    if contradictions := settings.contradictions(native):
-        raise UserError("; ".join(contradictions))
-    format = load(settings.format)
-    candidates = find_candidates(model)
-    body = [Rule("*", format if settings.quantize_encoder else None, "quantize_encoder: false")]
-    if settings.group:
-        rest = load(settings.rest_format)
-        body = group_rules(settings.group, groups, candidates, format, rest)
-    both = settings.quantize_classifier or settings.layers == "body_and_head"
-    classifier = format if both else None
-    heads = [Rule(p, classifier, "head, quantize_classifier: false") for p in head]
-    overrides = [
-        Rule(o.pattern, load(o.format), f"override {o.pattern!r}: null") for o in settings.overrides
-    ]
-    check_patterns(overrides, candidates)
-    if settings.quantize_encoder:
-        check_any(candidates)
-    if classifier is not None:
-        held = [rule for rule in heads if any(rule.matches(c.names) for c in candidates)]
-        check_patterns(held or heads, candidates, "pattern of the head")
-    base, *rules = [*body, *heads, *overrides]
-    decisions = {c: decide(c, base, rules, None) for c in candidates}
-    return convert(model, decisions, _roles(settings, load, generator))
-
-
-def _roles(
-    settings: QuantizationSettings,
-    load: Callable[[FormatChoice | None], Format | None],
-    generator: torch.Generator | None,
-) -> Roles:
-    shared = settings.scaling.model_copy(update={"granularity": "tensor"})
-    activation, gradient = load(settings.activation_format), load(settings.gradient_format)
-    kahan, native = settings.compensation == "kahan", settings.execution == "native"
-    return Roles(
-        weight=WeightRole(
-            settings.residency,
-            settings.rounding,
-            settings.scaling,
-            load(settings.compensation_format) if kahan else None,
-            native,
-        ),
-        activation=None
-        if activation is None
-        else TensorRole(activation, settings.activation_scaling or shared, native=native),
-        gradient=None
-        if gradient is None
-        else TensorRole(
-            gradient, settings.gradient_scaling or shared, settings.gradient_rounding, native
-        ),
-        generator=generator,
-    )
 
 
 def dequantize_model(model: nn.Module) -> None:
@@ -283,7 +184,8 @@ def change_format(geometry: ParameterGeometry, fmt: Format) -> None:
         new.attach(module)
 
 
-def _refuse_quantized(model: nn.Module) -> None:
+def refuse_quantized(model: nn.Module) -> None:
+    """Raise ``UserError`` where a layer is quantised."""
     for name, module in model.named_modules():
         if isinstance(module, QuantizedModule):
             raise UserError(

@@ -105,7 +105,8 @@ def _as_it_was() -> Iterator[None]:
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(grad)
         torch.set_num_threads(threads)
-        torch.set_deterministic_debug_mode(deterministic)
+        if torch.get_deterministic_debug_mode() != deterministic:  # asking imports torch's compiler
+            torch.use_deterministic_algorithms(deterministic > 0, warn_only=deterministic == 1)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from altgrad_core.errors import UserError
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 _FIXED_WORKSPACES = (":4096:8", ":16:8")
 _COMPILER = "torch._inductor.config"
-_COMPILED = "TORCHINDUCTOR_DETERMINISTIC"
+_COMPILER_READS = "TORCHINDUCTOR_DETERMINISTIC"
 _REFUSAL = "does not have a deterministic implementation"
 
 
@@ -44,11 +44,12 @@ def make_deterministic(device: torch.device) -> None:
 
 
 def _choose_deterministic_kernels(*, strict: bool) -> None:
-    """``torch.use_deterministic_algorithms(True)`` imports torch's compiler, for one setting of it: 2.5 s."""
-    torch.set_deterministic_debug_mode("error" if strict else "warn")
-    os.environ[_COMPILED] = "1"
-    if compiler := sys.modules.get(_COMPILER):
-        compiler.deterministic = True  # type: ignore[attr-defined]
+    """As torch has it, which would import its compiler for one setting of it: that takes as long as torch itself."""
+    os.environ[_COMPILER_READS] = "1"  # when it is imported
+    if _COMPILER in sys.modules:
+        torch.use_deterministic_algorithms(True, warn_only=not strict)
+    else:
+        torch.set_deterministic_debug_mode("error" if strict else "warn")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """A suite that is killed again and again ends as one that was left in peace.
 
 Launcher and workers are killed at random moments with every signal that ends a process. ``ALTGRAD_KILLS``
-sets how often (10; a thousand and more find what is rare, and no time limit holds then), ``ALTGRAD_KILLS_SEED``
+sets how often (20; a thousand and more find what is rare, and no time limit holds then), ``ALTGRAD_KILLS_SEED``
 the moments and victims, ``ALTGRAD_KILLS_MINUTES`` when it is enough in any case. ``-s`` shows how far it is.
 
 With ``ALTGRAD_KILLS_FRESH=1`` launchers and templates are interpreters of their own, which can be killed while
@@ -27,7 +27,7 @@ from warm_cli import Cli, Running, warm_cli
 from altgrad_core.results.run_directory import RunDirectory
 from altgrad_core.training.checkpoint import load_checkpoint
 
-KILLS = int(os.environ.get("ALTGRAD_KILLS", "10"))
+KILLS = int(os.environ.get("ALTGRAD_KILLS", "20"))
 MINUTES = float(os.environ.get("ALTGRAD_KILLS_MINUTES", "inf"))
 FRESH = os.environ.get("ALTGRAD_KILLS_FRESH") == "1"
 SEED = int(os.environ.get("ALTGRAD_KILLS_SEED", "0"))

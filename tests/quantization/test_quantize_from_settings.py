@@ -10,9 +10,10 @@ from torch import nn
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.format import Format
+from altgrad_core.quantization.from_settings import quantize_from_settings
 from altgrad_core.quantization.report import QuantizationReport
 from altgrad_core.quantization.settings import FormatChoice, QuantizationSettings
-from altgrad_core.quantization.surgery import quantize_from_settings, quantize_model
+from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.registry.build import load_format
 
 HEAD = ("classifier",)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from altgrad_core import cli
@@ -220,6 +221,7 @@ def test_a_clash_is_a_fault_of_both_and_breaks_only_suites_that_use_the_name(
             "torch.set_deterministic_debug_mode('error')",
             "torch's deterministic debug mode was 0 before it was used, and is 2",
         ),
+        ("torch.use_deterministic_algorithms(True)", "torch's deterministic debug mode was 0"),
     ],
 )
 def test_a_plugin_leaves_the_process_as_it_was(install: Install, does: str, said: str) -> None:
@@ -237,6 +239,19 @@ def Changes(settings):
     assert said in message
     assert "a plugin leaves the process as it was" in message
     assert Path.cwd() == before
+    assert torch.get_deterministic_debug_mode() == 0
+    if compiler := sys.modules.get("torch._inductor.config"):
+        assert not compiler.deterministic
+
+
+def test_it_is_put_back_as_it_was_and_not_stricter(install: Install) -> None:
+    install("stranger", source())
+    torch.set_deterministic_debug_mode("warn")
+    try:
+        checked("stranger")
+        assert torch.get_deterministic_debug_mode() == 1
+    finally:
+        torch.set_deterministic_debug_mode("default")
 
 
 def test_what_this_machine_lacks_is_no_fault(install: Install) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from altgrad_core.execution.assemble import build_format
 from altgrad_core.interfaces.task import Batch
+from altgrad_core.quantization.from_settings import quantize_from_settings
 from altgrad_core.quantization.hold import hold_weights
 from altgrad_core.quantization.settings import QuantizationSettings
-from altgrad_core.quantization.surgery import quantize_from_settings
 from altgrad_core.training.accumulation import backward, micro_batches
 
 

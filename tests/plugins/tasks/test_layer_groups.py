@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from altgrad_core.quantization.from_settings import quantize_from_settings
 from altgrad_core.quantization.settings import QuantizationSettings
-from altgrad_core.quantization.surgery import quantize_from_settings
 from altgrad_core.registry.build import load_format
 from altgrad_plugins.tasks.layer_groups import LAYER_GROUPS
 

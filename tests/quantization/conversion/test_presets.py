@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from altgrad_core.errors import UserError
+from altgrad_core.quantization.from_settings import quantize_from_settings
 from altgrad_core.quantization.report import QuantizationReport
 from altgrad_core.quantization.settings import QuantizationSettings
-from altgrad_core.quantization.surgery import quantize_from_settings
 from altgrad_core.registry.build import load_format
 
 GROUPS = {"attention": ("*.attn",), "mlp": ("*.mlp", "*.other")}

@@ -14,8 +14,8 @@ from torch import nn
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.task import Evaluation
+from altgrad_core.quantization.from_settings import quantize_from_settings
 from altgrad_core.quantization.settings import QuantizationSettings
-from altgrad_core.quantization.surgery import quantize_from_settings
 from altgrad_core.registry.build import load_format
 from altgrad_core.testing.tasks import check_task
 from altgrad_plugins.tasks.language.declared import METRICS
