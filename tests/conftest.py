@@ -23,10 +23,11 @@ hypothesis.settings.register_profile("altgrad", deadline=None)
 hypothesis.settings.load_profile("altgrad")
 
 LONGEST = (
-    "test_pretend_device.py",
-    *("test_planted_verdicts.py", "test_end_to_end.py", "test_random_kills.py", "test_cli.py"),
+    *("test_studies.py", "test_pretend_device.py", "test_planted_verdicts.py", "test_triton.py"),
+    *("test_end_to_end.py", "test_random_kills.py", "test_cli.py", "test_no_flock.py"),
     *("test_page_browser.py", "test_hub.py", "test_wandb.py", "test_dashboard.py"),
     *("test_foreign_models.py", "test_wandb_source.py", "test_tuning.py", "test_compiled.py"),
+    *("test_settling_together.py", "test_step_speed.py", "test_license_rules.py"),
     *("test_tutorial.py", "test_package.py", "test_third_party.py", "test_inventory.py"),
     *("test_monitor_offers.py", "test_distributed.py", "test_sgd.py", "test_residency.py"),
     "test_store_hold.py",
