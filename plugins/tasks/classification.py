@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from altgrad_core.interfaces.task import Batch, Evaluation, Split, Task
 from altgrad_plugins.tasks.documents import Source
 from altgrad_plugins.tasks.encoded import EncodedCorpus, EncodedSplit, Int64, batch_rows
-from altgrad_plugins.tasks.encoder import build_classifier, encoder_config, size_facts
+from altgrad_plugins.tasks.encoder import (
+    attends_to_all,
+    build_classifier,
+    encoder_config,
+    size_facts,
+)
 from altgrad_plugins.tasks.eurlex import EurlexSource
 from altgrad_plugins.tasks.layer_groups import LAYER_GROUPS
 from altgrad_plugins.tasks.license_rules import LicenseRulesSource
@@ -87,9 +92,14 @@ class TextClassification(Task):
         """Mean over all entries of the batch."""
         return self._loss(_logits_of(model, batch), batch.tensors["targets"])
 
-    def graph_key(self, batch: Batch) -> Hashable:
-        """Whether there is padding, since a mask is made only then."""
-        return batch.tokens < batch.tensors["input_ids"].numel()
+    def graph_key(self, batch: Batch) -> Hashable | None:
+        """Whether there is padding, since a mask is made only then.
+
+        None without any where the model looks for it itself: it does not while it is captured, and would go
+        by other kernels than in the steps before.
+        """
+        padded = batch.tokens < batch.tensors["input_ids"].numel()
+        return padded if padded or attends_to_all(self._config) else None
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         device = logits.device

@@ -36,7 +36,7 @@ class TextClassifier(nn.Module):
         super().__init__()
         self.encoder = encoder
         config: Any = encoder.config
-        self._one_mask = config.model_type in _GLOBAL_ATTENTION
+        self._one_mask = attends_to_all(config)
         self.pooling = settings.pooling
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier = nn.Linear(width, labels)
@@ -52,6 +52,11 @@ class TextClassifier(nn.Module):
         pooled = hidden[:, 0] if self.pooling == "cls" else masked_mean(hidden, attention_mask)
         logits: Tensor = self.classifier(self.dropout(pooled))
         return logits
+
+
+def attends_to_all(config: Any) -> bool:
+    """Whether every token attends to all others, so that the host says whether there is a mask."""
+    return config.model_type in _GLOBAL_ATTENTION
 
 
 def pairwise_mask(mask: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ def scattered(x: Tensor) -> Tensor:
 
 
 class Reading(Task):
-    """A small encoder that reads padded rows of random tokens, with dropout in its attention."""
+    """A small encoder that reads rows of random tokens, every other batch padded, with dropout in its attention."""
 
     kind = "bert"
 
@@ -129,16 +129,17 @@ class Reading(Task):
     def batch(self, step: int, batch_size: int, seed: int) -> Batch:
         own = torch.Generator().manual_seed(step)
         ids = torch.randint(1, 40, (batch_size, 48), generator=own)
-        mask = (torch.arange(48) < torch.randint(4, 49, (batch_size, 1), generator=own)).long()
+        lengths = torch.randint(4, 49, (batch_size, 1), generator=own) if step % 2 else 48
+        mask = (torch.arange(48) < lengths).expand(batch_size, -1).long()
         tensors = {"ids": ids * mask, "mask": mask, "y": torch.rand(batch_size, 3, generator=own)}
         return Batch(tensors, samples=batch_size, tokens=int(mask.sum()))
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        found = model(batch.tensors["ids"], batch.tensors["mask"])
+        found = model(batch.tensors["ids"], batch.tensors["mask"], padded=self.graph_key(batch))
         return (self.spoil(found).float() - batch.tensors["y"]).square().mean()
 
-    def graph_key(self, batch: Batch) -> str:
-        return "tensors"
+    def graph_key(self, batch: Batch) -> bool:
+        return batch.tokens < batch.tensors["ids"].numel()
 
     def evaluate(self, model: nn.Module, split: Any, **options: Any) -> Evaluation:
         device = options["device"]

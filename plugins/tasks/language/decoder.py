@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -65,6 +67,23 @@ def build_decoder(config: Any, settings: DecoderSettings) -> nn.Module:
     complete(loading, settings.pretrained)
     _refuse_looking_ahead(model, settings.pretrained)
     return model  # type: ignore[no-any-return]
+
+
+@contextmanager
+def whole_rows() -> Iterator[None]:
+    """Within the context every row is one text, and ``transformers`` does not look for several in one.
+
+    It would ask the device in each forward, and while a CUDA graph is captured, when it cannot ask, make a mask,
+    with which attention goes by another kernel than before.
+    """
+    from transformers import masking_utils
+
+    found = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = found
 
 
 def head_name(model: Any) -> str:

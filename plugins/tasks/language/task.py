@@ -15,7 +15,12 @@ from altgrad_core.interfaces.task import Batch, Evaluation, Split, Task
 from altgrad_plugins.tasks.encoded import Int64, batch_rows
 from altgrad_plugins.tasks.encoder import size_facts
 from altgrad_plugins.tasks.language.blocks import Blocks, PackedCorpus
-from altgrad_plugins.tasks.language.decoder import build_decoder, decoder_config, head_name
+from altgrad_plugins.tasks.language.decoder import (
+    build_decoder,
+    decoder_config,
+    head_name,
+    whole_rows,
+)
 from altgrad_plugins.tasks.language.generation import continuation
 from altgrad_plugins.tasks.language.preparation import prepared_blocks
 from altgrad_plugins.tasks.language.resample import scores
@@ -150,7 +155,8 @@ def _batch(blocks: Blocks, rows: Int64) -> Batch:
 
 
 def _logits(model: nn.Module, input_ids: Tensor) -> Tensor:
-    logits: Tensor = model(input_ids=input_ids, use_cache=False).logits
+    with whole_rows():
+        logits: Tensor = model(input_ids=input_ids, use_cache=False).logits
     return logits
 
 

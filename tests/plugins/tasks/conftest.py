@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from altgrad_plugins.tasks.settings import EurlexSettings
 
@@ -135,3 +136,26 @@ def eurlex_data() -> Path:
     if not (folder / "titles").is_dir():
         pytest.skip(f"no EU acts in {folder}: name their folder in ALTGRAD_EURLEX_DIR")
     return folder
+
+
+@pytest.fixture
+def attention(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Calls a function, as if its stream were captured or not, and gives the mask and direction of each attention."""
+    plain = torch.nn.functional.scaled_dot_product_attention
+
+    def watch(call: Callable[[], object], capturing: bool) -> list[object]:
+        seen: list[object] = []
+
+        def watched(*tensors: torch.Tensor, attn_mask: Any = None, **options: Any) -> torch.Tensor:
+            layout = None if attn_mask is None else (attn_mask.dtype, attn_mask.stride())
+            seen.append((layout, options["is_causal"]))
+            return plain(*tensors, attn_mask=attn_mask, **options)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("torch.nn.functional.scaled_dot_product_attention", watched)
+            patched.setattr("torch.cuda.is_current_stream_capturing", lambda: capturing)
+            call()
+        assert seen
+        return seen
+
+    return watch

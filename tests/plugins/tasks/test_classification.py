@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.task import Evaluation
@@ -352,3 +354,15 @@ def test_training_batches_may_be_padded_to_fewer_widths(tiny: Tiny, tmp_path: Pa
     assert len(set(widths)) > 1
     one, other = (_evaluate(task, model) for task in made)
     assert one.metrics == other.metrics
+
+
+@pytest.mark.parametrize(("kind", "whole"), [("bert", False), ("modernbert", None)])
+def test_passes_are_told_apart_by_padding_and_not_captured_where_the_model_looks_for_it(
+    task: TextClassification, kind: str, whole: object
+) -> None:
+    """Such a model skips its mask where nothing is padded, but not while it is captured."""
+    task._config = AutoConfig.for_model(kind)
+    batch = task.batch(1, 8, seed=0)
+    full = batch.tensors["input_ids"].numel()
+    assert task.graph_key(replace(batch, tokens=full - 1)) is True
+    assert task.graph_key(replace(batch, tokens=full)) is whole

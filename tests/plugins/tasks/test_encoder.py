@@ -263,3 +263,21 @@ def test_a_forward_asks_the_device_nothing(kind: str, rows: int, watch_waits: An
     with watch_waits() as watch:
         model(IDS[:rows], MASK[:rows], padded=rows == 2)
     assert watch.seen == []
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("rows", [2, 1], ids=["padded", "whole"])
+def test_attention_goes_by_the_same_kernels_when_captured(
+    kind: str, rows: int, attention: Any
+) -> None:
+    """Flash attention takes no mask, and no fused kernel one whose last stride is not 1."""
+    model = of_architecture(kind)
+
+    def forward() -> object:
+        return model(IDS[:rows], MASK[:rows], padded=rows == 2)
+
+    seen = attention(forward, capturing=True)
+    assert seen == attention(forward, capturing=False)
+    for mask, _ in seen:
+        assert (mask is None) == (rows == 1)
+        assert mask is None or mask[1][-1] == 1

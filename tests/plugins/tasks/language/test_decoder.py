@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from altgrad_core.errors import UserError
 from altgrad_core.testing.tasks import check_task
 from altgrad_plugins.tasks.language.declared import METRICS
 from altgrad_plugins.tasks.language.settings import LanguageSettings
-from altgrad_plugins.tasks.language.task import causal_lm
+from altgrad_plugins.tasks.language.task import _logits, causal_lm
 from altgrad_plugins.tasks.tokenizer import train_byte_tokenizer
 
 Tiny = Callable[..., LanguageSettings]
@@ -69,3 +70,23 @@ def test_an_encoder_is_refused(tiny_lm: Tiny, tmp_path: Path, pretrained_folder:
     task.prepare(tmp_path, lambda message: None)
     with pytest.raises(UserError, match="is no decoder: its predictions depend on the tokens to"):
         task.build_model()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3"])
+def test_attention_goes_by_the_same_kernels_when_captured(
+    kind: str, attention: Any, watch_waits: Any
+) -> None:
+    """And what decides on them does not ask the device."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    more = {} if kind == "gpt2" else {"num_key_value_heads": 2, "head_dim": 12}
+    config = AutoConfig.for_model(kind, vocab_size=50, **sizes, **more)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    ids = torch.arange(20).reshape(2, 10)
+    seen = attention(lambda: _logits(model, ids), capturing=True)
+    assert seen == attention(lambda: _logits(model, ids), capturing=False) == [(None, True)] * 2
+    with watch_waits() as watch:
+        expected = _logits(model, ids)
+    assert watch.seen == []
+    assert torch.equal(model(input_ids=ids, use_cache=False).logits, expected)
