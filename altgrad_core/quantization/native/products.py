@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from altgrad_core.errors import UserError
+from altgrad_core.interfaces.backend import backend_for
 from altgrad_core.quantization.modules.fake_quant import LOW_PRECISION
 from altgrad_core.quantization.native.codes import CODES, Codes
 from altgrad_core.quantization.native.pairs import INTEGER, PLAIN, PRODUCTS, SCALED
@@ -54,9 +55,17 @@ def laid_out(a: Tensor, b: Tensor, *, padded: bool) -> tuple[Tensor, Tensor]:
 def _by_rows(x: Tensor, rows: int, columns: int) -> Tensor:
     """``x`` by rows, with zeros below and beside it up to that size."""
     more = (0, columns - x.shape[1], 0, rows - x.shape[0])
-    if any(more):  # zero is the code 0 in every dtype of codes
-        x = F.pad(x.contiguous().view(torch.uint8), more).view(x.dtype)
-    return x.contiguous()
+    if not x.is_contiguous():
+        x = _turned(x)
+    return F.pad(x.view(torch.uint8), more).view(x.dtype) if any(more) else x  # 0 is the code 0
+
+
+def _turned(x: Tensor) -> Tensor:
+    if backend_for(x) != "triton" or not x.t().is_contiguous():
+        return x.contiguous()
+    from altgrad_core.quantization.kernels import gpu_layout
+
+    return gpu_layout.by_rows(x)
 
 
 def _scaled(

@@ -28,6 +28,7 @@ from altgrad_core.quantization.geometry import weight_geometry
 from altgrad_core.quantization.kernels import gpu, gpu_scales, rounding, stated
 from altgrad_core.quantization.kernels.numbers import GridNumbers
 from altgrad_core.quantization.native.codes import _codes
+from altgrad_core.quantization.native.products import laid_out
 from altgrad_core.quantization.residency import GridResidency
 from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.training.clock import StepClock
@@ -103,6 +104,18 @@ def part_codes() -> None:
                 scale = None if size is None else torch.tensor(size)
                 found, want = both(_codes, x, fmt, scale, dtype, how, step=step)
                 assert torch.equal(found.view(torch.uint8), want.view(torch.uint8)), (name, size)
+
+
+def part_layouts() -> None:
+    """Of matrices of codes: one tile and several, whole ones and such as are cut off, and none."""
+    for dtype in (torch.int8, torch.float8_e4m3fn, torch.float8_e5m2):
+        for shape in ((1, 2), (5, 33), (128, 256), (200, 130), (129, 3), (0, 4)):
+            x = torch.arange(shape[0] * shape[1]).to(torch.uint8).view(dtype).reshape(shape)
+            with mock.patch.object(backend, "cpu_backend", return_value="triton"):
+                rows, columns = laid_out(x.t(), x, padded=False)
+            for found, want in ((rows, x.t()), (columns.t(), x.t())):
+                assert found.is_contiguous(), shape
+                assert torch.equal(found.view(torch.uint8), want.contiguous().view(torch.uint8))
 
 
 def both(call: Callable[..., Tensor], *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
@@ -282,7 +295,7 @@ def outcome(name: str) -> str | None:
     return None
 
 
-AT_ONCE = ("rounding", "scaled_rounding", "codes", "tables", "tables_at_scales")
+AT_ONCE = ("rounding", "scaled_rounding", "codes", "layouts", "tables", "tables_at_scales")
 IN_BLOCKS = (
     *(
         "several_blocks",

@@ -18,7 +18,15 @@ import pytest
 
 WHAT = os.environ.get("ALTGRAD_INTERPRETED", "few")
 PARTS = (
-    *("rounding", "scaled_rounding", "codes", "tables", "tables_at_scales", "several_blocks"),
+    *(
+        "rounding",
+        "scaled_rounding",
+        "codes",
+        "layouts",
+        "tables",
+        "tables_at_scales",
+        "several_blocks",
+    ),
     *("tables_of_other_inputs", "scales", "draws", "settling", "manifold", "flips"),
 )
 pytestmark = [
@@ -30,7 +38,7 @@ pytestmark = [
 
 KERNELS = {
     *("_round", "_fill", "_amax", "_scales", "_fit", "_look", "_finish"),
-    *("_survey", "_level", "_before", "_after", "_flips"),
+    *("_survey", "_level", "_before", "_after", "_flips", "_turn"),
 }
 
 
