@@ -1,4 +1,4 @@
-"""Studies: their suites can be planned, and their archives give the numbers that were published."""
+"""Studies: their suites (and those of the step) can be planned, and their archives give the numbers published."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from altgrad_core.planning.planner import plan_suite
 from altgrad_core.planning.suite import load_suite
 
 STUDIES = Path(__file__).parents[1] / "studies"
-SUITES = sorted(STUDIES.glob("*/suites/*.yaml"))
+SUITES = sorted(
+    [*STUDIES.glob("*/suites/*.yaml"), *Path(__file__).parent.glob("throughput/*.yaml")]
+)
 ARCHIVES = sorted(STUDIES.glob("*/results/*.zip"))
 
 

@@ -98,7 +98,7 @@ class TextClassification(Task):
         None without any where the model looks for it itself: it does not while it is captured, and would go
         by other kernels than in the steps before.
         """
-        padded = batch.tokens < batch.tensors["input_ids"].numel()
+        padded = _padded(batch)
         return padded if padded or attends_to_all(self._config) else None
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -160,9 +160,13 @@ class TextClassification(Task):
         return restored
 
 
+def _padded(batch: Batch) -> bool:
+    return batch.tokens < batch.tensors["input_ids"].numel()
+
+
 def _logits_of(model: nn.Module, batch: Batch) -> Tensor:
     input_ids, mask = batch.tensors["input_ids"], batch.tensors["attention_mask"]
-    logits: Tensor = model(input_ids, mask, padded=batch.tokens < input_ids.numel())
+    logits: Tensor = model(input_ids, mask, padded=_padded(batch))
     return logits
 
 

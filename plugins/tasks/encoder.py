@@ -35,8 +35,7 @@ class TextClassifier(nn.Module):
     def __init__(self, encoder: nn.Module, width: int, labels: int, settings: ModelSettings):
         super().__init__()
         self.encoder = encoder
-        config: Any = encoder.config
-        self._one_mask = attends_to_all(config)
+        self._one_mask = attends_to_all(encoder.config)
         self.pooling = settings.pooling
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier = nn.Linear(width, labels)

@@ -1,6 +1,6 @@
-"""The transpose of a matrix of bytes on a GPU, in one launch and at the bandwidth of a copy.
+"""The transpose of a matrix of bytes on a GPU, in one launch that reads and writes whole lines.
 
-torch's copy reads such a matrix byte by byte from different lines, which takes several times as long.
+torch's copy of such a matrix reads byte by byte, each from another line.
 """
 
 from __future__ import annotations
@@ -26,19 +26,18 @@ def _turn(source, out, rows, columns, across, TILE: tl.constexpr):  # type: igno
 
 
 def by_rows(x: Tensor) -> Tensor:
-    """``x.contiguous()`` of a matrix whose transpose is contiguous; its elements have one byte."""
+    """``x.contiguous()`` of a matrix of bytes, not empty, whose transpose is contiguous."""
     rows, columns = x.shape
     out = torch.empty(rows, columns, dtype=x.dtype, device=x.device)
-    if x.numel():
-        across = -(-columns // _TILE)
-        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # Triton launches where CUDA is at the moment
-            _turn[(-(-rows // _TILE) * across,)](
-                x.detach().t().view(torch.uint8),
-                out.view(torch.uint8),
-                rows,
-                columns,
-                across,
-                TILE=_TILE,
-                num_warps=8,
-            )
+    across = -(-columns // _TILE)
+    with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # Triton launches where CUDA is at the moment
+        _turn[(-(-rows // _TILE) * across,)](
+            x.detach().t().view(torch.uint8),
+            out.view(torch.uint8),
+            rows,
+            columns,
+            across,
+            TILE=_TILE,
+            num_warps=8,
+        )
     return out

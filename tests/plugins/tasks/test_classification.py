@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig
 
 from altgrad_core.errors import UserError
 from altgrad_core.interfaces.task import Evaluation
@@ -361,6 +360,8 @@ def test_passes_are_told_apart_by_padding_and_not_captured_where_the_model_looks
     task: TextClassification, kind: str, whole: object
 ) -> None:
     """Such a model skips its mask where nothing is padded, but not while it is captured."""
+    from transformers import AutoConfig
+
     task._config = AutoConfig.for_model(kind)
     batch = task.batch(1, 8, seed=0)
     full = batch.tensors["input_ids"].numel()

@@ -18,16 +18,9 @@ import pytest
 
 WHAT = os.environ.get("ALTGRAD_INTERPRETED", "few")
 PARTS = (
-    *(
-        "rounding",
-        "scaled_rounding",
-        "codes",
-        "layouts",
-        "tables",
-        "tables_at_scales",
-        "several_blocks",
-    ),
-    *("tables_of_other_inputs", "scales", "draws", "settling", "manifold", "flips"),
+    *("rounding", "scaled_rounding", "codes", "layouts", "tables", "tables_at_scales"),
+    *("several_blocks", "tables_of_other_inputs", "scales", "draws", "settling", "manifold"),
+    "flips",
 )
 pytestmark = [
     pytest.mark.slow,
