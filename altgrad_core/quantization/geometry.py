@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from altgrad_core.interfaces.format import Format
 from altgrad_core.interfaces.geometry import WeightGeometry
 from altgrad_core.quantization.modules.linear import QuantizedModule
 from altgrad_core.quantization.modules.weight_quantizer import WeightQuantizer
+from altgrad_core.quantization.resident.together import scales
 
 _SMALLEST_GAP = {torch.float16: 2.0**-24}
 
@@ -84,6 +86,16 @@ class ParameterGeometry:
         """``scale · value`` (float32) of each rung."""
         values = self.format.from_rung(rungs)
         return values * self.scale() if self.format.scaled else values
+
+
+def scales_of(geometries: Sequence[ParameterGeometry]) -> list[Tensor]:
+    """:meth:`ParameterGeometry.scale` of each; of weights on their grids together, where kernels can."""
+    living = [(g, g.quantizer.resident) for g in geometries]
+    compact = iter(scales([(g.module, resident) for g, resident in living if resident is not None]))
+    return [
+        g.scale() if resident is None else g.quantizer.scaler.expanded(next(compact), g.parameter)
+        for g, resident in living
+    ]
 
 
 def weight_geometry(model: nn.Module) -> dict[str, ParameterGeometry]:

@@ -136,6 +136,8 @@ def adam_update(
     weight_decay:
         instead of the group's.
     """
+    if not state.params:
+        return
     beta1, beta2 = group["betas"]
     torch_adamw(
         list(targets if targets is not None else state.params),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from altgrad_core.quantization.kernels.binades import Binades
-from altgrad_plugins.optimizers.adamw import AdamState
+from altgrad_plugins.optimizers.adamw import AdamState, adam_update
 from altgrad_plugins.optimizers.compiled_adamw import LANES
 from altgrad_plugins.optimizers.launch import Row, launch
 from altgrad_plugins.optimizers.rms import normalize_rms_
@@ -48,7 +48,7 @@ def torch_lanes() -> int | None:
 def _cases() -> Iterator[tuple[dict[str, Any], ManifoldAdamWSettings]]:
     usual = {"lr": 3e-3, "eps": 1e-6, "fused": True, "foreach": False}
     for betas, decay in (((0.9, 0.999), 0.1), ((0.4, 0.7), 0.0)):
-        for site in ("pre", "both"):
+        for site in ("none", "pre", "both"):
             settings = ManifoldAdamWSettings.model_validate({"site": site})
             yield {**usual, "betas": betas, "weight_decay": decay}, settings
 
@@ -68,12 +68,16 @@ def _repeats(lanes: int, group: Mapping[str, Any], settings: ManifoldAdamWSettin
     for grad in drawn(_STEPS, _ELEMENTS):
         for state in (ours, theirs):
             state.grads[:] = [grad]
-        inside = theirs.params[0].detach().abs().clamp(2.0**_BINADES.lowest)
-        stiffness = [textbook_stiffness(inside, _BINADES.mantissa_bits)]
-        normalize_rms_(stiffness)
-        stretched_update(group, theirs, stiffness, settings.site)
+        free = settings.site == "none"
+        if free:
+            adam_update(group, theirs)
+        else:
+            inside = theirs.params[0].detach().abs().clamp(2.0**_BINADES.lowest)
+            stiffness = [textbook_stiffness(inside, _BINADES.mantissa_bits)]
+            normalize_rms_(stiffness)
+            stretched_update(group, theirs, stiffness, settings.site)
         places = [t.data_ptr() for t in next(ours.rows())]
-        row = Row((*places, 0, 0, _ELEMENTS), (*_BINADES, 0))
+        row = Row((*places, 0, 0, _ELEMENTS, free), (*_BINADES, 0))
         if not launch(group, settings, [row], lanes)[0][0]:
             return False
     pairs = zip(next(ours.rows()), next(theirs.rows()), strict=True)

@@ -34,8 +34,8 @@ _ONE, _MANTISSA, _HIGHEST = np.int32(127), np.int32(23), np.int32(254)
 _FRACTION = np.int32((1 << 23) - 1)
 _TINY = np.float32(2.0**-126)
 
-WEIGHT, GRAD, MEAN, SQUARE, STEP, STIFFNESS, SCALE, COUNT = range(8)
-"""Columns of the table of tensors: addresses, 0 for none, and the number of elements."""
+WEIGHT, GRAD, MEAN, SQUARE, STEP, STIFFNESS, SCALE, COUNT, FREE = range(9)
+"""Columns of the table of tensors: addresses, 0 for none; the number of elements; 1 for what is on no grid."""
 LOWEST, HIGHEST, MANTISSA_BITS, PEAK = range(4)
 """Columns of what is known of the grid; the last is the exponent field of the largest weight, as far as known."""
 
@@ -120,6 +120,19 @@ def _step_at(
         small,
         last,
     )
+
+
+@inlined
+def _move_freely(
+    tensors: tuple[_Floats, _Floats, _Floats, _Floats],
+    span: tuple[int, int],
+    numbers: tuple[np.float32, ...],
+    small: bool,
+    last: bool,
+) -> None:
+    """A step of the weights in ``span``, which are on no grid."""
+    for i in range(span[0], span[1]):
+        _step_at(i, np.float32(1), tensors, numbers, (False, False, small), last)
 
 
 @inlined
@@ -232,11 +245,9 @@ def update(
 
     ``lanes`` is the number of elements of a vector of torch's. A tensor is left alone, and ``done`` false for it,
     where S would need a division that is not exact: for a scale that is no power of two, a NaN, or values at the
-    ends of float32's range.
+    ends of float32's range. What is on no grid takes AdamW's own step.
     """
-    before, after, rms = where[0], where[1], where[2]
-    # torch adds the step to zeros first, if S stretches it; adding -0 does nothing
-    zero = np.float32(0.0) if after else np.float32(-0.0)
+    rms = where[2]
     lr, beta1, beta2 = common[0], common[1], common[2]
     limit, weight = np.float32(common[5]), np.float32(1 - beta1)
     small = weight < np.float32(0.5)
@@ -251,6 +262,10 @@ def update(
             carray(floats_at(place[SQUARE]), count),
         )
         tensors = weights, grads, means, squares
+        free = place[FREE] != 0
+        before, after = where[0] and not free, where[1] and not free
+        # torch adds the step to zeros first, if S stretches it; adding -0 does nothing
+        zero = np.float32(0.0) if after else np.float32(-0.0)
         step = carray(floats_at(place[STEP]), 1)
         time = np.float64(step[0] + np.float32(1))
         numbers = (
@@ -265,7 +280,10 @@ def update(
         )
         flags = before, after, small
         whole = count - count % lanes
-        if place[STIFFNESS] != 0:
+        if free:
+            _move_freely(tensors, (0, whole), numbers, small, False)
+            _move_freely(tensors, (whole, count), numbers, small, True)
+        elif place[STIFFNESS] != 0:
             given = carray(floats_at(place[STIFFNESS]), count)
             _move_by(tensors, given, (0, whole), numbers, flags, False)
             _move_by(tensors, given, (whole, count), numbers, flags, True)

@@ -14,12 +14,15 @@ from torch import Tensor, nn
 
 from altgrad_core.interfaces.backend import backend_for
 from altgrad_core.interfaces.geometry import WeightGeometry
-from altgrad_core.quantization.geometry import ParameterGeometry
+from altgrad_core.quantization.geometry import ParameterGeometry, scales_of
 from altgrad_core.quantization.kernels.binades import Binades, binades
 from altgrad_plugins.optimizers.adamw import AdamState
 from altgrad_plugins.optimizers.settings import ManifoldAdamWSettings
 
 _NO_NUMBERS = Binades(0, 0, 0)
+_NO_LEVEL = (*_NO_NUMBERS, 0)
+_SMALL = 1 << 16
+"""Elements up to which a parameter on no grid goes along: torch's kernel shares large ones among threads."""
 
 
 class FusedStep:
@@ -37,70 +40,78 @@ class FusedStep:
         self._peaks: dict[int, int] = {}
         """Exponent fields of the largest weights, by id of the parameter: where the kernel begins to look."""
 
-    def __call__(self, group: Mapping[str, Any], state: AdamState) -> AdamState:
-        """Update what can be; what is returned is left to do."""
-        if not group["fused"] or isinstance(group["lr"], Tensor):
-            return state
-        if any(backend_for(parameter) == "triton" for parameter in state.params):
-            return state.without(self._done_on_gpu(group, state))
-        if not any(backend_for(parameter) == "numba" for parameter in state.params):
-            return state
+    def __call__(
+        self, group: Mapping[str, Any], state: AdamState, others: AdamState
+    ) -> tuple[AdamState, AdamState]:
+        """Update what can be of the weights and of the ``others``, which are on no grid; returned is what is left."""
+        if not state.params or not group["fused"] or isinstance(group["lr"], Tensor):
+            return state, others
+        backends = set(map(backend_for, state.params))
+        if "triton" in backends:
+            return state.without(self._done_on_gpu(group, state)), others
+        if "numba" not in backends:
+            return state, others
         from altgrad_plugins.optimizers.agreement import torch_lanes  # imports numba
 
         lanes = torch_lanes()
-        return state if lanes is None else state.without(self._done(group, state, lanes))
+        if lanes is None:
+            return state, others
+        done, free = self._done(group, state, others, lanes)
+        return state.without(done), others.without(free)
 
-    def _done(self, group: Mapping[str, Any], state: AdamState, lanes: int) -> Sequence[int]:
+    def _done(
+        self, group: Mapping[str, Any], state: AdamState, others: AdamState, lanes: int
+    ) -> tuple[Sequence[int], Sequence[int]]:
         """Update what the kernel can, and say which parameters that was."""
         from altgrad_plugins.optimizers.launch import Row, launch
 
         rows: dict[int, Row] = {}
         read: list[Tensor] = []  # what nobody else need hold while the kernel reads it
-        for index, (parameter, *others) in enumerate(state.rows()):
-            if not _fits(parameter, others):
+        grids = self._grids(state.params)
+        for index, (parameter, *rest) in enumerate(state.rows()):
+            if not _fits(parameter, rest):
                 continue
             peak, count = self._peaks.get(id(parameter), 0), parameter.numel()
             given = 0
-            numbers, scale = self._grid(self._geometry[parameter])
-            if scale is not None:
-                read.append(scale)
+            numbers, scale = grids[index]
             if numbers is None:
                 (stiffness,) = self._stiffness([parameter])
                 if not _plain(stiffness, count):
                     continue
                 read.append(stiffness)
                 given = stiffness.data_ptr()
-            places = parameter.data_ptr(), *[t.data_ptr() for t in others]
+            places = parameter.data_ptr(), *[t.data_ptr() for t in rest]
             rows[index] = Row(
-                (*places, given, 0 if scale is None else scale.data_ptr(), count),
+                (*places, given, 0 if scale is None else scale.data_ptr(), count, False),
                 (*(numbers or _NO_NUMBERS), peak),
             )
-        done, peaks = (
-            launch(group, self._settings, list(rows.values()), lanes) if rows else ([], [])
-        )
-        for index, peak in zip(rows, peaks, strict=True):
+        free = {
+            index: Row((*[t.data_ptr() for t in row], 0, 0, row[0].numel(), True), _NO_LEVEL)
+            for index, row in enumerate(others.rows())
+            if row[0].numel() <= _SMALL and _fits(row[0], row[1:])
+        }
+        done, peaks = launch(group, self._settings, [*rows.values(), *free.values()], lanes)
+        for index, peak in zip(rows, peaks, strict=False):
             self._peaks[id(state.params[index])] = peak
-        finished = [index for index, one in zip(rows, done, strict=True) if one]
-        torch.autograd.graph.increment_version([state.params[index] for index in finished])
-        return finished
+        finished = [index for index, one in zip(rows, done, strict=False) if one]
+        moved = [state.params[i] for i in finished] + [others.params[i] for i in free]
+        torch.autograd.graph.increment_version(moved)
+        return finished, [*free]
 
     def _done_on_gpu(self, group: Mapping[str, Any], state: AdamState) -> Sequence[int]:
         """Update what the kernels of one GPU can, and say which parameters that was."""
         from altgrad_plugins.optimizers import gpu_manifold
 
         rows: dict[int, tuple[int, ...]] = {}
-        read: list[Tensor] = []  # what nobody else need hold while the kernels read it
+        grids = self._grids(state.params)  # held while the kernels read the scales
         device = state.params[0].device
         for index, (parameter, grad, *_) in enumerate(state.rows()):
             if parameter.device != device or not _fits_gpu(parameter, grad):
                 continue
-            numbers, scale = self._grid(self._geometry[parameter])
+            numbers, scale = grids[index]
             if numbers is None:
                 continue
-            place = 0
-            if scale is not None:
-                read.append(scale)
-                place = scale.data_ptr()
+            place = 0 if scale is None else scale.data_ptr()
             fields = numbers.lowest + 127, numbers.highest + 127, numbers.mantissa_bits
             rows[index] = parameter.data_ptr(), grad.data_ptr(), place, parameter.numel(), *fields
         if rows:
@@ -108,29 +119,33 @@ class FusedStep:
             gpu_manifold.update(group, self._settings, state.without(rest), list(rows.values()))
         return list(rows)
 
-    def _grid(self, geometry: WeightGeometry) -> tuple[Binades | None, Tensor | None]:
-        """Its numbers, and its one scale if it has any; None and None if S takes more than these."""
-        if self._settings.stiffness != "grid" or type(geometry) is not ParameterGeometry:
-            return None, None
-        fmt = geometry.format
-        numbers = binades(fmt)
-        if numbers is None or not fmt.scaled:
-            return numbers, None
-        scale = geometry.scale()
-        plain = scale.dtype is torch.float32 and scale.dim() == 0
-        return (numbers, scale) if plain else (None, None)
+    def _grids(self, params: Sequence[nn.Parameter]) -> list[tuple[Binades | None, Tensor | None]]:
+        """Of each weight its grid's numbers, and its one scale if it has any; None and None if S takes more."""
+        nothing: tuple[None, None] = None, None
+        found: list[tuple[Binades | None, Tensor | None]] = [nothing] * len(params)
+        if self._settings.stiffness != "grid":
+            return found
+        scaled: dict[int, ParameterGeometry] = {}
+        for index, parameter in enumerate(params):
+            geometry = self._geometry[parameter]
+            if type(geometry) is ParameterGeometry:
+                found[index] = binades(geometry.format), None
+                if found[index][0] is not None and geometry.format.scaled:
+                    scaled[index] = geometry
+        for index, scale in zip(scaled, scales_of(list(scaled.values())), strict=True):
+            plain = scale.dtype is torch.float32 and scale.dim() == 0
+            found[index] = (found[index][0], scale) if plain else nothing
+        return found
 
 
-def _fits(parameter: nn.Parameter, others: Sequence[Tensor]) -> bool:
+def _fits(parameter: nn.Parameter, rest: Sequence[Tensor]) -> bool:
     """Whether the kernel can work on a parameter with its gradient, moments and step."""
+    grad, mean, square, step = rest
     count = parameter.numel()
-    if count == 0 or backend_for(parameter) != "numba" or not _plain(parameter, count):
-        return False
-    grad, mean, square, step = others
     return (
-        _plain(grad, count)
-        and _plain(mean, count)
-        and _plain(square, count)
+        count > 0
+        and backend_for(parameter) == "numba"
+        and all(_plain(one, count) for one in (parameter, grad, mean, square))
         and _plain(step, 1)
         and not grad.is_neg()
         and grad.data_ptr() != 0  # as that of a zero that is nowhere in memory
@@ -156,8 +171,8 @@ def _fits_gpu(parameter: nn.Parameter, grad: Tensor) -> bool:
 def _plain(tensor: Tensor, count: int) -> bool:
     """Whether the tensor is ``count`` float32 in a row, in the memory of the host."""
     return (
-        tensor.dtype is torch.float32
+        tensor.is_cpu
+        and tensor.dtype is torch.float32
         and tensor.numel() == count
         and tensor.is_contiguous()
-        and tensor.is_cpu
     )

@@ -23,6 +23,8 @@ def launch(
     group: Mapping[str, Any], settings: ManifoldAdamWSettings, rows: Sequence[Row], lanes: int
 ) -> tuple[list[bool], list[int]]:
     """One step: which rows have been done, and the exponent field of the largest weight of each."""
+    if not rows:
+        return [], []
     beta1, beta2 = group["betas"]
     limit = math.inf if settings.max_stiffness is None else settings.max_stiffness
     common = Common(group["lr"], beta1, beta2, group["eps"], group["weight_decay"], limit)

@@ -81,15 +81,16 @@ class ManifoldAdamW(AdamWOnGrids):
             others: list[nn.Parameter] = []
             for parameter in group["params"]:
                 (on_grid if parameter in self.geometry else others).append(parameter)
-            adam_update(group, adam_state(self, group, others))
-            state = adam_state(self, group, on_grid)
+            free, state = adam_state(self, group, others), adam_state(self, group, on_grid)
             self._remember_start(state.params)
             if self._site == "none":
                 adam_update(group, state)
             else:
-                for portion in self._fused(group, state).portions():
+                state, free = self._fused(group, state, free)
+                for portion in state.portions():
                     stiffness = self.stiffness(portion.params)
                     stretched_update(group, portion, stiffness, self._site)
+            adam_update(group, free)
         return loss
 
     def bit_position(self, parameter: nn.Parameter) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numba import carray
 from numpy.typing import NDArray
+from torch import Tensor
 
 from altgrad_core.interfaces.compiled_draws import fill_floats
 from altgrad_core.interfaces.compiling import (
@@ -86,6 +87,13 @@ def settle(rows: Sequence[Row], keys: Sequence[int], *, kahan: bool, prefix: boo
         whether the grids are prefixes of float32.
     """
     _settle(np.array(rows, np.int64), np.array(keys, np.uint64), kahan, prefix)
+
+
+def scales(rows: Sequence[Row]) -> Tensor:
+    """``ScaleFit`` for each weight of a table as it is: its stored scale, unless that does not fit."""
+    out = torch.empty(len(rows), dtype=torch.float32)
+    _scales(np.array(rows, np.int64), out.data_ptr())
+    return out
 
 
 @inlined
@@ -272,3 +280,12 @@ def _settle(table: NDArray[np.int64], keys: NDArray[np.uint64], kahan: bool, pre
         scale = _fitted(row, scale, top)
         carray(ints_at(row[CHANGES]), 1)[0] += scale != stored[0]
         stored[0] = scale
+
+
+@kernel("void(int64[:, ::1], int64)")
+def _scales(table: NDArray[np.int64], out_at: int) -> None:
+    out = carray(floats_at(out_at), table.shape[0])
+    for number in range(table.shape[0]):
+        row = table[number]
+        stored = carray(floats_at(row[SCALE]), 1)[0]
+        out[number] = _fitted(row, stored, _reached(carray(floats_at(row[WEIGHT]), row[COUNT])))

@@ -10,6 +10,7 @@ estimate.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
@@ -220,6 +221,15 @@ def _finish(table, state, skipped, rows, SKIPPING: tl.constexpr):  # type: ignor
     tl.store(place, scale)
 
 
+@triton.jit
+def _in_force(table, state, out):  # type: ignore[no-untyped-def]
+    """The scale that the rule gives one weight for what it reaches."""
+    owner = tl.program_id(0)
+    row = table + owner * _WIDTH
+    stored = tl.load(floats_at(row, _SCALE))
+    tl.store(out + owner, _fitted(row, stored, tl.load(state + owner)))
+
+
 def settle(
     rows: Sequence[Row],
     keys: Sequence[int],
@@ -259,6 +269,19 @@ def settle(
             **how,
         )
         _finish[(count,)](table, state, flag, count, SKIPPING=skipping, enable_fp_fusion=False)
+
+
+def scales(rows: Sequence[Row], device: torch.device) -> Tensor:
+    """``ScaleFit`` for each weight of a table as it is: its stored scale, unless that does not fit."""
+    table, blocks = table_of(rows, COUNT, device)
+    count = len(rows)
+    state = torch.zeros(count, dtype=torch.int32, device=device)
+    out = torch.empty(count, dtype=torch.float32, device=device)
+    how: dict[str, Any] = {"KAHAN": False, "PREFIX": False, "enable_fp_fusion": False}
+    with torch.cuda.device_of(table):  # type: ignore[no-untyped-call]
+        _look[(blocks.numel(),)](table, blocks, state, count, BLOCK=BLOCK, **how)
+        _in_force[(count,)](table, state, out, enable_fp_fusion=False)
+    return out
 
 
 def scale_in_force(weight: Tensor, stored: Tensor, row: Row) -> Tensor:

@@ -69,12 +69,15 @@ def moving(modules: Iterable[nn.Module], now: bool) -> None:
 
 
 def _refuse(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    if not _keepers:
+    others = [
+        module
+        for module, keepers in list(_keepers.items())
+        if optimizer not in keepers and module not in _moving
+    ]
+    if not others:
         return
     moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    for module, keepers in list(_keepers.items()):
-        if optimizer in keepers or module in _moving:
-            continue
+    for module in others:
         for name in module.weight_quantizers:
             if id(module._parameters.get(name)) in moved:
                 raise UserError(

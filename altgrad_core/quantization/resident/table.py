@@ -30,30 +30,28 @@ _DTYPES = torch.float32, torch.float32, torch.int32, torch.bfloat16
 def places(tensors: Sequence[Tensor]) -> tuple[int, ...] | None:
     """Where weight, scale, changes and, if it has any, compensation lie; None where kernels could not work."""
     weight, scale, changes, *error = tensors
-    if weight.numel() == 0:
+    count, device = weight.numel(), weight.get_device()
+    found = [_place(t, dtype, device) for t, dtype in zip(tensors, _DTYPES, strict=False)]
+    if count == 0 or 0 in found or any(place % _ALIGNED for place in (found[0], *found[3:])):
         return None
-    found = []
-    for tensor, dtype, aligned in zip(tensors, _DTYPES, (True, False, False, True), strict=False):
-        place = _place(tensor, dtype, weight.device)
-        if place == 0 or (aligned and place % _ALIGNED):
-            return None
-        found.append(place)
     if scale.numel() != 1 or changes.numel() != 1 or (error and error[0].shape != weight.shape):
         return None
-    return (*found, *[0] * (4 - len(found)), weight.numel())
+    return (*found, *[0] * (4 - len(found)), count)
 
 
-def _place(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> int:
-    """Its address; 0 for a tensor that is not plain."""
-    plain = tensor.dtype is dtype and tensor.device == device and tensor.is_contiguous()
+def _place(tensor: Tensor, dtype: torch.dtype, device: int) -> int:
+    """Its address; 0 for a tensor that is not plain, or not on the device of that number."""
+    plain = tensor.dtype is dtype and tensor.get_device() == device and tensor.is_contiguous()
     if not plain or tensor.is_neg() or tensor.is_inference():
         return 0
     return tensor.data_ptr()
 
 
-def flag(skipped: Tensor | None, device: torch.device) -> bool:
-    """Whether kernels on the device may read it."""
-    return skipped is None or (skipped.numel() == 1 and _place(skipped, torch.float32, device) != 0)
+def flag(skipped: Tensor | None, weight: Tensor) -> bool:
+    """Whether kernels for the weight may read it."""
+    if skipped is None:
+        return True
+    return skipped.numel() == 1 and _place(skipped, torch.float32, weight.get_device()) != 0
 
 
 def grid_columns(fmt: Format) -> tuple[int, ...] | None:

@@ -1,7 +1,12 @@
-"""Resident weights that kernels settle together: in one launch for all of them, on a GPU in three."""
+"""Resident weights that kernels settle together: in one launch for all of them, on a GPU in three.
+
+So are their scales found together, where somebody wants them of many at once.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -54,7 +59,7 @@ class Tables:
             return False
         row, written = found
         weight = written[0]
-        if not flag(self._skipped, weight.device):
+        if not flag(self._skipped, weight):
             return False
         compiled, kahan = backend_for(weight) == "numba", resident.compensation is not None
         kind = _Kind(weight.device, compiled, stochastic, kahan, is_prefix(row))
@@ -86,3 +91,31 @@ class Tables:
             from altgrad_core.quantization.kernels import gpu_settling
 
             gpu_settling.settle(table.rows, table.keys, self._skipped, kind.device, **how)
+
+
+@torch.no_grad()
+def scales(weights: Sequence[tuple[nn.Module, Resident]]) -> list[Tensor]:
+    """The compact scale in force of each, as :meth:`Resident.scale` finds it. Waits for nothing."""
+    found: dict[int, Tensor] = {}
+    tables: defaultdict[tuple[torch.device, bool], dict[int, Row]] = defaultdict(dict)
+    for index, (module, resident) in enumerate(weights):
+        its = resident.row(module) if resident.format.scaled else None
+        if its is None:
+            found[index] = resident.scale(module)
+        else:
+            row, (weight, *_) = its
+            tables[weight.device, backend_for(weight) == "numba"][index] = row
+    for (device, compiled), rows in tables.items():
+        made = _scales(list(rows.values()), device, compiled=compiled)
+        found |= zip(rows, made.unbind(), strict=True)
+    return [found[index] for index in range(len(weights))]
+
+
+def _scales(rows: Sequence[Row], device: torch.device, *, compiled: bool) -> Tensor:
+    if compiled:
+        from altgrad_core.quantization.kernels import compiled_settling
+
+        return compiled_settling.scales(rows)
+    from altgrad_core.quantization.kernels import gpu_settling
+
+    return gpu_settling.scales(rows, device)

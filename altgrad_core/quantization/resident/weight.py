@@ -32,7 +32,12 @@ from altgrad_core.interfaces.backend import backend_for
 from altgrad_core.interfaces.format import Format, Rounding
 from altgrad_core.quantization.kernels.backends import plain_on_cpu
 from altgrad_core.quantization.modules.roles import WeightRole
-from altgrad_core.quantization.resident.compensation import Compensation, buffers_of, with_error
+from altgrad_core.quantization.resident.compensation import (
+    Compensation,
+    buffer_of,
+    buffers_of,
+    with_error,
+)
 from altgrad_core.quantization.resident.fitting import ScaleFit, ends_of
 from altgrad_core.quantization.resident.table import (
     Row,
@@ -222,7 +227,7 @@ class Resident:
             return None
         scale = self._stored(module) if self.format.scaled else unscaled(weight.device)
         names = [self._changes, *([] if self._kahan is None else [self._kahan.buffer])]
-        written = [weight, scale, *map(module.get_buffer, names)]
+        written = [weight, scale, *(buffer_of(module, name) for name in names)]
         found = places(written)
         return None if found is None else (found + self._numbers, written)
 
@@ -254,7 +259,7 @@ class Resident:
         """The compact scale of the last settling."""
         if not self.format.scaled:
             return torch.ones((), dtype=torch.float32, device=self._weight(module).device)
-        return module.get_buffer(self._scale)
+        return buffer_of(module, self._scale)
 
     def _on_grid(
         self,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from altgrad_core.interfaces.backend import backend_for
 from altgrad_core.interfaces.monitor import StepView
-from altgrad_core.quantization.geometry import ParameterGeometry
+from altgrad_core.quantization.geometry import ParameterGeometry, scales_of
 from altgrad_core.quantization.kernels.stated import stated_numbers
 from altgrad_core.quantization.resident.table import bits
 from altgrad_plugins.monitors.geometry.ladders import offladder
@@ -50,12 +50,14 @@ def counted(step: StepView, weights: Mapping[str, Around]) -> dict[str, Tensor]:
     from altgrad_plugins.monitors.geometry.gpu_flips import Update, count
 
     updates = []
-    for name, (scale, grid) in weights.items():
-        geometry = step.weights[name]
+    geometries = [step.weights[name] for name in weights]
+    after_it = scales_of([one for one in geometries if isinstance(one, ParameterGeometry)])
+    for (name, (scale, grid)), geometry, new in zip(
+        weights.items(), geometries, after_it, strict=True
+    ):
         tensors = step.weight_before(name), geometry.parameter, step.weight_intended(name)
         before, after, intended = (one.detach().contiguous().resolve_neg() for one in tensors)
-        scales = scale, geometry.scale()
-        updates.append(Update(before, after, intended, *scales, geometry.resident, grid))
+        updates.append(Update(before, after, intended, scale, new, geometry.resident, grid))
     return dict(zip(weights, count(updates).unbind(), strict=True))
 
 

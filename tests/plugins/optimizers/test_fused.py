@@ -21,7 +21,7 @@ from altgrad_core.quantization.residency import keep_on_grid
 from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.registry.build import load_format
-from altgrad_plugins.optimizers import agreement, manifold
+from altgrad_plugins.optimizers import agreement, fused, manifold
 from altgrad_plugins.optimizers.adamw import AdamWPlugin
 from altgrad_plugins.optimizers.manifold import ManifoldAdamW
 from altgrad_plugins.optimizers.settings import AdamWSettings, ManifoldAdamWSettings
@@ -201,6 +201,22 @@ def test_weights_that_live_on_the_grid(fmt: str, rounding: str) -> None:
     kahan = {"compensation": load_format("bf16")} if rounding == "kahan" else {}
     quantised = {"residency": "grid", "rounding": "nearest" if kahan else rounding, **kahan}
     both({"format": fmt, "quantised": quantised}, {"site": "both"}, count=4)
+
+
+@pytest.mark.parametrize(("small", "left"), [(3, 0), (2, 1)])
+def test_what_is_on_no_grid_goes_along_if_it_is_small(
+    small: int, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "_SMALL", small)
+    with (
+        kernels("numba"),
+        mock.patch.object(manifold, "adam_update", wraps=manifold.adam_update) as torchs,
+    ):
+        trained = Trained({"format": "e5m2"}, {"site": "both"}).steps(1)
+    assert sum(len(call.args[1].params) for call in torchs.call_args_list) == left
+    bias = trained.model.get_parameter("0.bias")
+    assert bias._version > 0
+    both({"format": "e5m2"}, {"site": "both"})
 
 
 @pytest.mark.parametrize("fmt", [*LADDER, "bf16", "fp32"])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from altgrad_core.interfaces import backend
+from altgrad_core.quantization.geometry import scales_of, weight_geometry
 from altgrad_core.quantization.residency import keep_on_grid
 from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.surgery import quantize_model
@@ -80,13 +81,16 @@ def trained(
     quantize_model(model, grid, residency="grid", rounding=rounding, scaling=scaling, **options)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
     keep_on_grid(model, optimizer, torch.Generator(device).manual_seed(3))
+    geometries = list(weight_geometry(model).values())
     found = []
     for step in steps:
         adverse(model, step, draw, device)
+        in_force = {"scales in force": torch.stack(scales_of(geometries))}
         if skips:
             optimizer.found_inf = torch.tensor(float(step % 2), device=device)  # type: ignore[attr-defined]
         optimizer.step()
-        found.append({name: value.clone() for name, value in model.state_dict().items()})
+        stored = {name: value.clone() for name, value in model.state_dict().items()}
+        found.append(stored | in_force)
     return found
 
 
@@ -112,11 +116,14 @@ def agrees(
     with (
         mock.patch.object(backend, name, return_value=backend_wanted),
         mock.patch.object(kernels, "settle", wraps=kernels.settle) as settle,
+        mock.patch.object(kernels, "scales", wraps=kernels.scales) as scales,
     ):
         ours = trained(case, device, weights, steps)
         looked = backend_wanted == "numba" and case[4]
         launches = [step for step in steps if not (looked and step % 2)]
         assert [len(call.args[0]) for call in settle.call_args_list] == [weights] * len(launches)
+        asked = steps if load_format(case[0], **case[1]).scaled else []
+        assert [len(call.args[0]) for call in scales.call_args_list] == [weights] * len(asked)
     with mock.patch.object(backend, name, return_value="eager"):
         theirs = trained(case, device, weights, steps)
     for step, a, b in zip(steps, ours, theirs, strict=True):

@@ -30,7 +30,7 @@ pytestmark = [
 
 
 KERNELS = {
-    *("_round", "_fill", "_amax", "_scales", "_fit", "_look", "_finish"),
+    *("_round", "_fill", "_amax", "_scales", "_fit", "_look", "_finish", "_in_force"),
     *("_survey", "_level", "_before", "_after", "_flips", "_turn"),
 }
 
