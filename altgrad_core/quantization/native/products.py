@@ -87,7 +87,14 @@ def _scaled(
 def _integer(
     a: Tensor, b: Tensor, a_scale: Any, b_scale: Any, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
-    found: Tensor = torch._int_mm(a, b) * (a_scale * b_scale)
+    sums: Tensor = torch._int_mm(a, b)
+    if backend_for(sums) == "triton":
+        from altgrad_core.quantization.kernels import gpu_epilogue
+
+        if gpu_epilogue.fits((a_scale, b_scale), bias, dtype):
+            done: Tensor = gpu_epilogue.epilogue(sums, (a_scale, b_scale), bias, dtype)
+            return done
+    found: Tensor = sums * (a_scale * b_scale)
     return found if bias is None else found + bias
 
 

@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from altgrad_core import load_format
 from altgrad_core.interfaces import backend, draws
 from altgrad_core.quantization.geometry import weight_geometry
-from altgrad_core.quantization.kernels import gpu_layout, gpu_scales, stated
+from altgrad_core.quantization.kernels import gpu_epilogue, gpu_layout, gpu_scales, stated
 from altgrad_core.quantization.native.codes import place_codes
 from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.surgery import quantize_model
@@ -69,6 +69,9 @@ def rounding() -> None:
         fmt, settings = load_format(name), ScalingSettings()
         place_codes(x, fmt, unit, getattr(torch, fmt.native), scaling=settings)
     gpu_layout.by_rows(torch.zeros(300, 40, dtype=torch.int8).t())
+    for bias in (None, x[:40]):
+        sums = torch.zeros(300, 40, dtype=torch.int32)
+        gpu_epilogue.epilogue(sums, (unit, unit), bias, torch.bfloat16)
     # 1 is a constant to Triton, which has no methods of tensors
     GRIDS["two"]().round(x[:1], "stochastic", torch.Generator())
     format_of("e6m1", "saturate").round(x[:1])

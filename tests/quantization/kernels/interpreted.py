@@ -11,6 +11,7 @@ import math
 import sys
 import traceback
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 from unittest import mock
 
@@ -25,10 +26,17 @@ from altgrad_core import load_format
 from altgrad_core.interfaces import backend, draws, gpu_draws, gpu_grid
 from altgrad_core.quantization import scaling
 from altgrad_core.quantization.geometry import weight_geometry
-from altgrad_core.quantization.kernels import gpu, gpu_layout, gpu_scales, rounding, stated
+from altgrad_core.quantization.kernels import (
+    gpu,
+    gpu_epilogue,
+    gpu_layout,
+    gpu_scales,
+    rounding,
+    stated,
+)
 from altgrad_core.quantization.kernels.numbers import GridNumbers
 from altgrad_core.quantization.native.codes import _codes
-from altgrad_core.quantization.native.products import laid_out
+from altgrad_core.quantization.native.products import _integer, laid_out
 from altgrad_core.quantization.residency import GridResidency
 from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.training.clock import StepClock
@@ -120,6 +128,33 @@ def part_layouts() -> None:
             for found, want in ((rows, x.t()), (columns.t(), x.t())):
                 assert found.is_contiguous(), shape
                 assert torch.equal(found.view(torch.uint8), want.contiguous().view(torch.uint8))
+
+
+def part_epilogues() -> None:
+    """Of sums that float32 holds and that it does not, one block and several; scales that are broken."""
+    draw = torch.Generator().manual_seed(0)
+    for (m, n), dtype, bias_dtype, (one, other) in product(
+        ((3, 5), (70, 60), (1, 2049)),
+        (torch.float32, torch.bfloat16, torch.float16),
+        (None, torch.float32, torch.bfloat16),
+        ((0.03, 2.0**-20), (2.0**-126, 0.5), (math.inf, 1.0), (math.nan, 1.0)),
+    ):
+        sums = torch.randint(-(2**31), 2**31, (m, n), generator=draw).int() >> 8 * (m % 4)
+        sums[0, 0] = 0
+        bias = None if bias_dtype is None else torch.randn(n, generator=draw).to(bias_dtype)
+        scales = torch.tensor(one), torch.tensor(other)
+        given = sums, sums, *scales, bias, dtype
+        with (
+            mock.patch.object(torch, "_int_mm", return_value=sums),
+            mock.patch.object(gpu_epilogue, "epilogue", wraps=gpu_epilogue.epilogue) as kernel,
+        ):
+            found, want = both(lambda draw, given=given: _integer(*given).to(given[-1]))
+            wide = _integer(*given[:-1], torch.float32)
+        assert kernel.call_count == 1
+        assert found.dtype == want.dtype
+        if dtype == torch.bfloat16:  # to which the interpreter, and it alone, does not round but cuts off
+            want = wide.view(torch.int32).bitwise_and(-(1 << 16)).view(torch.float32)
+        assert agree(found.float(), want.float()), (m, n, dtype, bias_dtype, one, other)
 
 
 def both(call: Callable[..., Tensor], *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
@@ -302,6 +337,7 @@ def outcome(name: str) -> str | None:
 AT_ONCE = ("rounding", "scaled_rounding", "codes", "layouts", "tables", "tables_at_scales")
 IN_BLOCKS = (
     *(
+        "epilogues",
         "several_blocks",
         "tables_of_other_inputs",
         "scales",

@@ -19,7 +19,15 @@ import pytest
 WHAT = os.environ.get("ALTGRAD_INTERPRETED", "few")
 PARTS = (
     *("rounding", "scaled_rounding", "codes", "layouts", "tables", "tables_at_scales"),
-    *("several_blocks", "tables_of_other_inputs", "scales", "draws", "settling", "manifold"),
+    *(
+        "epilogues",
+        "several_blocks",
+        "tables_of_other_inputs",
+        "scales",
+        "draws",
+        "settling",
+        "manifold",
+    ),
     "flips",
 )
 pytestmark = [
@@ -31,7 +39,7 @@ pytestmark = [
 
 KERNELS = {
     *("_round", "_fill", "_amax", "_scales", "_fit", "_look", "_finish", "_in_force"),
-    *("_survey", "_level", "_before", "_after", "_flips", "_turn"),
+    *("_survey", "_level", "_before", "_after", "_flips", "_turn", "_epilogue"),
 }
 
 

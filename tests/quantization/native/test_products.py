@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product as pairs
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
 
 from altgrad_core.errors import UserError
+from altgrad_core.interfaces import backend
 from altgrad_core.interfaces.format import Format
 from altgrad_core.quantization.native import products
 from altgrad_core.quantization.native.codes import CODES, Codes, place_codes, simulated
@@ -90,6 +92,24 @@ def test_int8_is_exact(device: str, shape: tuple[int, int, int], a: Format, b: F
     for x, y in operands(shape, a, b):
         found = product(codes_of(x.to(device), a), codes_of(y.to(device), b), torch.float32)
         assert torch.equal(found.cpu().double(), x.double() @ y.double())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bias", [None, torch.float32, torch.bfloat16])
+def test_what_follows_an_int8_product_on_cuda_has_the_bits_of_the_operators(
+    dtype: torch.dtype, bias: torch.dtype | None
+) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(70, 2048, device="cuda"), torch.randn(2048, 50, device="cuda")
+    more = None if bias is None else torch.randn(50, device="cuda").to(bias)
+    found = []
+    for name in ("triton", "eager"):
+        with mock.patch.object(backend, "gpu_backend", return_value=name):
+            codes = codes_of(x, INT8, 0.03), codes_of(y, INT8, 2.0**-5)
+            found.append(product(*codes, dtype, more))
+    assert torch.equal(*found)
 
 
 def test_a_sum_in_float32_would_not_be_exact_where_int8_is() -> None:
