@@ -128,7 +128,7 @@ class GridOptim(AdamWOnGrids):
         move = self._direction(group, parameter, grad * relative, largest)
         lr, settings = group["lr"], self.settings
         if settings.rungs_per_lr is None:
-            move.mul_(lr).div_(root_mean_square(stiffness).clamp_min(_TINY))
+            move.mul_(lr).div_(root_mean_square(relative, largest).clamp_min(_TINY))
         else:
             move.mul_(lr * settings.rungs_per_lr)
         if group["weight_decay"]:

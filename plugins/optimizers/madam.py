@@ -38,7 +38,7 @@ from altgrad_plugins.optimizers.adamw import (
     step_counter,
 )
 from altgrad_plugins.optimizers.closure import run_closure
-from altgrad_plugins.optimizers.rms import root_mean_square
+from altgrad_plugins.optimizers.rms import relative_to_largest, root_mean_square
 from altgrad_plugins.optimizers.settings import MadamSettings
 
 _TINY = 2.0**-126
@@ -93,7 +93,7 @@ class Madam(AdamWOnGrids):
         if not state:
             state["step"] = step_counter(group, parameter)
             state["rms"] = torch.zeros_like(parameter)
-            state["limit"] = settings.p_scale * root_mean_square(parameter)
+            state["limit"] = settings.p_scale * root_mean_square(*relative_to_largest(parameter))
         decay, bound, limit = settings.square_decay, settings.g_bound, state["limit"]
         step = state["step"].add_(1)
         # sqrt(v), by a hypotenuse: the squares of gradients would underflow, and Madam has no eps

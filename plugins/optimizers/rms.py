@@ -20,9 +20,8 @@ def relative_to_largest(x: Tensor) -> tuple[Tensor, Tensor]:
     return x / torch.where(largest > 0, largest, 1.0), largest
 
 
-def root_mean_square(x: Tensor) -> Tensor:
-    """Of all elements; 0-d."""
-    relative, largest = relative_to_largest(x)
+def root_mean_square(relative: Tensor, largest: Tensor) -> Tensor:
+    """Of all elements of what :func:`relative_to_largest` gave; 0-d."""
     return relative.square().mean().sqrt() * largest
 
 
