@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pandas as pd
 
@@ -105,6 +106,12 @@ def _pairs(group: Group) -> Iterator[tuple[pd.Series, pd.Series]]:
         yield left.loc[seed], right.loc[seed]
 
 
+@lru_cache(maxsize=1024)
+def _settings(text: str) -> Mapping[str, str]:
+    """What a run's row says of its settings, which it shares with those of all other seeds."""
+    return flat(json.loads(text))
+
+
 def _differences(
     left: pd.Series,
     right: pd.Series,
@@ -112,7 +119,7 @@ def _differences(
     question: Question,
     tuning: StoredTuning | None,
 ) -> Iterator[str]:
-    apart = differing(*(flat(json.loads(row["settings"])) for row in (left, right)))
+    apart = differing(*(_settings(row["settings"]) for row in (left, right)))
     tuned = _tuned(group, tuning)
     by_protocol = all(row["condition"] in tuned for row in (left, right))
     for name, (a, b) in apart.items():

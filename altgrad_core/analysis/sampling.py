@@ -23,7 +23,7 @@ from altgrad_core.registry.catalog import catalog
 from altgrad_core.results.stored import StoredRun, StoredSuite
 
 Resample = Callable[
-    [Mapping[str, NDArray[Any]], NDArray[np.float64]], dict[str, NDArray[np.float64]]
+    [Mapping[str, NDArray[Any]], NDArray[np.float64]], Mapping[str, NDArray[np.float64]]
 ]
 """``(predictions, weights (draws, examples))`` -> metric -> (draws,), see ``Offer.resample``."""
 DRAWS = 200
@@ -49,11 +49,14 @@ def sampling_errors(
     return found
 
 
+@functools.lru_cache(maxsize=4)
 def weights(examples: int) -> NDArray[np.float64]:
-    """How often each example is drawn (draws, examples): rows sum to the number of examples."""
+    """How often each example is drawn (draws, examples): rows sum to the number of examples. Not to be written to."""
     generator = np.random.default_rng(0)
     share = np.full(examples, 1 / examples)
-    return generator.multinomial(examples, share, size=DRAWS).astype(np.float64)
+    found = generator.multinomial(examples, share, size=DRAWS).astype(np.float64)
+    found.flags.writeable = False  # all runs of a report share it
+    return found
 
 
 def drawn(run: StoredRun, metric: str, resample: Resample | None) -> NDArray[Any] | None:

@@ -138,12 +138,12 @@ class Catalog:
                 f"the data of the task {name!r} of {entry.origin} cannot be identified: {error}"
             ) from error
 
-    def resample(self, name: str) -> Callable[..., dict[str, Any]] | None:
+    def resample(self, name: str) -> Callable[..., Mapping[str, Any]] | None:
         """How the metrics of a task change with its examples; None if it does not offer that."""
         entry = self.get("task", name)
         if entry.offer.resample is None:
             return None
-        found: Callable[..., dict[str, Any]] = imported(entry, entry.offer.resample)
+        found: Callable[..., Mapping[str, Any]] = imported(entry, entry.offer.resample)
         return found
 
     def sources(self) -> list[str]:

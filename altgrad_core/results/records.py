@@ -27,9 +27,13 @@ class History:
 
     def add(self, record: Record) -> None:
         """Take in one line."""
-        for name, value in record.metrics.items():
-            self.series.setdefault(name, {})[record.step] = value
-            self.kinds[name] = record.kind
+        step, metrics, series = record.step, record.metrics, self.series
+        for name, value in metrics.items():
+            if name in series:  # as almost always: a report reads millions of numbers
+                series[name][step] = value
+            else:
+                series[name] = {step: value}
+        self.kinds.update(dict.fromkeys(metrics, record.kind))
         if record.event is not None:
             known = {key: record.event.get(key, "") for key in ("kind", "layer", "message")}
             self.events.append(StoredEvent(record.step, **known))

@@ -194,7 +194,8 @@ class RunDirectory:
             self.check_files(status)
             if status.status not in FINISHED:
                 return ""
-            check_zip(self.predictions)
+            if self.predictions.name not in status.files:  # else its digest has vouched for it
+                check_zip(self.predictions)
             if status.record is not None and status.record != self.record_digest():
                 raise damaged(self.metrics, "it is not as the run left it: it was cut or changed")
             if status.record is None:

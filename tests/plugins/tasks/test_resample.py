@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.metrics import (
     accuracy_score,
     f1_score,
@@ -63,6 +64,16 @@ def test_equal_weights_give_the_scores_of_the_evaluation(
     given = predictions["probabilities"].astype(np.float32), predictions["targets"]
     for name, expected in scores_at(*given, 0.5).items():
         assert found[name][0] == pytest.approx(expected, abs=1e-12), name
+
+
+def test_only_the_score_that_is_asked_for_is_computed(
+    predictions: dict[str, np.ndarray], weights: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = weighted_scores(predictions, weights)
+    monkeypatch.setattr(sparse, "csr_array", None)  # what counts label by label
+    assert found["f1_micro"].shape == (7,)
+    with pytest.raises(TypeError):
+        found["f1_macro"]
 
 
 def test_what_is_no_number_has_no_scores(predictions: dict[str, np.ndarray]) -> None:
