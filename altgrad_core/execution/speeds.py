@@ -6,12 +6,15 @@ A *ratio* is the median over rounds of the time to that of the rival in the same
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 SCHEMA = 1
 """Version of the JSON form."""
+_LONG = 10.0
+"""Seconds."""
 
 R = TypeVar("R")
 
@@ -42,6 +45,17 @@ class Speeds(Generic[R]):
     def to_json(self) -> dict[str, Any]:
         """Plain data; rows of two files that agree in what ``keys`` names compare by their ``ratio``."""
         return {"schema": SCHEMA, "keys": [*self.keys], **asdict(self)}
+
+
+def told(rounds: int, log: Callable[[str], None]) -> Iterator[int]:
+    """1 to ``rounds``; after each that lasted, a word on how long the others will."""
+    for number in range(1, rounds + 1):
+        began = time.monotonic()
+        yield number
+        spent = time.monotonic() - began
+        if number < rounds and spent > _LONG:
+            left = spent * (rounds - number) / 60
+            log(f"round {number} of {rounds}: {spent:.0f} s; the others take about {left:.0f} min")
 
 
 def summary(

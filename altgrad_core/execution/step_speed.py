@@ -20,7 +20,7 @@ from altgrad_core.errors import UserError
 from altgrad_core.execution.assemble import prepare_task, resolve_device
 from altgrad_core.execution.bare_steps import BareSteps, longest_interval
 from altgrad_core.execution.environment import describe_environment
-from altgrad_core.execution.speeds import Speeds, Timing, summary
+from altgrad_core.execution.speeds import Speeds, Timing, summary, told
 from altgrad_core.interfaces.task import Task
 from altgrad_core.planning.plan import Plan
 from altgrad_core.planning.spec import RunSpec
@@ -81,7 +81,7 @@ def measure_steps(
         log(
             f"{len(specs)} conditions, {rounds} rounds of {window} steps, {threads} thread(s), {place}"
         )
-        times = _in_turn(runs, window, rounds)
+        times = _in_turn(runs, window, rounds, log)
     rows = [ConditionSpeed(*summary(own, times[PLAIN]), name) for name, own in times.items()]
     environment = describe_environment(place, first.distributions)
     return ConditionSpeeds(tuple(rows), left_out, environment, rounds, plan.suite.name, window)
@@ -109,12 +109,14 @@ def conditions(plan: Plan) -> tuple[dict[str, RunSpec], dict[str, str]]:
     return specs, {name: why for name, why in left_out.items() if name not in specs}
 
 
-def _in_turn(runs: Mapping[str, BareSteps], window: int, rounds: int) -> dict[str, list[float]]:
+def _in_turn(
+    runs: Mapping[str, BareSteps], window: int, rounds: int, log: Callable[[str], None]
+) -> dict[str, list[float]]:
     """Milliseconds of a step, one for each run and round."""
     for run in runs.values():
         run.portion(1, 2)  # warms up: the first allocates, and every monitor measures in it
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(1, rounds + 1):
+    for number in told(rounds, log):
         begin, spent = number * window + 1, dict.fromkeys(runs, 0.0)
         for first in range(begin, begin + window, _PORTION):
             count = min(_PORTION, begin + window - first)

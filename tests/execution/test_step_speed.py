@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from altgrad_core.cli import app
 from altgrad_core.errors import UserError
-from altgrad_core.execution import interleave
+from altgrad_core.execution import interleave, speeds
 from altgrad_core.execution.present import condition_speed_table, suite_speed_table
 from altgrad_core.execution.step_speed import PLAIN, measure_steps
 from altgrad_core.execution.suite_speed import WHOLE, measure_suite
@@ -103,3 +103,16 @@ def test_the_command_prints_json_that_compares_over_commits(
     assert (found["keys"], found["suite"], found["schema"]) == (["condition"], "tiny", 1)
     assert [row["condition"] for row in found["rows"]] == names
     assert all(row["ratio"] > 0 for row in found["rows"])
+
+
+@pytest.mark.parametrize(("spent", "said"), [(90.0, 2), (9.0, 0)])
+def test_long_rounds_say_how_long_the_others_take(
+    spent: float, said: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(0, 100))
+    monkeypatch.setattr(speeds.time, "monotonic", lambda: spent * next(now))
+    words: list[str] = []
+    assert list(speeds.told(3, words.append)) == [1, 2, 3]
+    assert len(words) == said
+    if said:
+        assert words[0] == "round 1 of 3: 90 s; the others take about 3 min"

@@ -152,7 +152,9 @@ def part_epilogues() -> None:
             wide = _integer(*given[:-1], torch.float32)
         assert kernel.call_count == 1
         assert found.dtype == want.dtype
-        if dtype == torch.bfloat16:  # to which the interpreter, and it alone, does not round but cuts off
+        if (
+            dtype == torch.bfloat16
+        ):  # to which the interpreter, and it alone, does not round but cuts off
             want = wide.view(torch.int32).bitwise_and(-(1 << 16)).view(torch.float32)
         assert agree(found.float(), want.float()), (m, n, dtype, bias_dtype, one, other)
 
