@@ -60,14 +60,20 @@ def size_of(value: np.float32) -> np.int32:
     return np.int32(bits_of(value) & np.int32(0x7FFFFFFF))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def fma(context: Any, a: Any, b: Any, c: Any) -> Any:
-    """``a · b + c`` of float32, rounded once."""
+def _fma_of(kind: Any) -> Any:
+    """``a · b + c``, rounded once."""
 
-    def generate(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fma(*arguments)
+    @intrinsic  # type: ignore[untyped-decorator]
+    def fused(context: Any, a: Any, b: Any, c: Any) -> Any:
+        def generate(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.fma(*arguments)
 
-    return types.float32(types.float32, types.float32, types.float32), generate
+        return kind(kind, kind, kind), generate
+
+    return fused
+
+
+fma, fma_of_doubles = map(_fma_of, (types.float32, types.float64))
 
 
 def _pointer_to(kind: Any) -> Any:

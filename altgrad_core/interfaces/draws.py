@@ -20,7 +20,8 @@ from altgrad_core.interfaces.philox import words
 def new_key(generator: torch.Generator) -> int:
     """The next key, of 64 bits. A CUDA generator is asked for its place, which waits for nothing."""
     if generator.device.type == "cpu":
-        high, low = torch.randint(2**32, (2,), dtype=torch.int64, generator=generator).tolist()
+        drawn = torch.randint(2**32, (2,), dtype=torch.int64, generator=generator, device="cpu")
+        high, low = drawn.tolist()
         return int(high << 32 | low)
     place = generator.get_offset()
     generator.set_offset(place + 4)  # the least that it can move on

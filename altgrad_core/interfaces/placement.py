@@ -20,7 +20,9 @@ _TOLERANCE_DB = 0.5
 
 def normal_sample(points: int = _POINTS) -> Tensor:
     """Quantiles of the standard normal distribution, float64: a tensor of weights without chance."""
-    sample: Tensor = torch.special.ndtri((torch.arange(points, dtype=torch.float64) + 0.5) / points)
+    sample: Tensor = torch.special.ndtri(
+        (torch.arange(points, dtype=torch.float64, device="cpu") + 0.5) / points
+    )
     return sample
 
 
@@ -44,7 +46,7 @@ def best_headroom(rounded: Callable[[Tensor], Tensor], largest: float, smallest:
     ``largest`` and ``smallest`` are the grid's ends above zero; see :func:`sqnr`.
     """
     most = max(0, math.floor(math.log2(largest / smallest)))
-    rooms = 2.0 ** torch.arange(most + 1, dtype=torch.float64)
+    rooms = 2.0 ** torch.arange(most + 1, dtype=torch.float64, device="cpu")
     found = sqnr(rounded, largest, rooms)
     return float(rooms[found >= found.max() - _TOLERANCE_DB][0])
 

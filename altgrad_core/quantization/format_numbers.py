@@ -58,7 +58,11 @@ def normal_sqnr(fmt: Format) -> float:
     """Signal to quantisation noise of a normal tensor, in dB; inf where rounding changes nothing."""
     largest = fmt.max_finite
     headroom = fmt.headroom if fmt.scaled else largest / float(normal_sample(_POINTS).max())
-    return float(sqnr(fmt.round, largest, torch.tensor([headroom], dtype=torch.float64), _POINTS))
+    return float(
+        sqnr(
+            fmt.round, largest, torch.tensor([headroom], dtype=torch.float64, device="cpu"), _POINTS
+        )
+    )
 
 
 def _grid(values: NDArray[np.float64], *, scaled: bool) -> str:

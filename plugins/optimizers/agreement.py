@@ -46,11 +46,16 @@ def torch_lanes() -> int | None:
 
 
 def _cases() -> Iterator[tuple[dict[str, Any], ManifoldAdamWSettings]]:
-    usual = {"lr": 3e-3, "eps": 1e-6, "fused": True, "foreach": False}
-    for betas, decay in (((0.9, 0.999), 0.1), ((0.4, 0.7), 0.0)):
+    usual = {"eps": 1e-6, "fused": True, "foreach": False}
+    # 1 - 0.1 · 10 is 0 or not, as it is rounded
+    for betas, lr, decay in (
+        ((0.9, 0.999), 3e-3, 0.1),
+        ((0.4, 0.7), 3e-3, 0.0),
+        ((0.9, 0.999), 0.1, 10.0),
+    ):
         for site in ("none", "pre", "both"):
             settings = ManifoldAdamWSettings.model_validate({"site": site})
-            yield {**usual, "betas": betas, "weight_decay": decay}, settings
+            yield {**usual, "lr": lr, "betas": betas, "weight_decay": decay}, settings
 
 
 def _repeats(lanes: int, group: Mapping[str, Any], settings: ManifoldAdamWSettings) -> bool:

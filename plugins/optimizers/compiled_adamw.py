@@ -23,6 +23,7 @@ from altgrad_core.interfaces.compiling import (
     float_of,
     floats_at,
     fma,
+    fma_of_doubles,
     inlined,
     kernel,
     size_of,
@@ -273,7 +274,8 @@ def update(
             np.float32(beta2),
             np.float32(1 - beta2),
             np.float32(common[3]),
-            np.float32(1 - lr * common[4]),
+            # where torch's kernel has it, the compiler has fused it; else it is Python's
+            np.float32(1 - lr * common[4] if after else fma_of_doubles(-lr, common[4], 1.0)),
             np.float32(-(lr / (1 - beta1**time))),
             np.float32(np.sqrt(1 - beta2**time)),
             zero,

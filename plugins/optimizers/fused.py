@@ -49,8 +49,12 @@ class FusedStep:
         backends = set(map(backend_for, state.params))
         if "triton" in backends:
             return state.without(self._done_on_gpu(group, state)), others
-        if "numba" not in backends:
-            return state, others
+        steps = [*state.steps, *others.steps]
+        if "numba" not in backends or len(set(map(id, steps))) < len(steps):
+            return (
+                state,
+                others,
+            )  # torch counts all steps before it updates: of one that is shared, that tells
         from altgrad_plugins.optimizers.agreement import torch_lanes  # imports numba
 
         lanes = torch_lanes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,12 @@ from torch import Tensor, nn
 
 from altgrad_core.interfaces.format import Format
 from altgrad_core.interfaces.geometry import WeightGeometry
-from altgrad_core.quantization.geometry import latent_position, weight_geometry
+from altgrad_core.quantization.geometry import (
+    ParameterGeometry,
+    latent_position,
+    scales_of,
+    weight_geometry,
+)
 from altgrad_core.quantization.settings import ScalingSettings
 from altgrad_core.quantization.surgery import quantize_model
 from altgrad_core.registry.build import load_format
@@ -184,3 +190,54 @@ def test_a_forward_with_other_weights_does_not_change_the_scale(mode: Any) -> No
     torch.func.functional_call(layer, averaged, (x,))
     layer.train()
     assert torch.equal(geometry.scale(), scale)
+
+
+def some_of_each_kind() -> list[ParameterGeometry]:
+    """Weights that kernels look at together, between such as they do not, and masters."""
+    torch.manual_seed(0)
+    found: list[ParameterGeometry] = []
+    kinds: list[dict[str, Any]] = [
+        {"fmt": "e5m2", "residency": "grid"},
+        {"fmt": "e4m3", "residency": "grid", "scaling": ScalingSettings(granularity="block")},
+        {"fmt": "e4m3"},
+        {"fmt": "e3m4", "residency": "grid", "scaling": ScalingSettings(granularity="channel")},
+        {"fmt": "bf16", "residency": "grid"},
+        {"fmt": "e7m0", "residency": "grid", "rounding": "stochastic"},
+        {"fmt": "e4m3", "residency": "grid", "scaling": ScalingSettings(headroom=1.3)},
+    ]
+    for options in kinds:
+        layer = nn.Linear(40, 6, bias=False)
+        quantize_model(layer, load_format(options.pop("fmt")), **options)
+        found += weight_geometry(layer).values()
+    found[-1].parameter.data.mul_(1e3)  # its stored scale is no longer the one in force
+    return found
+
+
+def test_scales_of_many_are_those_of_each() -> None:
+    geometries = some_of_each_kind()
+    expected = [g.scale() for g in geometries]
+    with torch.device("meta"):  # where torch makes tensors unless told
+        found = scales_of(geometries)
+    for one, own in zip(found, expected, strict=True):
+        assert torch.equal(one, own)
+    assert found[1].shape == (6, 40)  # as it broadcasts against the weight, not compact
+
+
+@pytest.mark.parametrize("name", ["e1m6", "e2m5", "e3m4", "e4m3", "e5m2", "e6m1"])
+@pytest.mark.parametrize("headroom", [1.1, 1.3, 1.5, 3.7])
+def test_where_a_scale_begins_to_shrink_is_the_same_for_one_and_for_many(
+    name: str, headroom: float
+) -> None:
+    """A quick look at amax in double must not decide what the rule decides in float32."""
+    layer, fmt = nn.Linear(4, 4, bias=False), load_format(name)
+    quantize_model(layer, fmt, residency="grid", scaling=ScalingSettings(headroom=headroom))
+    (geometry,) = weight_geometry(layer).values()
+    stored = float(geometry.scale())
+    for turn in (stored * fmt.max_finite / (4 * headroom), stored * fmt.max_finite):
+        middle = torch.tensor(turn)
+        for end in (-math.inf, math.inf):
+            layer.weight.data.zero_()
+            layer.weight.data[0, 0] = torch.nextafter(middle, torch.tensor(end))
+            assert torch.equal(scales_of([geometry])[0], geometry.scale())
+        layer.weight.data[0, 0] = middle
+        assert torch.equal(scales_of([geometry])[0], geometry.scale())

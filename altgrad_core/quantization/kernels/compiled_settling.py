@@ -91,7 +91,7 @@ def settle(rows: Sequence[Row], keys: Sequence[int], *, kahan: bool, prefix: boo
 
 def scales(rows: Sequence[Row]) -> Tensor:
     """``ScaleFit`` for each weight of a table as it is: its stored scale, unless that does not fit."""
-    out = torch.empty(len(rows), dtype=torch.float32)
+    out = torch.empty(len(rows), dtype=torch.float32, device="cpu")
     _scales(np.array(rows, np.int64), out.data_ptr())
     return out
 

@@ -144,10 +144,12 @@ def unavailable(name: str, kind: str, index: int = 0) -> str:
 
 
 def _fails_on_cpu(name: str) -> str:
-    one = torch.ones((), dtype=torch.float32)
+    one = torch.ones((), dtype=torch.float32, device="cpu")
     try:
         for left, right in (pair for pair, by in PRODUCTS.items() if by == name):
-            a, b = (torch.ones(2, 2).to(getattr(torch, dtype)) for dtype in (left, right))
+            a, b = (
+                torch.ones(2, 2, device="cpu").to(getattr(torch, dtype)) for dtype in (left, right)
+            )
             _MULTIPLY[name](a, b, one, one, None, torch.float32)
     except (RuntimeError, AttributeError, TypeError) as error:
         return (

@@ -29,9 +29,8 @@ def buffers_of(parameter: str) -> tuple[str, str]:
 
 def buffer_of(module: nn.Module, name: str) -> Tensor:
     """``module.get_buffer(name)`` in a thirtieth of the time, which counts for every weight in every step."""
-    found = module._buffers[name]
-    assert found is not None
-    return found
+    found = module._buffers.get(name)
+    return module.get_buffer(name) if found is None else found
 
 
 class Compensation:

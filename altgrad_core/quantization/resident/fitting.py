@@ -104,11 +104,13 @@ class ScaleFit:
         """
         if not look_is_free(scale):
             return False
-        # above a quarter of the largest, the scale is no more than twice the least that would do
-        above = max(self._smallest, self._largest / (4 * self._headroom))
+        # above a quarter of the largest, the scale is no more than twice the least that would do;
+        # close to either end, how float32 rounds decides, and so the rule itself
+        above = max(self._smallest, self._largest / (4 * self._headroom)) * (1 + _CLOSE)
+        below = self._reach * (1 - _CLOSE)
         if scale.dim() == 0:
-            return above * float(scale) < float(amax) <= self._reach * float(scale)
-        return bool(((amax > scale * above) & (amax <= scale * self._reach)).all())
+            return above * float(scale) < float(amax) < below * float(scale)
+        return bool(((amax > scale * above) & (amax < scale * below)).all())
 
     def _would_move(self, weight: Tensor, old: Tensor, new: Tensor) -> Tensor:
         """For each scale, whether a weight stands on the old grid but not on the new one."""
@@ -119,6 +121,7 @@ class ScaleFit:
         return holds(self._format, weight, expanded(compact, weight, self._scaling, self._axis))
 
 
+_CLOSE = 2.0**-20
 _CHANGES_NOTHING = 1, *[0] * 6
 
 

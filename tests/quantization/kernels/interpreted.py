@@ -137,7 +137,7 @@ def part_epilogues() -> None:
         ((3, 5), (70, 60), (1, 2049)),
         (torch.float32, torch.bfloat16, torch.float16),
         (None, torch.float32, torch.bfloat16),
-        ((0.03, 2.0**-20), (2.0**-126, 0.5), (math.inf, 1.0), (math.nan, 1.0)),
+        ((0.03, 0.07), (2.0**-126, 0.5), (math.inf, 1.0), (math.nan, 1.0)),
     ):
         sums = torch.randint(-(2**31), 2**31, (m, n), generator=draw).int() >> 8 * (m % 4)
         sums[0, 0] = 0
@@ -157,6 +157,17 @@ def part_epilogues() -> None:
         ):  # to which the interpreter, and it alone, does not round but cuts off
             want = wide.view(torch.int32).bitwise_and(-(1 << 16)).view(torch.float32)
         assert agree(found.float(), want.float()), (m, n, dtype, bias_dtype, one, other)
+
+    odd = torch.randn(2, 5, generator=draw)
+    for bias, scales in (
+        (odd[:, 0], (torch.tensor(0.03), torch.tensor(0.07))),
+        (torch._neg_view(odd[0]), (torch.tensor(0.03), torch.tensor(0.07))),
+        (None, (torch.tensor([0.03]), torch.tensor(0.07))),
+        (None, (torch.tensor(0.03, dtype=torch.float64), torch.tensor(0.07))),
+        (odd[0].double(), (torch.tensor(0.03), torch.tensor(0.07))),
+    ):
+        assert not gpu_epilogue.fits(scales, bias, torch.float32)
+    assert not gpu_epilogue.fits((torch.tensor(0.03), torch.tensor(0.07)), None, torch.float64)
 
 
 def both(call: Callable[..., Tensor], *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
