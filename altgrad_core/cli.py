@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -202,6 +202,12 @@ def run(
         with progress_display(console) as display:
             result = run_suite(plan_, options, display)
     except Interrupted as end:
+        with suppress(OSError):  # of a terminal that is gone
+            say(
+                console,
+                f"{end}. The same command goes on from here, unfinished runs from their last checkpoint: "
+                f"{options.command}",
+            )
         raise SystemExit(128 + end.number) from end  # as shells do
     if report:
         cli_results.report_on([result.directory], None, None, console)

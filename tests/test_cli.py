@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from warm_cli import Cli
 
 import altgrad_core.cli
 from altgrad_core.cli import app
+from altgrad_core.execution import runner
+from altgrad_core.execution.interruption import Interrupted
 
 SUITES = Path(__file__).parents[1] / "suites"
 
@@ -355,3 +358,13 @@ def test_verify_says_which_run_it_needs(refused: Refused, tmp_path: Path) -> Non
     assert "no run 'ccc' found" in refused("verify", "ccc")
     assert "no result to verify" in refused("verify", "bbb3")
     assert "holds a plan.json" in refused("verify", "toy", "--all")
+
+
+def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(runner, "run_suite", interrupted)
+    done = CliRunner().invoke(app, ["run", "smoke"])
+    assert done.exit_code == 130
+    assert "interrupted by SIGINT. The same command goes on from here" in done.output

@@ -191,7 +191,7 @@ def texts(runs: pd.DataFrame, axis: str) -> pd.Series[str]:
 def _panels(planned: pd.DataFrame, shared: Sequence[str]) -> dict[tuple[str, ...], str]:
     """The name of each combination of the shared axes, in order of appearance."""
     if not shared:
-        return {(): str(planned["format"].iloc[0])}
+        return {} if planned.empty else {(): str(planned["format"].iloc[0])}
     found = list(dict.fromkeys(keys(planned, shared)))
     rows = [dict(zip(shared, key, strict=True)) for key in found]
     return dict(zip(found, short_labels(shared, rows), strict=True))

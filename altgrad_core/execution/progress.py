@@ -18,6 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from altgrad_core._text import plain
 from altgrad_core.execution.options import Observer
@@ -169,8 +170,8 @@ class BarDisplay:
         if self._suite is not None:
             self._bars.advance(self._suite)
         self._notes.add(status)
-        self._bars.console.print(
-            f"{status.status:<8}", style=_COLOURS.get(status.status, "red"), end=""
-        )
         why = f": {status.message}" if status.message else ""
-        self.message(f" {job.label}  {status.seconds:.0f} s{why}")
+        word = f"{status.status:<8}", _COLOURS.get(status.status, "red")
+        # in one call: what ends without a newline is drawn over by the bars
+        line = Text.assemble(word, plain(f" {job.label}  {status.seconds:.0f} s{why}"))
+        self._bars.console.print(line)

@@ -190,3 +190,8 @@ def test_panels_and_sides_of_conditions() -> None:
     assert laid["bf16_new_master_nearest_none"] == ("bf16, master", "treatment")
     assert laid["bf16_third_master_nearest_none"] == ("bf16, master", "")
     assert set(panels_of(table(), None).values()) == {("", "")}
+
+
+def test_where_no_run_is_planned_any_longer_there_are_no_panels() -> None:
+    """As under a declared question, when seeds and settings have changed since."""
+    assert panels_of(table().assign(planned=False), ask()) == {}

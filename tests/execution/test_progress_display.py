@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,15 @@ def test_notes_are_said_once_at_the_end_and_escapes_never(make: type[Display]) -
     assert said.index("note: ") > said.index("cell 2")
     assert "gone" in said
     assert "\x1b[2J" not in said
+
+
+def test_on_a_terminal_how_a_run_ended_stands_on_its_line() -> None:
+    out = io.StringIO()
+    display = BarDisplay(Console(file=out, width=200, force_terminal=True))
+    with display:
+        display.begin(1, 0)
+        job = Job("0", "cell 0", Path(), (), {})
+        display.started(job, 10)
+        display.finished(job, Status(status="ok", seconds=3.0))
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).replace("\r", "\n").split("\n")
+    assert "ok       cell 0  3 s" in [line.rstrip() for line in lines]
