@@ -202,6 +202,7 @@ def report_on(
 
 def runs_folder(suite: str, runs: str) -> Path:
     """The folder that holds a suite's runs: given as such, or by the suite's name or file; a copy of one on a store."""
+    from altgrad_core.registry.problems import nearest
     from altgrad_core.results.remote.copy import local_copy
     from altgrad_core.results.remote.url import folder_of
 
@@ -214,10 +215,13 @@ def runs_folder(suite: str, runs: str) -> Path:
             return folder
     if suite.endswith(".zip"):
         raise UserError(f"there is no archive {suite}: give its path from the current folder.")
-    tried = ", ".join(str(folder) for folder in candidates)
+    tried = ", ".join(dict.fromkeys(map(str, candidates)))
+    known = [path.parent.name for path in sorted(within.glob("*/plan.json"))]
+    guess = nearest(Path(suite).stem, known)
+    meant = f" Did you mean {guess!r}?" if guess else ""
     raise UserError(
-        f"no runs of {suite!r} found: none of {tried} holds a plan.json. Run the suite first, or give "
-        f"its folder (--runs says where the suites' folders are)."
+        f"no runs of {suite!r} found: none of {tried} holds a plan.json.{meant} Run the suite first, or "
+        f"give its folder (--runs says where the suites' folders are)."
     )
 
 

@@ -158,7 +158,7 @@ def _devices() -> Iterator[Finding]:
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU alone"
     yield Finding("devices", "torch", "ok", f"{torch.__version__}, built for {built}")
     runs = default_workers("cpu", 1_000_000)
-    rounding = {"numba": "compiled by numba", "eager": "torch's operators, which is slower"}
+    rounding = {"numba": "numba's kernels", "eager": "torch's operators, which is slower"}
     how = f"{cores()} cores: {runs} runs at once; rounding by {rounding[cpu_backend()]}"
     yield Finding("devices", "cpu", "ok", how)
     yield _native("cpu")

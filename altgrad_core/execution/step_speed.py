@@ -1,9 +1,9 @@
 """How long a training step of a suite's conditions takes, monitors included, beside the same model in plain bf16.
 
 Every condition is a run of its own with the same data and seed, all in one process. A round is as many consecutive
-steps as the longest interval of a monitor, so that each measures as often as in a run; all take turns in small
-portions of it, so that a machine whose speed drifts slows all alike. The rival is the first condition with nothing
-but ``quantization.format: bf16``: its ratio is 1.
+steps as the longest interval of a monitor, so that each measures as often as in a run, but no more than a run has; all
+take turns in small portions of it, so that a machine whose speed drifts slows all alike. The rival is the first
+condition with nothing but ``quantization.format: bf16``: its ratio is 1.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def measure_steps(
     specs, left_out = conditions(plan)
     first = next(iter(specs.values()))
     plain = first.model_copy(update={"quantization": QuantizationSettings()})
-    window = steps or max(longest_interval(spec.monitors) for spec in specs.values())
+    window = steps or max(
+        min(longest_interval(spec.monitors), spec.training.max_steps) for spec in specs.values()
+    )
     tasks: dict[str, Task] = {}
     for spec in specs.values():
         key = spec.task.model_dump_json()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -156,8 +156,18 @@ def setting_rows(model: type[BaseModel], prefix: str = "") -> list[dict[str, Any
 
 
 def _written(annotation: Any) -> str:
-    """An annotation as one would write it, without the modules of its names."""
-    return re.sub(r"\b\w+\.(?=\w)", "", str(annotation))
+    """An annotation as one would write it, without the modules of its names and without limits."""
+    return re.sub(r"\b\w+\.(?=\w)", "", str(_bare(annotation)))
+
+
+def _bare(annotation: Any) -> Any:
+    """``tuple[float, float]`` of ``tuple[Annotated[float, …], Annotated[float, …]]``."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _bare(annotation.__origin__)
+    if origin in (tuple, list):
+        return origin[tuple(map(_bare, get_args(annotation)))]
+    return annotation
 
 
 def _is_one_grid(model: type[BaseModel], settings: Sequence[str]) -> bool:

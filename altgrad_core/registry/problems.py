@@ -38,7 +38,8 @@ def unknown(what: str, word: str, allowed: Iterable[str]) -> str:
     names = list(allowed)
     guess = nearest(word, names)
     meant = f" Did you mean {guess!r}?" if guess else ""
-    known = f" Allowed: {', '.join(names)}." if names else f" There is no {what} to choose from."
+    told = map(repr, names) if any("," in name for name in names) else names
+    known = f" Allowed: {', '.join(told)}." if names else f" There is no {what} to choose from."
     return f"unknown {what} {word!r}.{meant}{known}"
 
 

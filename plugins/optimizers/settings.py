@@ -19,9 +19,15 @@ _SITE = "where the stiffness S enters: gradient (pre), update (post), or both"
 class AdamWSettings(Settings):
     """Settings of ``adamw``; names and defaults are torch's."""
 
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    eps: NonNegativeFloat = 1e-8
-    weight_decay: NonNegativeFloat = 0.01
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.999), description="how much of the two moments a step keeps"
+    )
+    eps: NonNegativeFloat = Field(
+        1e-8, description="added to the root of the second moment, which is divided by"
+    )
+    weight_decay: NonNegativeFloat = Field(
+        0.01, description="decoupled: each step multiplies weights by 1 - learning rate * this"
+    )
     implementation: Implementation = Field(
         "auto", description="torch's kernels; auto is fused on CUDA and the CPU, foreach elsewhere"
     )

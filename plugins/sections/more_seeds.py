@@ -26,7 +26,7 @@ def more_seeds(found: Findings) -> list[Block]:
     text = f"With {counted(len(seeds), 'seed')} nothing can be tested: that takes at least {MIN_SEEDS}."
     if not found.commands:
         return [Paragraph(f"{text} Run the suite again with more seeds.")]
-    fewer = "one was" if len(seeds) == 1 else "fewer were"
+    fewer = "only one seed was" if len(seeds) == 1 else "fewer seeds were"
     return [
         Paragraph(f"{text} This adds them, and runs only what is missing:"),
         Code(with_seeds(found.commands[0], seeds)),

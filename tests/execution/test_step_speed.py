@@ -38,7 +38,8 @@ def test_a_planted_cost_is_found_however_often_it_is_due(
 
     monkeypatch.setattr(Trainer, "step", step)
     monkeypatch.setattr(interleave.time, "perf_counter", lambda: now[0])
-    plan = plan_suite(load_suite(write_suite(monitors={"flips": {"interval": 25}})))
+    file = write_suite(monitors={"flips": {"interval": 25}})
+    plan = plan_suite(load_suite(file, ["training.max_steps=40"]))
     found = measure_steps(plan, device="cpu", cache=own_cache, rounds=2, threads=1)
     rows = {row.condition: row for row in found.rows}
     assert list(rows) == [PLAIN, *LABELS]
@@ -48,6 +49,15 @@ def test_a_planted_cost_is_found_however_often_it_is_due(
     assert (rows[PLAIN].ratio, rows[LABELS[1]].ratio) == (1, pytest.approx(1))
     assert rows[LABELS[2]].median_ms == pytest.approx(2 + 20 / 5)
     assert rows[LABELS[3]].ratio == pytest.approx(3)
+
+
+def test_a_round_has_no_more_steps_than_a_run(
+    write_suite: Callable[..., Path], own_cache: Path
+) -> None:
+    file = write_suite(monitors={"flips": {"interval": 20_000}})
+    plan = plan_suite(load_suite(file, ["training.max_steps=2"]))
+    found = measure_steps(plan, device="cpu", cache=own_cache, rounds=1, threads=1)
+    assert found.steps == 2
 
 
 def test_conditions_without_a_run_are_left_out_with_the_reason(

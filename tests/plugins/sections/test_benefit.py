@@ -37,7 +37,7 @@ class TestMoreSeeds:
         assert commands(found) == [f"{RUN} --set 'seeds=[0,1,2,3,4]'"]
         said = " ".join(b.text for b in blocks(found) if isinstance(b, Paragraph))
         assert "With 1 seed nothing can be tested: that takes at least 5." in said
-        assert "exploratory, since one was declared" in said
+        assert "exploratory, since only one seed was declared" in said
 
     def test_enough_seeds_come_without(self) -> None:
         assert commands(with_command(range(5))) == []
