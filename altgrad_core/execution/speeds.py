@@ -54,8 +54,9 @@ def told(rounds: int, log: Callable[[str], None]) -> Iterator[int]:
         yield number
         spent = time.monotonic() - began
         if number < rounds and spent > _LONG:
-            left = spent * (rounds - number) / 60
-            log(f"round {number} of {rounds}: {spent:.0f} s; the others take about {left:.0f} min")
+            left = spent * (rounds - number)
+            how_long = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
+            log(f"round {number} of {rounds}: {spent:.0f} s; the others take about {how_long}")
 
 
 def summary(

@@ -125,4 +125,7 @@ def test_long_rounds_say_how_long_the_others_take(
     assert list(speeds.told(3, words.append)) == [1, 2, 3]
     assert len(words) == said
     if said:
-        assert words[0] == "round 1 of 3: 90 s; the others take about 3 min"
+        assert words == [
+            "round 1 of 3: 90 s; the others take about 3 min",
+            "round 2 of 3: 90 s; the others take about 90 s",
+        ]
