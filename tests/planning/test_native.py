@@ -11,7 +11,6 @@ from altgrad_core.errors import UserError
 from altgrad_core.interfaces.plugin import Offer, hookimpl
 from altgrad_core.planning.plan import Plan
 from altgrad_core.planning.planner import plan_suite
-from altgrad_core.quantization.native import pairs
 from altgrad_core.registry.catalog import Catalog, catalog
 
 SuiteOf = Callable[..., Any]
@@ -142,9 +141,3 @@ def test_a_condition_that_is_native_alone_says_it_among_simulated_ones(plan_of: 
     native = "{format: e5m2, execution: native, activation_format: e5m2}"
     found = plan_of("include: [{quantization: {format: bf16}}, {quantization: " + native + "}]")
     assert [cell.label for cell in found.cells] == ["bf16_adamw", "e5m2_adamw_native"]
-
-
-def test_the_built_in_formats_that_are_named_are_those_with_a_native_product() -> None:
-    offers = catalog().offers("format")
-    ours = {n for n, e in offers.items() if e.offer.native and e.distribution == "altgrad-bench"}
-    assert set(pairs._BUILT_IN) == ours
