@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +26,9 @@ from altgrad_core.cli_options import DeviceOption, JsonOption, RunsOption, SetOp
 from altgrad_core.cli_speed import speed
 from altgrad_core.errors import UserError
 from altgrad_core.terminal import output, say
+
+if TYPE_CHECKING:  # rich takes as long to import as a completion may take
+    from rich.console import Console
 
 app = typer.Typer(
     name="altgrad-bench",
@@ -113,6 +117,23 @@ def _fail(message: str) -> None:
     raise SystemExit(2)
 
 
+@contextmanager
+def _told_if_interrupted(console: Console, command: str) -> Iterator[None]:
+    """Says how to go on after Ctrl-C and the like, and ends as shells do."""
+    from altgrad_core.execution.interruption import Interrupted
+
+    try:
+        yield
+    except Interrupted as end:
+        with suppress(OSError):  # of a terminal that is gone
+            say(
+                console,
+                f"{end}. The same command goes on from here, unfinished runs from their last checkpoint: "
+                f"{command}",
+            )
+        raise SystemExit(128 + end.number) from end
+
+
 @app.command()
 def run(
     suite: SuiteArgument,
@@ -161,7 +182,6 @@ def run(
 ) -> None:
     """Run what is missing of a suite, then write its report."""
     from altgrad_core.execution.failures import failure_lines
-    from altgrad_core.execution.interruption import Interrupted
     from altgrad_core.execution.options import RunOptions, command_line
     from altgrad_core.execution.progress import progress_display
     from altgrad_core.execution.runner import run_suite
@@ -198,17 +218,8 @@ def run(
         executor_settings=settings,
         command=command_line(),
     )
-    try:
-        with progress_display(console) as display:
-            result = run_suite(plan_, options, display)
-    except Interrupted as end:
-        with suppress(OSError):  # of a terminal that is gone
-            say(
-                console,
-                f"{end}. The same command goes on from here, unfinished runs from their last checkpoint: "
-                f"{options.command}",
-            )
-        raise SystemExit(128 + end.number) from end  # as shells do
+    with _told_if_interrupted(console, options.command), progress_display(console) as display:
+        result = run_suite(plan_, options, display)
     if report:
         cli_results.report_on([result.directory], None, None, console)
     for line in failure_lines(result, options.command):

@@ -182,7 +182,10 @@ def speed_step(
     rounds: RoundsOption = 5,
     threads: ThreadsOption = 1,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Of a round [default: a monitor's longest interval].")
+        int | None,
+        typer.Option(
+            min=1, help="Of a round [default: a monitor's longest interval, at most a run's steps]."
+        ),
     ] = None,
 ) -> None:
     """The training step of each condition, monitors included, beside the same in plain bf16."""

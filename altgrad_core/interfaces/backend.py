@@ -35,9 +35,8 @@ def backend_for(x: Tensor) -> Literal["numba", "triton", "eager"]:
     """What may compute on ``x``: kernels take plain values in memory, and no compiler or transform sees them."""
     if type(x) not in _PLAIN or _recorded():
         return "eager"
-    if (
-        x.is_cpu
-    ):  # device.type takes ten times as long, and this is asked of every weight in every step
+    # device.type takes ten times as long, and this is asked of every weight in every step
+    if x.is_cpu:
         return cpu_backend()
     return gpu_backend() if x.is_cuda else "eager"
 

@@ -124,8 +124,8 @@ class Offer:
         tasks only, and needed there: every number that ``Task.evaluate`` returns, as a
         :class:`~altgrad_core.interfaces.metric.Metric`; exactly one is primary.
     resample:
-        tasks only: ``"module:attr"`` of a function ``(predictions, weights) -> {metric: values}`` in a
-        module that does not import torch. ``predictions`` are the arrays of one split that
+        tasks only: ``"module:attr"`` of a function ``(predictions, weights) -> {metric: values}``, a
+        mapping of any kind, in a module that does not import torch. ``predictions`` are the arrays of one split that
         ``Task.evaluate`` returned, one row for each of n examples; ``weights`` (draws, n) say how often
         each example counts, and ``values`` (draws,) are the metric then. It may know some of the
         metrics only. With it, reports say how far a difference is the choice of test examples.

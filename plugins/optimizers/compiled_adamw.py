@@ -233,6 +233,27 @@ def _factor_of(
     return factor, low, high
 
 
+@inlined
+def _numbers_of(
+    common: NDArray[np.float64], time: np.float64, small: bool, after: bool
+) -> tuple[np.float32, ...]:
+    """What all weights of a tensor share in its step number ``time``, in the order of :func:`_adam`."""
+    lr, beta1, beta2 = common[0], common[1], common[2]
+    weight = np.float32(1 - beta1)
+    return (
+        weight if small else weight - np.float32(1),
+        np.float32(beta2),
+        np.float32(1 - beta2),
+        np.float32(common[3]),
+        # where torch's kernel has it, the compiler has fused it; else it is Python's
+        np.float32(1 - lr * common[4] if after else fma_of_doubles(-lr, common[4], 1.0)),
+        np.float32(-(lr / (1 - beta1**time))),
+        np.float32(np.sqrt(1 - beta2**time)),
+        # torch adds the step to zeros first, if S stretches it; adding -0 does nothing
+        np.float32(0.0) if after else np.float32(-0.0),
+    )
+
+
 @kernel("void(int64[:, ::1], int32[:, ::1], float64[::1], boolean[::1], int64, boolean[::1])")
 def update(
     places: NDArray[np.int64],
@@ -248,10 +269,8 @@ def update(
     where S would need a division that is not exact: for a scale that is no power of two, a NaN, or values at the
     ends of float32's range. What is on no grid takes AdamW's own step.
     """
-    rms = where[2]
-    lr, beta1, beta2 = common[0], common[1], common[2]
-    limit, weight = np.float32(common[5]), np.float32(1 - beta1)
-    small = weight < np.float32(0.5)
+    limit, rms = np.float32(common[5]), where[2]
+    small = np.float32(1 - common[1]) < np.float32(0.5)
     for row in range(places.shape[0]):
         place, count = places[row], places[row, COUNT]
         weights, grads = (
@@ -265,21 +284,8 @@ def update(
         tensors = weights, grads, means, squares
         free = place[FREE] != 0
         before, after = where[0] and not free, where[1] and not free
-        # torch adds the step to zeros first, if S stretches it; adding -0 does nothing
-        zero = np.float32(0.0) if after else np.float32(-0.0)
         step = carray(floats_at(place[STEP]), 1)
-        time = np.float64(step[0] + np.float32(1))
-        numbers = (
-            weight if small else weight - np.float32(1),
-            np.float32(beta2),
-            np.float32(1 - beta2),
-            np.float32(common[3]),
-            # where torch's kernel has it, the compiler has fused it; else it is Python's
-            np.float32(1 - lr * common[4] if after else fma_of_doubles(-lr, common[4], 1.0)),
-            np.float32(-(lr / (1 - beta1**time))),
-            np.float32(np.sqrt(1 - beta2**time)),
-            zero,
-        )
+        numbers = _numbers_of(common, np.float64(step[0] + np.float32(1)), small, after)
         flags = before, after, small
         whole = count - count % lanes
         if free:

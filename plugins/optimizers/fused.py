@@ -50,11 +50,9 @@ class FusedStep:
         if "triton" in backends:
             return state.without(self._done_on_gpu(group, state)), others
         steps = [*state.steps, *others.steps]
+        # torch counts all steps before it updates, which tells where two share their count
         if "numba" not in backends or len(set(map(id, steps))) < len(steps):
-            return (
-                state,
-                others,
-            )  # torch counts all steps before it updates: of one that is shared, that tells
+            return state, others
         from altgrad_plugins.optimizers.agreement import torch_lanes  # imports numba
 
         lanes = torch_lanes()

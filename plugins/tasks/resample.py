@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property, partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 Draws = NDArray[np.float64]
-_RATIOS = "f1", "precision", "recall"
+Counts = tuple[Draws, ...]
+Ratio = Callable[[Draws, Draws, Draws], Counts]
+_RATIOS: Mapping[str, Ratio] = {
+    "f1": lambda hits, predicted, positives: (2 * hits, predicted + positives),
+    "precision": lambda hits, predicted, positives: (hits, predicted),
+    "recall": lambda hits, predicted, positives: (hits, positives),
+}
+"""Numerator and denominator of hits, predicted and true labels."""
 
 
 def weighted_scores(predictions: Mapping[str, NDArray[Any]], weights: Draws) -> Mapping[str, Draws]:
@@ -29,15 +36,17 @@ def weighted_scores(predictions: Mapping[str, NDArray[Any]], weights: Draws) -> 
     if "threshold" in predictions:
         thresholds["_tuned"] = predictions["threshold"]
     truth = predictions["targets"].astype(bool)
-    found: dict[str, Callable[[], Draws]] = {}
-    for suffix, threshold in thresholds.items():
-        decisions = _Decisions(probabilities >= threshold[:, None], truth, weights)
-        found |= {f"{name}{suffix}": score for name, score in decisions.scores().items()}
-    return _Asked(found)
+    return _Asked(
+        {
+            f"{name}{suffix}": score
+            for suffix, threshold in thresholds.items()
+            for name, score in _scores(probabilities >= threshold[:, None], truth, weights)
+        }
+    )
 
 
 class _Asked(Mapping[str, Draws]):
-    """Values that are computed when they are asked for, a thousand reports of runs wanting one of many."""
+    """Values that are computed when they are asked for: a report wants one of many, of a thousand runs."""
 
     def __init__(self, makers: Mapping[str, Callable[[], Draws]]) -> None:
         self._makers = makers
@@ -52,59 +61,38 @@ class _Asked(Mapping[str, Draws]):
         return len(self._makers)
 
 
-class _Decisions:
-    """Decisions and the truth, both bool (examples, labels), and how often each example counts."""
+def _scores(
+    decided: NDArray[np.bool_], truth: NDArray[np.bool_], weights: Draws
+) -> Iterator[tuple[str, Callable[[], Draws]]]:
+    """Name of each score, and what computes it."""
+    parts = decided & truth, decided, truth  # hits, predicted and true labels
 
-    def __init__(
-        self, decided: NDArray[np.bool_], truth: NDArray[np.bool_], weights: Draws
-    ) -> None:
-        self._weights = weights
-        self._wrong = decided != truth
-        self._parts = decided & truth, decided, truth
+    def mean(values: NDArray[Any]) -> Draws:
+        found: Draws = weights @ values / weights.sum(axis=1)
+        return found
 
-    def scores(self) -> dict[str, Callable[[], Draws]]:
-        """Name -> what computes it."""
-        ratios: dict[str, Callable[[], Draws]] = {}
-        for name in _RATIOS:
-            ratios[f"{name}_micro"] = partial(self._micro, name)
-            ratios[f"{name}_macro"] = partial(self._macro, name)
-        return {
-            "subset_accuracy": lambda: self._mean(~self._wrong.any(axis=1)),
-            "hamming_loss": lambda: self._mean(self._wrong.mean(axis=1)),
-            **ratios,
-        }
+    @cache
+    def counts() -> Counts:
+        """Of all labels (draws,): whole numbers, so that their order of addition plays no part."""
+        return tuple(weights @ part.sum(axis=1) for part in parts)
 
-    def _mean(self, values: NDArray[Any]) -> Draws:
-        mean: Draws = self._weights @ values / self._weights.sum(axis=1)
-        return mean
+    @cache
+    def counts_by_label() -> Counts:
+        """The same (draws, labels)."""
+        return tuple(weights @ sparse.csr_array(part, dtype=np.float64) for part in parts)
 
-    def _micro(self, name: str) -> Draws:
-        return _ratio(*_parts_of(name, *self._counts))
+    def micro(ratio: Ratio) -> Draws:
+        return _ratio(*ratio(*counts()))
 
-    def _macro(self, name: str) -> Draws:
-        means: Draws = _ratio(*_parts_of(name, *self._counts_by_label)).mean(axis=1)
+    def macro(ratio: Ratio) -> Draws:
+        means: Draws = _ratio(*ratio(*counts_by_label())).mean(axis=1)
         return means
 
-    @cached_property
-    def _counts(self) -> tuple[Draws, Draws, Draws]:
-        """Hits, predicted and true labels (draws,): whole numbers, so that their order of addition plays no part."""
-        hits, predicted, positives = (self._weights @ part.sum(axis=1) for part in self._parts)
-        return hits, predicted, positives
-
-    @cached_property
-    def _counts_by_label(self) -> tuple[Draws, Draws, Draws]:
-        """The same (draws, labels)."""
-        hits, predicted, positives = (
-            self._weights @ sparse.csr_array(part, dtype=np.float64) for part in self._parts
-        )
-        return hits, predicted, positives
-
-
-def _parts_of(name: str, hits: Draws, predicted: Draws, positives: Draws) -> tuple[Draws, Draws]:
-    """Numerator and denominator."""
-    if name == "f1":
-        return 2 * hits, predicted + positives
-    return hits, predicted if name == "precision" else positives
+    yield "subset_accuracy", lambda: mean((decided == truth).all(axis=1))
+    yield "hamming_loss", lambda: mean((decided != truth).mean(axis=1))
+    for name, ratio in _RATIOS.items():
+        yield f"{name}_micro", partial(micro, ratio)
+        yield f"{name}_macro", partial(macro, ratio)
 
 
 def _ratio(top: Draws, bottom: Draws) -> Draws:
